@@ -1,0 +1,1 @@
+"""The `vedette` command: reads the configuration and wires the parts together."""

@@ -1,0 +1,1 @@
+"""Every way in: remote write, scraping with discovery and relabelling, OTLP, StatsD."""

@@ -1,0 +1,1 @@
+"""Service discovery: sources of scrape targets."""

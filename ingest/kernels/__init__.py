@@ -1,0 +1,1 @@
+"""Jitted loops of the ingest path: wire formats to columns."""

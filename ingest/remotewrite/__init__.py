@@ -1,0 +1,1 @@
+"""Remote write: receiver and sender."""

@@ -1,0 +1,1 @@
+"""Scraping: pools, targets, exposition formats, staleness."""

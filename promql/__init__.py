@@ -1,0 +1,1 @@
+"""PromQL: grammar, typed tree, planner, operators, functions, annotations."""

@@ -1,0 +1,1 @@
+"""Operators of the query engine, one file a family."""

@@ -1,0 +1,1 @@
+"""The store: labels, head, WAL, blocks, index, compaction, select."""

@@ -1,0 +1,1 @@
+"""Jitted loops of the store: numpy arrays in, numpy arrays out, no Python objects."""

@@ -1,0 +1,1 @@
+"""The HTTP side: API, streaming JSON, own metrics, user interface."""

@@ -1,0 +1,1 @@
+"""HTTP API handlers, one file a family of endpoints."""
