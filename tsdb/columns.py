@@ -36,12 +36,10 @@ class SampleColumns:
 
 @dataclass(frozen=True, slots=True)
 class HistogramColumns:
-    """H histogram samples: `refs` u32[H]; `batch.row_offsets` is not used. `is_float` u8[H] tells float from
-    integer histograms."""
+    """H histogram samples: `refs` u32[H]; `batch.row_offsets` is not used."""
 
     refs: U32Array
     batch: HistogramBatch
-    is_float: U8Array
 
 
 @dataclass(frozen=True, slots=True)
