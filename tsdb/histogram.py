@@ -38,7 +38,8 @@ class HistogramBatch:
     `pos_offsets[h] .. pos_offsets[h+1]` of `pos_index` (absolute index at the sample's schema; for custom
     buckets 0 is the first) and `pos_count` (absolute counts); likewise the negative side; and custom bounds
     `custom_offsets[h] .. custom_offsets[h+1]` of `custom_values`. A stale histogram has the stale marker in
-    `sum`. `is_float` u8[H] remembers which were float histograms when written. Shapes: `row_offsets` i64[R+1]; per sample [H]; offsets i64[H+1].
+    `sum`. `is_float` u8[H] remembers which were float histograms when written.
+    Shapes: `row_offsets` i64[R+1]; per sample [H]; offsets i64[H+1].
     """
 
     row_offsets: I64Array
