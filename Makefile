@@ -1,0 +1,68 @@
+# The two commands are `make run` and `make test`; everything else is a part of them or a tool for developers.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev run test test-quick lint types bench bench-large conformance fuzz system-packages clean
+
+help: ## Show this list.
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.created:
+	@$(PYTHON) scripts/check_python.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m web.ui.build
+	$(BIN)/vedette warm
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed ## Build .venv, install Vedette there, compile its kernels.
+
+install-dev: $(VENV)/.installed-dev ## The same with the tools for tests.
+
+run: $(VENV)/.installed ## Serve on :9090 with a store under ./data; ARGS="--flag ..." are passed on.
+	$(BIN)/vedette serve --storage.tsdb.path=data/ $(ARGS)
+
+system-packages:
+	@bash scripts/system-packages
+
+test: $(VENV)/.installed-dev system-packages lint types ## Install what the tests need, then run all of them.
+	$(BIN)/vedette warm
+	$(BIN)/python -m pytest $(ARGS)
+
+test-quick: $(VENV)/.installed-dev ## The tests that start no server.
+	$(BIN)/python -m pytest -m "not e2e and not browser" $(ARGS)
+
+lint: $(VENV)/.installed-dev ## ruff.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev ## mypy, strict.
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev system-packages ## Vedette beside Prometheus and VictoriaMetrics, three minutes.
+	$(BIN)/python -m benchmarks.run --size small $(ARGS)
+
+bench-large: $(VENV)/.installed-dev system-packages ## The same at 100,000 series.
+	$(BIN)/python -m benchmarks.run --size large $(ARGS)
+
+conformance: $(VENV)/.installed-dev ## Prometheus's own query test files; prints the count.
+	$(BIN)/vedette test promql $${PROMQLTEST_DIR:-../shared/data/promqltest}/*.test
+
+fuzz: $(VENV)/.installed-dev ## Random queries against the slow interpreter; ARGS="--seed N --count N".
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
+
+clean: ## Remove the virtual environment and caches, never ./data.
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis web/ui/vendor
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

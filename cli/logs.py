@@ -1,0 +1,69 @@
+"""Structured logs on stderr, as logfmt or JSON, with Prometheus's keys: time, level, source, msg."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+FORMATS = ("logfmt", "json")
+
+
+def _prometheus_keys(_: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    level = event.pop("level", method)
+    event["level"] = {"warning": "WARN", "critical": "ERROR"}.get(level, level.upper())
+    event["msg"] = event.pop("event", "")
+    logger = event.pop("logger", None)
+    if logger:
+        event["component"] = logger
+    return event
+
+
+def _pipeline() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", key="time", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        _prometheus_keys,
+    ]
+
+
+def set_up_logs(level: str, log_format: str) -> None:
+    """Send all logs, those of libraries included, to stderr in one form.
+
+    Modules log through `logging.getLogger("vedette.<part>")` with `extra={...}` for fields, so that no
+    package but this one knows the format.
+    """
+    first = ["time", "level", "component", "msg"]
+    renderer: Processor = (
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        else structlog.processors.LogfmtRenderer(key_order=first, drop_missing=True, bool_as_flag=False)
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_pipeline(),
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(LEVELS[level])
+    # Their debug logs describe themselves, not the server.
+    for chatty in ("numba", "asyncio", "aiohttp.access"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, LEVELS[level]))
+
+
+def fields(**values: Any) -> dict[str, dict[str, Any]]:
+    """Keyword arguments for a stdlib logging call: ``log.info("ready", **fields(seconds=1.2))``."""
+    return {"extra": values}
