@@ -13,11 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tsdb.kernels import labels as kernels
 from tsdb.labels import Labels
 from tsdb.symbols import SymbolTable
 
 I64Array = npt.NDArray[np.int64]
 U32Array = npt.NDArray[np.uint32]
+U64Array = npt.NDArray[np.uint64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +64,111 @@ class SeriesLabels:
         out = np.zeros(len(self), dtype=np.uint32)
         symbol = self.symbols.find(name)
         if symbol is not None:
-            hits = np.flatnonzero(self.name_ids == symbol)
-            out[np.searchsorted(self.offsets, hits, side="right") - 1] = self.value_ids[hits]
+            kernels.column_of(self.offsets, self.name_ids, self.value_ids, symbol, out)
         return out
 
     def take(self, rows: npt.NDArray[np.integer]) -> SeriesLabels:
         """The given rows in the given order."""
-        lengths = np.diff(self.offsets)[rows]
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        picked = np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return SeriesLabels(offsets, self.name_ids[picked], self.value_ids[picked], self.symbols)
+        picked = np.ascontiguousarray(rows, dtype=np.int64)
+        if len(picked) and (int(picked.min()) < 0 or int(picked.max()) >= len(self)):
+            raise IndexError(f"row out of range of {len(self)} series")
+        total = int((self.offsets[picked + 1] - self.offsets[picked]).sum())
+        offsets = np.zeros(len(picked) + 1, dtype=np.int64)
+        names, values = np.empty(total, dtype=np.uint32), np.empty(total, dtype=np.uint32)
+        kernels.take_rows(self.offsets, self.name_ids, self.value_ids, picked, offsets, names, values)
+        return SeriesLabels(offsets, names, values, self.symbols)
 
     def filter_names(self, names: Sequence[str], keep: bool) -> SeriesLabels:
         """Only the given label names (`keep`) or all but them, in every row."""
-        known = [s for s in (self.symbols.find(name) for name in names) if s is not None]
-        mask = np.isin(self.name_ids, np.array(known, dtype=np.uint32), invert=not keep)
-        running = np.zeros(len(mask) + 1, dtype=np.int64)
-        np.cumsum(mask, out=running[1:])
-        return SeriesLabels(running[self.offsets], self.name_ids[mask], self.value_ids[mask], self.symbols)
+        wanted = self._name_symbols(names)
+        offsets = np.zeros(len(self) + 1, dtype=np.int64)
+        out_names = np.empty(len(self.name_ids), dtype=np.uint32)
+        out_values = np.empty(len(self.name_ids), dtype=np.uint32)
+        total = kernels.filter_pairs(
+            self.offsets, self.name_ids, self.value_ids, wanted, keep, offsets, out_names, out_values
+        )
+        return SeriesLabels(offsets, out_names[:total], out_values[:total], self.symbols)
+
+    def row_hashes(self, names: Sequence[str] = (), keep: bool = False) -> U64Array:
+        """u64[S]: a hash of each row, of only the given names (`keep`) or of all but them.
+
+        Hashes of ids: stable while the process lives, comparable between sets of one symbol table. Equal rows
+        have equal hashes; the reverse must be verified (`rows_equal`).
+        """
+        out = np.empty(len(self), dtype=np.uint64)
+        wanted = self._name_symbols(names)
+        kernels.row_hashes(self.offsets, self.name_ids, self.value_ids, wanted, keep, out)
+        return out
+
+    def group_ids(self, names: Sequence[str] = (), without: bool = True) -> tuple[I64Array, SeriesLabels]:
+        """Group of each row, i64[S], and the label sets of the groups, in order of first appearance.
+
+        Rows are grouped by the given names, or (`without`) by all names but these; no name is dropped that
+        is not listed, so `sum without` must list `__name__` too. The default finds equal label sets.
+        """
+        ids, first = self._group_rows(names, keep=not without)
+        return ids, self.take(first).filter_names(names, keep=not without)
+
+    def group_first_rows(self, names: Sequence[str] = (), without: bool = True) -> tuple[I64Array, I64Array]:
+        """As `group_ids`, but with the first row of each group, i64[G], in place of its label set."""
+        return self._group_rows(names, keep=not without)
+
+    def _group_rows(self, names: Sequence[str], keep: bool) -> tuple[I64Array, I64Array]:
+        count = len(self)
+        slots = np.full(1 << max(3, (2 * count - 1).bit_length() if count else 3), -1, dtype=np.int64)
+        ids, first = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
+        wanted = self._name_symbols(names)
+        groups = kernels.group_rows(
+            self.offsets, self.name_ids, self.value_ids, wanted, keep, slots, ids, first
+        )
+        return ids, first[:groups].copy()
+
+    def sort_order(self) -> I64Array:
+        """i64[S]: rows in Prometheus's order of label sets (name, then value, shorter prefix first); stable.
+
+        Strings are compared once a distinct symbol: rows are compared by ranks.
+        """
+        order = np.arange(len(self), dtype=np.int64)
+        distinct, places = np.unique(np.concatenate([self.name_ids, self.value_ids]), return_inverse=True)
+        texts = self.symbols.texts(distinct.tolist())
+        ranks = np.empty(len(distinct), dtype=np.uint32)
+        ranks[sorted(range(len(texts)), key=texts.__getitem__)] = np.arange(len(distinct), dtype=np.uint32)
+        ranked = ranks[places]
+        pairs = len(self.name_ids)
+        kernels.sort_rows(self.offsets, ranked[:pairs], ranked[pairs:], order, np.empty_like(order))
+        return order
+
+    def rows_equal(self, rows: I64Array, other: SeriesLabels, other_rows: I64Array) -> BoolArray:
+        """bool[N]: whether row rows[k] here equals row other_rows[k] of another set of the same symbols."""
+        out = np.empty(len(rows), dtype=np.bool_)
+        kernels.rows_equal(
+            self.offsets,
+            self.name_ids,
+            self.value_ids,
+            np.ascontiguousarray(rows, dtype=np.int64),
+            other.offsets,
+            other.name_ids,
+            other.value_ids,
+            np.ascontiguousarray(other_rows, dtype=np.int64),
+            out,
+        )
+        return out
+
+    @classmethod
+    def concat(cls, parts: Sequence[SeriesLabels], symbols: SymbolTable) -> SeriesLabels:
+        """The rows of all parts, one part after the other. Ids of all parts must be valid in `symbols`."""
+        if len(parts) == 1:
+            return cls(parts[0].offsets, parts[0].name_ids, parts[0].value_ids, symbols)
+        lengths = [np.diff(part.offsets) for part in parts]
+        offsets = np.zeros(1 + sum(map(len, lengths)), dtype=np.int64)
+        if parts:
+            np.cumsum(np.concatenate(lengths), out=offsets[1:])
+        empty = np.empty(0, dtype=np.uint32)
+        names = np.concatenate([part.name_ids for part in parts]) if parts else empty
+        values = np.concatenate([part.value_ids for part in parts]) if parts else empty
+        return cls(offsets, names, values, symbols)
+
+    def _name_symbols(self, names: Sequence[str]) -> U32Array:
+        """Sorted ids of the names that are known; unknown ones occur in no row."""
+        known = {symbol for symbol in map(self.symbols.find, names) if symbol is not None}
+        return np.array(sorted(known), dtype=np.uint32)

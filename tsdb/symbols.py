@@ -47,7 +47,11 @@ class SymbolTable:
 
     def intern_many(self, texts: Iterable[str]) -> U32Array:
         """Ids of many strings, u32[N]."""
-        return np.fromiter((self.intern(text) for text in texts), dtype=np.uint32)
+        ordered = list(texts)
+        found = [self.find(text) for text in ordered]
+        if None in found:
+            found = [self.intern(text) for text in ordered]
+        return np.array(found, dtype=np.uint32)
 
     def text(self, symbol: int) -> str:
         """The string of an id."""
@@ -55,8 +59,8 @@ class SymbolTable:
 
     def texts(self, symbols: Sequence[int] | U32Array) -> list[str]:
         """Strings of many ids."""
-        table = self._texts
-        return [table[symbol] for symbol in symbols]
+        ordered = symbols.tolist() if isinstance(symbols, np.ndarray) else symbols
+        return list(map(self._texts.__getitem__, ordered))
 
 
 class OverlaySymbols(SymbolTable):
