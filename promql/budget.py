@@ -1,0 +1,89 @@
+"""What one query may use: samples, bytes, wall time; and the flag that stops it.
+
+Checked before each large allocation and for each batch. The cancel flag is a one-byte array so that the web
+layer, this budget and kernels share it without a lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from promql.engineerrors import MemoryLimitError, QueryCancelled, QueryTimeout, TooManySamples
+
+CancelFlag = npt.NDArray[np.uint8]
+
+
+def new_cancel_flag() -> CancelFlag:
+    """u8[1]: set element 0 to 1 to cancel the query."""
+    return np.zeros(1, dtype=np.uint8)
+
+
+class QueryBudget:
+    """Limits and counters of one query. Any thread of the query may call.
+
+    `samples` has Prometheus's meaning of --query.max-samples: samples held in memory at once. A native
+    histogram counts as its size in units of 16 bytes.
+    """
+
+    def __init__(
+        self,
+        samples_max: int,
+        bytes_max: int,
+        timeout_s: float,
+        cancel: CancelFlag | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.samples_max = samples_max
+        self.bytes_max = bytes_max
+        self.cancel = cancel if cancel is not None else new_cancel_flag()
+        self._clock = clock
+        self._deadline_s = clock() + timeout_s
+        self._lock = threading.Lock()
+        self._samples = 0
+        self._bytes = 0
+        self.samples_peak = 0
+        self.bytes_peak = 0
+        self.samples_read = 0
+
+    def check(self) -> None:
+        """Raise QueryCancelled or QueryTimeout when it is time to stop."""
+        if self.cancel[0]:
+            raise QueryCancelled
+        if self._clock() > self._deadline_s:
+            raise QueryTimeout
+
+    def hold_samples(self, count: int) -> None:
+        """Count samples that stay in memory; raises TooManySamples."""
+        with self._lock:
+            self._samples += count
+            self.samples_peak = max(self.samples_peak, self._samples)
+            if self._samples > self.samples_max:
+                raise TooManySamples
+
+    def release_samples(self, count: int) -> None:
+        """Take back what `hold_samples` counted."""
+        with self._lock:
+            self._samples -= count
+
+    def hold_bytes(self, count: int) -> None:
+        """Count bytes before they are allocated; raises MemoryLimitError."""
+        with self._lock:
+            self._bytes += count
+            self.bytes_peak = max(self.bytes_peak, self._bytes)
+            if self._bytes > self.bytes_max:
+                raise MemoryLimitError(self._bytes, self.bytes_max)
+
+    def release_bytes(self, count: int) -> None:
+        """Take back what `hold_bytes` counted."""
+        with self._lock:
+            self._bytes -= count
+
+    def count_read(self, count: int) -> None:
+        """Count samples that came from the store, for `stats`."""
+        with self._lock:
+            self.samples_read += count

@@ -1,0 +1,67 @@
+"""What every operator of one query shares, and the grid it evaluates on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from promql.annotations import Annotations
+from promql.budget import QueryBudget
+from promql.matrix import Grid
+from promql.options import EngineOptions
+from tsdb.select import Querier
+from tsdb.symbols import OverlaySymbols
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+@dataclass(frozen=True, slots=True)
+class EvalContext:
+    """One evaluation. `grid` is that of this sub-tree (a subquery has its own, a step-invariant part one
+    step); `query_grid` is the whole query's (start(), end(), step(), range()).
+
+    `symbols` is the query's own overlay: intern made-up strings there, never in the store's table. All
+    SeriesLabels inside a query carry `symbols` as their table.
+    """
+
+    querier: Querier
+    symbols: OverlaySymbols
+    grid: Grid
+    query_grid: Grid
+    lookback_ms: int
+    options: EngineOptions
+    budget: QueryBudget
+    annotations: Annotations
+    pool: ThreadPoolExecutor | None = None
+
+    def on_grid(self, grid: Grid) -> EvalContext:
+        """The same query on another grid."""
+        return replace(self, grid=grid)
+
+    def ordered_map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+        """Results in order, computed by the pool a few ahead of the consumer, so memory stays bounded."""
+        if self.pool is None:
+            for item in items:
+                self.budget.check()
+                yield function(item)
+            return
+        pending: deque[Future[B]] = deque()
+        ahead = self.options.thread_count + 1
+        try:
+            for item in items:
+                if len(pending) >= ahead:
+                    yield self._next(pending)
+                pending.append(self.pool.submit(function, item))
+            while pending:
+                yield self._next(pending)
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def _next(self, pending: deque[Future[B]]) -> B:
+        self.budget.check()
+        return pending.popleft().result()

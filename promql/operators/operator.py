@@ -1,0 +1,231 @@
+"""The operator protocol: announce the series once, then give batches of rows.
+
+Three kinds, by the type of the expression:
+
+* `VectorOperator` gives instant vectors at every step of its grid: `series()` first, then `batches()`, whose
+  pieces are runs of rows in announced order that together cover every row exactly once. Announcing may be
+  costly (it may select, or evaluate a child); it is done once and remembered. A row without a sample at any
+  step is legal everywhere and is dropped only from the final result.
+* `RangeOperator` gives range vectors: the samples of each row and the `WindowGrid` that says which of them
+  belong to which step.
+* `ScalarOperator` gives one float a step.
+
+`RowwiseOperator` is a VectorOperator whose rows can be computed independently: it implements `load(lo, hi)`,
+thread-safe, and gets `batches()` from this module, which computes pieces on the query's threads. A function
+of one row wraps its child's `load`, so scan, window and function of one piece run in one thread on warm
+cache.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from promql.ast import Call, Expr
+from promql.context import EvalContext
+from promql.matrix import BoolArray, F64Array, Grid, HistogramCells
+from tsdb.labels import METRIC_NAME, TYPE_LABEL, UNIT_LABEL
+from tsdb.select import SampleBatch
+from tsdb.serieslabels import SeriesLabels
+
+METADATA_LABELS = (METRIC_NAME, TYPE_LABEL, UNIT_LABEL)
+"""Always dropped together (prometheus-surface.md 2.4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Announced series: label sets and the delayed name removal flag, bool[S]. Label sets may repeat only
+    where their samples do not share a step."""
+
+    labels: SeriesLabels
+    drop_name: BoolArray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows `lo .. lo + R` of the announced series: `values` f64[R, K] (ABSENT where no float) and
+    histograms' `index` i32[R, K]. The receiver owns the arrays and may overwrite them."""
+
+    lo: int
+    values: F64Array
+    histograms: HistogramCells | None = None
+
+    @property
+    def hi(self) -> int:
+        """One past the last row."""
+        return self.lo + len(self.values)
+
+
+class WindowGrid(NamedTuple):
+    """Windows of a range vector: step k sees samples in (first_end_ms + k*step_ms - range_ms, first_end_ms +
+    k*step_ms]. `step_ms` is 0 where `@` pins all steps to one window. Offsets are already taken off, so
+    evaluation time k is `eval_grid.start_ms + k * eval_grid.step_ms`, not the window's end."""
+
+    first_end_ms: int
+    step_ms: int
+    steps: int
+    range_ms: int
+    eval_grid: Grid
+
+    def ends_ms(self) -> npt.NDArray[np.int64]:
+        """i64[steps]: inclusive right borders."""
+        return self.first_end_ms + self.step_ms * np.arange(self.steps, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class RangePiece:
+    """Samples of rows `lo .. lo + len(samples)`. Stale markers (of floats and histograms) are removed and
+    NaNs canonical; samples outside the windows may be present. `samples.histograms` is None for none."""
+
+    lo: int
+    samples: SampleBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Explain:
+    """One line of a plan: the operator, its details, and its children."""
+
+    name: str
+    details: str = ""
+    children: tuple[Explain, ...] = ()
+
+    def lines(self, depth: int = 0) -> Iterator[str]:
+        """The indented tree."""
+        yield "  " * depth + (f"{self.name} {self.details}" if self.details else self.name)
+        for child in self.children:
+            yield from child.lines(depth + 1)
+
+
+class Operator(ABC):
+    """What all kinds share."""
+
+    def __init__(self, ctx: EvalContext) -> None:
+        self.ctx = ctx
+
+    @property
+    def grid(self) -> Grid:
+        """Evaluation times of this operator."""
+        return self.ctx.grid
+
+    @abstractmethod
+    def explain(self) -> Explain:
+        """The plan below this operator; evaluates nothing."""
+
+
+class _SeriesOperator(Operator):
+    def __init__(self, ctx: EvalContext) -> None:
+        super().__init__(ctx)
+        self._series: Series | None = None
+
+    def series(self) -> Series:
+        """Announce the series, once."""
+        if self._series is None:
+            self._series = self._announce()
+        return self._series
+
+    @abstractmethod
+    def _announce(self) -> Series: ...
+
+
+class VectorOperator(_SeriesOperator):
+    """Instant vectors at every step. `batches` may be called once."""
+
+    @abstractmethod
+    def batches(self) -> Iterator[Piece]:
+        """Pieces in row order covering all announced rows."""
+
+
+class RowwiseOperator(VectorOperator):
+    """A VectorOperator whose rows do not depend on each other."""
+
+    @abstractmethod
+    def splits(self) -> Sequence[tuple[int, int]]:
+        """Row ranges of sensible size, in order, covering all rows."""
+
+    @abstractmethod
+    def load(self, lo: int, hi: int) -> Piece:
+        """Compute one of the `splits`. Thread-safe once `series()` was called."""
+
+    def batches(self) -> Iterator[Piece]:
+        """Pieces of the splits, computed by the query's threads."""
+        self.series()
+        yield from self.ctx.ordered_map(lambda split: self.load(*split), self.splits())
+
+
+class RangeOperator(_SeriesOperator):
+    """Range vectors: a scan's or a subquery's samples with their windows."""
+
+    window: WindowGrid
+
+    @abstractmethod
+    def splits(self) -> Sequence[tuple[int, int]]:
+        """Row ranges of sensible size, in order, covering all rows."""
+
+    @abstractmethod
+    def load(self, lo: int, hi: int) -> RangePiece:
+        """Samples of one of the `splits`. Thread-safe once `series()` was called."""
+
+
+class ScalarOperator(Operator):
+    """A scalar at every step."""
+
+    @abstractmethod
+    def values(self) -> F64Array:
+        """f64[K]."""
+
+
+class StringOperator(Operator):
+    """A string literal at the top of a query or as a function's argument."""
+
+    def __init__(self, ctx: EvalContext, text: str) -> None:
+        super().__init__(ctx)
+        self.text = text
+
+    def explain(self) -> Explain:
+        """The literal."""
+        return Explain("String", repr(self.text))
+
+
+class Builder(Protocol):
+    """What makes operators of expressions (`promql.plan.PlanBuilder`); given to function builders."""
+
+    @property
+    def ctx(self) -> EvalContext:
+        """The evaluation the operators belong to."""
+        ...
+
+    def vector(self, expr: Expr) -> VectorOperator:
+        """Operator of an instant-vector expression."""
+        ...
+
+    def range(self, expr: Expr) -> RangeOperator:
+        """Operator of a range-vector expression (range selector or subquery)."""
+        ...
+
+    def scalar(self, expr: Expr) -> ScalarOperator:
+        """Operator of a scalar expression."""
+        ...
+
+    def string(self, expr: Expr) -> str:
+        """Text of a string literal (parentheses allowed)."""
+        ...
+
+
+FunctionBuilder = Callable[[Call, Builder], "VectorOperator | ScalarOperator"]
+"""Operator modules export `FUNCTIONS: dict[str, FunctionBuilder]`; `promql.plan` lists the modules."""
+
+
+def drop_metadata(series: Series, ctx: EvalContext) -> Series:
+    """What functions and arithmetic do to names (2.4): drop them now, or only raise the flag when removal is
+    delayed. Wrap the operator in `operators.merge.checked` where equal label sets may arise."""
+    if ctx.options.delayed_name_removal:
+        return Series(series.labels, np.ones(len(series), dtype=np.bool_))
+    return Series(series.labels.filter_names(METADATA_LABELS, keep=False), series.drop_name)
