@@ -1,0 +1,238 @@
+"""The running server: opens the store, wires the parts together, and closes them in order.
+
+The HTTP side listens first and answers 503 until the WAL is replayed and the kernels of the write path are
+loaded; the kernels of the read path follow in the background.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import importlib.metadata
+import logging
+import os
+import platform
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import uvloop
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Gauge
+
+from cli.configuration import ConfigurationSource
+from cli.flags import ServeFlags
+from cli.kernels import import_all_kernels
+from cli.logs import fields
+from cli.serveroptions import engine_options, retention_text, storage_options
+from ingest.config import ConfigError, PrometheusConfig, config_to_yaml
+from ingest.remotewrite.receiver import Receiver
+from ingest.scrape.manager import ScrapeManager
+from promql.engine import Engine
+from tsdb.database import Database, open_database
+from tsdb.errors import StorageError
+from tsdb.kernels import compile as kernels
+from web.app import create_app
+from web.readiness import Readiness
+from web.services import AppServices, BuildInfo, ReloadState
+
+log = logging.getLogger("vedette.main")
+
+_PROGRESS_AFTER_S = 2.0
+_SHUTDOWN_S = 30.0
+
+
+class StartError(Exception):
+    """The server cannot start; the text is one clear line."""
+
+
+class Server:
+    """One server process. `run` blocks until SIGTERM, SIGINT or /-/quit."""
+
+    def __init__(self, flags: ServeFlags, source: ConfigurationSource, config: PrometheusConfig) -> None:
+        self._flags = flags
+        self._source = source
+        self._config = config
+        self._registry = CollectorRegistry()
+        self._readiness = Readiness()
+        self._database: Database | None = None
+        self._scrape: ScrapeManager | None = None
+        self._stop = asyncio.Event()
+        self._reload_lock = asyncio.Lock()
+        self._background: set[asyncio.Task[Any]] = set()
+        self._services = self._make_services()
+
+    def run(self) -> None:
+        """Serve until stopped. Raises StartError."""
+        uvloop.run(self._run())
+
+    async def _run(self) -> None:
+        started = time.monotonic()
+        loop = asyncio.get_running_loop()
+        # One thread a core for kernels, and some that wait: for fsync, for a query's turn.
+        loop.set_default_executor(ThreadPoolExecutor((os.cpu_count() or 1) + 8, "vedette"))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_on_signal()))
+        runner = await self._listen()
+        try:
+            await self._open()
+            self._readiness.set_ready()
+            log.info("Server is ready to receive requests", **fields(seconds=_since(started)))
+            self._say_agent_state()
+            self._spawn(self._warm_rest())
+            if self._flags["config.auto-reload"]:
+                self._spawn(self._watch_configuration())
+            await self._stop.wait()
+        finally:
+            self._readiness.set_stopping()
+            await self._close(runner)
+
+    async def _listen(self) -> web.AppRunner:
+        timeout_s = self._flags.duration_ms("web.read-timeout") / 1000
+        runner = web.AppRunner(
+            create_app(self._services), access_log=None, keepalive_timeout=timeout_s, shutdown_timeout=_SHUTDOWN_S
+        )
+        await runner.setup()
+        for address in self._flags.addresses():
+            try:
+                await web.TCPSite(runner, address.host, address.port, reuse_address=True).start()
+            except OSError as error:
+                await runner.cleanup()
+                raise StartError(f"listen on {address}: {error.strerror or error}") from None
+            log.info("Start listening for connections", **fields(address=str(address)))
+        return runner
+
+    async def _open(self) -> None:
+        """Open the store (replaying its WAL) while the write path's kernels load, then start what feeds it."""
+        path = self._flags["storage.tsdb.path"]
+        options = storage_options(self._flags, self._config)
+        store = asyncio.to_thread(functools.partial(open_database, path, options, registry=self._registry))
+        try:
+            self._database, _ = await asyncio.gather(store, asyncio.to_thread(_warm_write_path))
+        except (StorageError, OSError) as error:
+            raise StartError(f"open storage in {path}: {error}") from None
+        appender = self._database.appender()
+        self._services.database = self._database
+        if self._flags["web.enable-remote-write-receiver"]:
+            self._services.receiver = Receiver(
+                appender,
+                self._database.series_table,
+                registry=self._registry,
+                accepted_messages=self._flags["web.remote-write-receiver.accepted-protobuf-messages"],
+            )
+        self._scrape = ScrapeManager(appender, registry=self._registry)
+        self._services.scrape = self._scrape
+        await self._scrape.apply(self._config)
+
+    async def _close(self, runner: web.AppRunner) -> None:
+        log.info("Stopping")
+        for task in self._background:
+            task.cancel()
+        if self._scrape is not None:
+            await self._scrape.close()
+        await runner.cleanup()
+        if self._database is not None:
+            await asyncio.to_thread(self._database.close)
+        log.info("See you next time!")
+
+    async def _warm_rest(self) -> None:
+        seconds = await asyncio.to_thread(kernels.warm)
+        log.info("Kernels loaded", **fields(kernels=len(kernels.registered()), seconds=round(seconds, 3)))
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # Configuration.
+
+    async def reload(self) -> None:
+        """Read the configuration again and apply it; on an error everything stays as it was.
+
+        Raises ConfigError or OSError.
+        """
+        async with self._reload_lock:
+            try:
+                config = await asyncio.to_thread(self._source.load)
+            except (ConfigError, OSError) as error:
+                log.error("Error reloading config", **fields(err=str(error)))
+                raise
+            self._config = config
+            self._services.external_labels = config.global_config.external_labels
+            if self._scrape is not None:
+                await self._scrape.apply(config)
+            log.info("Completed loading of configuration file", **fields(file=str(self._source.path)))
+
+    async def _reload_on_signal(self) -> None:
+        with contextlib.suppress(ConfigError, OSError):
+            await self.reload()
+
+    async def _watch_configuration(self) -> None:
+        interval_s = self._flags.duration_ms("config.auto-reload-interval") / 1000
+        while True:
+            await asyncio.sleep(interval_s)
+            if await asyncio.to_thread(self._source.has_changed):
+                await self._reload_on_signal()
+
+    # Parts.
+
+    def _make_services(self) -> AppServices:
+        flags = self._flags
+        external = flags["web.external-url"]
+        self._add_config_metrics()
+        return AppServices(
+            readiness=self._readiness,
+            engine=Engine(engine_options(flags), self._registry),
+            registry=self._registry,
+            build=BuildInfo(
+                version=importlib.metadata.version("vedette"), go_version=f"python{platform.python_version()}"
+            ),
+            flags=flags.as_text(),
+            external_labels=self._config.global_config.external_labels,
+            config_yaml=lambda: config_to_yaml(self._config),
+            reload_state=lambda: ReloadState(self._source.succeeded, self._source.loaded_at_s),
+            reload=self.reload,
+            quit=self._stop.set,
+            page_title=flags["web.page-title"],
+            cors_origin=flags["web.cors.origin"],
+            external_url=external,
+            route_prefix=flags["web.route-prefix"] or urlsplit(external).path or "/",
+            storage_retention=retention_text(flags, self._config),
+            enable_admin_api=flags["web.enable-admin-api"],
+            enable_lifecycle=flags["web.enable-lifecycle"],
+            query_concurrency=flags["query.max-concurrency"],
+            query_timeout_s=flags.duration_ms("query.timeout") / 1000,
+            lookback_ms=flags.duration_ms("query.lookback-delta"),
+            remote_write_body_bytes_max=flags.size_bytes("web.max-body-size"),
+        )
+
+    def _add_config_metrics(self) -> None:
+        succeeded = Gauge(
+            "prometheus_config_last_reload_successful",
+            "Whether the last configuration reload attempt was successful.",
+            registry=self._registry,
+        )
+        succeeded.set_function(lambda: float(self._source.succeeded))
+        loaded_at = Gauge(
+            "prometheus_config_last_reload_success_timestamp_seconds",
+            "Timestamp of the last successful configuration reload.",
+            registry=self._registry,
+        )
+        loaded_at.set_function(lambda: self._source.loaded_at_s)
+
+    def _say_agent_state(self) -> None:
+        if self._flags["agent"]:
+            log.info("Host agent is not part of this version; serving without it")
+
+
+def _warm_write_path() -> None:
+    import_all_kernels()
+    kernels.warm("write", kernels.report_progress_after(_PROGRESS_AFTER_S, "vedette: compiling kernels"))
+
+
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 3)

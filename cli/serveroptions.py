@@ -1,0 +1,47 @@
+"""From flags and configuration to the options of the store and of the query engine."""
+
+from __future__ import annotations
+
+from cli import flagtypes
+from cli.flags import ServeFlags
+from ingest.config import PrometheusConfig
+from promql.options import EngineOptions
+from tsdb.limits import StorageOptions
+
+_RETENTION_DEFAULT = "15d"
+
+
+def _retention(flags: ServeFlags, config: PrometheusConfig) -> tuple[str, str]:
+    """Retention by time and by size as texts, "" or "0" for none; the file overrides the flags."""
+    del config
+    time_text, size_text = flags["storage.tsdb.retention.time"], flags["storage.tsdb.retention.size"]
+    if not time_text and size_text == "0":
+        time_text = _RETENTION_DEFAULT
+    return time_text or "0", size_text
+
+
+def retention_text(flags: ServeFlags, config: PrometheusConfig) -> str:
+    """What /status/runtimeinfo says, e.g. `15d or 512MB`."""
+    return " or ".join(text for text in _retention(flags, config) if text != "0")
+
+
+def storage_options(flags: ServeFlags, config: PrometheusConfig) -> StorageOptions:
+    """Options of the store."""
+    time_text, size_text = _retention(flags, config)
+    return StorageOptions(
+        retention_ms=flagtypes.parse_duration_ms(time_text),
+        retention_bytes=flagtypes.parse_size_bytes(size_text),
+        out_of_order_window_ms=flags.duration_ms("storage.tsdb.out-of-order-time-window"),
+        wal_sync=flags["storage.wal.sync"],
+        lock_file=not flags["storage.tsdb.no-lockfile"],
+    )
+
+
+def engine_options(flags: ServeFlags) -> EngineOptions:
+    """Options of the query engine."""
+    return EngineOptions(
+        samples_max=flags["query.max-samples"],
+        timeout_s=flags.duration_ms("query.timeout") / 1000,
+        lookback_ms=flags.duration_ms("query.lookback-delta"),
+        features=flags.features(),
+    )
