@@ -1,0 +1,209 @@
+"""Series of the head: identity (labels and refs) and the tables that find them.
+
+A series ref is a slot (low 24 bits) and the slot's generation (high 8 bits). A slot is reused only after the
+series in it was garbage collected, with the next generation, oldest free slot first: a ref that somebody kept
+too long is then refused as unknown instead of writing into another series.
+
+Two ways lead to a ref. The alias table maps the hash of raw label bytes, as a sender spells them, to a ref;
+receivers read it without a lock. The canonical table maps the hash of a label set's symbol ids to a ref, is
+verified against the stored ids, and is used under the table's lock only.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tsdb.arena import reserve
+from tsdb.errors import LimitError
+from tsdb.kernels.hashing import hash_regions
+from tsdb.labels import Labels
+from tsdb.reftable import RefTable, TableArrays
+from tsdb.serieslabels import SeriesLabels
+from tsdb.symbols import SymbolTable
+
+U8Array = npt.NDArray[np.uint8]
+U32Array = npt.NDArray[np.uint32]
+U64Array = npt.NDArray[np.uint64]
+I64Array = npt.NDArray[np.int64]
+
+SLOT_BITS = 24
+SLOT_MASK = (1 << SLOT_BITS) - 1
+SERIES_LIMIT = SLOT_MASK
+"""Series that fit in one head; slot 0 is never used."""
+
+_PAIRS_PER_SERIES_LIMIT = 32
+_GENERATIONS = 256
+_CHECK_SHIFT = np.uint64(32)
+
+
+class SeriesTable:
+    """Labels, refs and hash tables of all series of a head. One writer (its lock), many readers."""
+
+    def __init__(
+        self, symbols: SymbolTable, seeds: tuple[int, int], series_limit: int = SERIES_LIMIT
+    ) -> None:
+        """`seeds` are two random uint64 of this process; `series_limit` bounds the address space reserved."""
+        slot_count = min(series_limit, SERIES_LIMIT) + 1
+        self.symbols = symbols
+        self.seeds = seeds
+        self.lock = threading.RLock()
+        self.alive: U8Array = reserve(np.uint8, slot_count)
+        self.slot_capacity = len(self.alive)
+        self.generation: U8Array = reserve(np.uint8, self.slot_capacity)
+        self.pairs_start: U64Array = reserve(np.uint64, self.slot_capacity)
+        self.pairs_count: U32Array = reserve(np.uint32, self.slot_capacity)
+        self._pairs: U32Array = reserve(np.uint32, 2 * self.slot_capacity * _PAIRS_PER_SERIES_LIMIT)
+        self._pairs_end = 0
+        self.slots_used = 1
+        self.free_slots: deque[int] = deque()
+        self.series_count = 0
+        self._aliases = RefTable()
+        self._canonical = RefTable()
+
+    # Aliases: raw label bytes of a sender to a ref.
+
+    def snapshot(self) -> TableArrays:
+        """Alias arrays: `(keys u64[], checks u32[], refs u32[])` for `kernels.table.lookup`."""
+        return self._aliases.snapshot()
+
+    def insert_alias(self, hash_value: int, check: int, ref: int) -> None:
+        """Let the hash and check of raw label bytes find a series; replaces an older ref."""
+        self.insert_aliases(
+            np.array([hash_value], dtype=np.uint64),
+            np.array([check], dtype=np.uint32),
+            np.array([ref], dtype=np.uint32),
+        )
+
+    def insert_aliases(self, hashes: U64Array, checks: U32Array, refs: U32Array) -> None:
+        """`insert_alias` for many: three arrays of one length."""
+        with self.lock:
+            self._aliases.insert(hashes, checks, refs)
+
+    # Identity.
+
+    def ids_of(self, rows: Sequence[Labels]) -> tuple[I64Array, U32Array]:
+        """Interned pairs of label sets as CSR: offsets i64[R+1] in pairs, ids u32[2P] as name, value, ..."""
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        intern = self.symbols.intern
+        ids = np.fromiter(
+            (intern(text) for row in rows for pair in row.pairs for text in pair),
+            dtype=np.uint32,
+            count=2 * int(offsets[-1]),
+        )
+        return offsets, ids
+
+    def find(self, offsets: I64Array, ids: U32Array) -> tuple[I64Array, U64Array, U32Array]:
+        """Refs (-1 where new) of label sets given as interned pairs, with their hashes and checks."""
+        count = len(offsets) - 1
+        hashes, seconds = np.empty(count, dtype=np.uint64), np.empty(count, dtype=np.uint64)
+        hash_regions(ids.view(np.uint8), offsets * 8, *self.seeds, hashes, seconds)
+        checks = (seconds >> _CHECK_SHIFT).astype(np.uint32)
+        found = self._canonical.lookup(hashes, checks)
+        for row in np.flatnonzero(found >= 0).tolist():
+            slot = int(found[row]) & SLOT_MASK
+            if not np.array_equal(self.pair_ids(slot), ids[2 * offsets[row] : 2 * offsets[row + 1]]):
+                raise AssertionError("two label sets share a 96-bit hash")
+        return found, hashes, checks
+
+    def create(self, offsets: I64Array, ids: U32Array, hashes: U64Array, checks: U32Array) -> U32Array:
+        """Refs of new, distinct label sets. Raises LimitError, having created none. Caller holds the lock."""
+        count = len(hashes)
+        if self.series_count + count > self.slot_capacity - 1:
+            raise LimitError(
+                f"the head holds {self.series_count} series, {count} more exceed the limit of "
+                f"{self.slot_capacity - 1}"
+            )
+        if self._pairs_end + len(ids) > len(self._pairs):
+            raise LimitError(f"label pairs of the head exceed the limit of {len(self._pairs) // 2}")
+        fresh = min(count, self.slot_capacity - self.slots_used)
+        slots = np.arange(self.slots_used, self.slots_used + fresh, dtype=np.uint32)
+        if len(self.free_slots) >= count:
+            slots = np.array([self.free_slots.popleft() for _ in range(count)], dtype=np.uint32)
+        elif fresh < count:
+            reused = [self.free_slots.popleft() for _ in range(count - fresh)]
+            slots = np.concatenate((slots, np.array(reused, dtype=np.uint32)))
+        self.slots_used = max(self.slots_used, int(slots.max()) + 1) if count else self.slots_used
+        refs = slots | (self.generation[slots].astype(np.uint32) << np.uint32(SLOT_BITS))
+        self.install(refs, offsets, ids, hashes, checks)
+        return refs
+
+    def install(
+        self, refs: U32Array, offsets: I64Array, ids: U32Array, hashes: U64Array, checks: U32Array
+    ) -> None:
+        """Put label sets into the slots of given refs, which are free; used by `create` and by replay."""
+        slots = refs & np.uint32(SLOT_MASK)
+        base = self._pairs_end
+        self._pairs[base : base + len(ids)] = ids
+        self._pairs_end = base + len(ids)
+        self.pairs_start[slots] = (base + 2 * offsets[:-1]).astype(np.uint64)
+        self.pairs_count[slots] = np.diff(offsets).astype(np.uint32)
+        self.generation[slots] = (refs >> np.uint32(SLOT_BITS)).astype(np.uint8)
+        self.alive[slots] = 1
+        self.slots_used = max(self.slots_used, int(slots.max()) + 1) if len(slots) else self.slots_used
+        self.series_count += len(slots)
+        self._canonical.insert(hashes, checks, refs)
+
+    def remove(self, slots: U32Array) -> None:
+        """Free the slots of dead series. Label pairs are reclaimed once more than half are dead."""
+        self.alive[slots] = 0
+        self.generation[slots] += np.uint8(1)
+        self.series_count -= len(slots)
+        self.free_slots.extend(slots.tolist())
+        for table in (self._aliases, self._canonical):
+            refs = table.snapshot()[2]
+            slot = refs & np.uint32(SLOT_MASK)
+            inside = slot < np.uint32(self.slots_used)
+            slot = np.where(inside, slot, np.uint32(0))
+            current = (refs >> np.uint32(SLOT_BITS)) == self.generation[slot]
+            table.rebuild(inside & (self.alive[slot] == 1) & current)
+        self._reclaim_pairs()
+
+    def _reclaim_pairs(self) -> None:
+        live = np.flatnonzero(self.alive[: self.slots_used]).astype(np.uint32)
+        counts = self.pairs_count[live].astype(np.int64)
+        if 4 * int(counts.sum()) >= self._pairs_end:
+            return
+        offsets, ids = self._gather(live)
+        self._pairs[: len(ids)] = ids
+        self._pairs_end = len(ids)
+        self.pairs_start[live] = (2 * offsets[:-1]).astype(np.uint64)
+
+    def slots_of(self, refs: U32Array) -> tuple[U32Array, npt.NDArray[np.bool_]]:
+        """Slots of refs (0 where the ref is dead) and a mask of the living."""
+        slots = refs & np.uint32(SLOT_MASK)
+        slots = np.where(slots < self.slots_used, slots, np.uint32(0))
+        generation = (refs >> np.uint32(SLOT_BITS)).astype(np.uint8)
+        known = (self.alive[slots] == 1) & (self.generation[slots] == generation)
+        return np.where(known, slots, np.uint32(0)), known
+
+    def refs_of(self, slots: U32Array) -> U32Array:
+        """Current refs of living slots."""
+        return slots | (self.generation[slots].astype(np.uint32) << np.uint32(SLOT_BITS))
+
+    # Labels.
+
+    def pair_ids(self, slot: int) -> U32Array:
+        """Interned pairs of one series: name, value, name, value, ..."""
+        start = int(self.pairs_start[slot])
+        return self._pairs[start : start + 2 * int(self.pairs_count[slot])]
+
+    def _gather(self, slots: U32Array) -> tuple[I64Array, U32Array]:
+        counts = self.pairs_count[slots].astype(np.int64)
+        offsets = np.zeros(len(slots) + 1, dtype=np.int64)
+        np.cumsum(counts, out=offsets[1:])
+        begin = self.pairs_start[slots].astype(np.int64) - 2 * offsets[:-1]
+        return offsets, self._pairs[np.repeat(begin, 2 * counts) + np.arange(2 * offsets[-1])]
+
+    def labels_of(self, slots: U32Array) -> SeriesLabels:
+        """Label sets of living slots, in the given order."""
+        with self.lock:
+            offsets, ids = self._gather(slots)
+        return SeriesLabels(
+            offsets, np.ascontiguousarray(ids[0::2]), np.ascontiguousarray(ids[1::2]), self.symbols
+        )
