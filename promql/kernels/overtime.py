@@ -1,0 +1,392 @@
+"""The *_over_time window kernels on floats.
+
+CSR samples to cells f64[R, K], windows (end - range, end]. Sums follow Prometheus's compensated order per
+window; where all values of a row are integers small enough that every partial sum is exact, running sums
+give the same bits in O(1) a window.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from promql.kernels.cell import ABSENT_U64, kahan, seek_after
+from tsdb.kernels.compile import inline, kernel
+
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
+
+_EXACT_MAX = 2.0**52
+"""Integers whose absolute values sum to less than this add without rounding in any order."""
+
+
+@inline
+def _sums_exactly(v: F64, lo: int, hi: int) -> bool:
+    """Whether any run of v[lo:hi] sums without rounding: integers, no negative zero among them."""
+    total = 0.0
+    for i in range(lo, hi):
+        x = v[i]
+        if not (abs(x) < _EXACT_MAX) or x != math.floor(x):
+            return False
+        if x == 0.0 and math.copysign(1.0, x) < 0.0:
+            return False
+        total += abs(x)
+    return total < _EXACT_MAX
+
+
+@inline
+def _window_sum(v: F64, a: int, b: int) -> float:
+    total, comp = 0.0, 0.0
+    for i in range(a, b):
+        total, comp = kahan(v[i], total, comp)
+    if math.isinf(total):
+        return total
+    return total + comp
+
+
+@inline
+def _window_mean(v: F64, a: int, b: int) -> float:
+    total, comp, mean, count = v[a], 0.0, 0.0, 1.0
+    incremental = False
+    for i in range(a + 1, b):
+        count = float(i - a + 1)
+        if not incremental:
+            new_total, new_comp = kahan(v[i], total, comp)
+            if not math.isinf(new_total):
+                total, comp = new_total, new_comp
+                continue
+            incremental = True
+            mean = total / (count - 1.0)
+            comp /= count - 1.0
+        q = (count - 1.0) / count
+        mean, comp = kahan(v[i] / count, q * mean, q * comp)
+    if incremental:
+        return mean + comp
+    return total / count + comp / count
+
+
+@kernel(
+    "int64(int64[::1], int64[::1], float64[::1], int64, int64, int64, int64, float64[:,::1])",
+    group="read",
+)
+def sum_or_mean(
+    offsets: I64,
+    t_ms: I64,
+    v: F64,
+    first_end_ms: int,
+    step_ms: int,
+    range_ms: int,
+    is_mean: int,
+    out: F64,
+) -> int:
+    """sum_over_time, or avg_over_time. Returns cells present."""
+    out_bits = out.view(np.uint64)
+    present = 0
+    for row in range(out.shape[0]):
+        lo, hi = offsets[row], offsets[row + 1]
+        exact = _sums_exactly(v, lo, hi)
+        a, b = lo, lo
+        running = 0.0
+        end_ms = first_end_ms
+        for k in range(out.shape[1]):
+            if exact:
+                while b < hi and t_ms[b] <= end_ms:
+                    running += v[b]
+                    b += 1
+                while a < b and t_ms[a] <= end_ms - range_ms:
+                    running -= v[a]
+                    a += 1
+            else:
+                a = seek_after(t_ms, a, hi, end_ms - range_ms)
+                b = seek_after(t_ms, max(a, b), hi, end_ms)
+            if b > a:
+                if exact:
+                    out[row, k] = running / (b - a) if is_mean != 0 else running
+                elif is_mean != 0:
+                    out[row, k] = _window_mean(v, a, b)
+                else:
+                    out[row, k] = _window_sum(v, a, b)
+                present += 1
+            else:
+                out_bits[row, k] = ABSENT_U64
+            end_ms += step_ms
+    return present
+
+
+EDGE_COUNT, EDGE_PRESENT, EDGE_LAST, EDGE_FIRST, EDGE_LAST_TIME, EDGE_FIRST_TIME = range(6)
+
+
+@kernel(
+    "int64(int64[::1], int64[::1], float64[::1], int64, int64, int64, int64, float64[:,::1])",
+    group="read",
+)
+def edges(
+    offsets: I64,
+    t_ms: I64,
+    v: F64,
+    first_end_ms: int,
+    step_ms: int,
+    range_ms: int,
+    what: int,
+    out: F64,
+) -> int:
+    """What only the window's borders tell: count, presence, first and last value and time (s)."""
+    out_bits = out.view(np.uint64)
+    present = 0
+    for row in range(out.shape[0]):
+        hi = offsets[row + 1]
+        a = offsets[row]
+        b = a
+        end_ms = first_end_ms
+        for k in range(out.shape[1]):
+            a = seek_after(t_ms, a, hi, end_ms - range_ms)
+            b = seek_after(t_ms, max(a, b), hi, end_ms)
+            if b > a:
+                if what == EDGE_COUNT:
+                    out[row, k] = b - a
+                elif what == EDGE_PRESENT:
+                    out[row, k] = 1.0
+                elif what == EDGE_LAST:
+                    out[row, k] = v[b - 1]
+                elif what == EDGE_FIRST:
+                    out[row, k] = v[a]
+                elif what == EDGE_LAST_TIME:
+                    out[row, k] = t_ms[b - 1] / 1000.0
+                else:
+                    out[row, k] = t_ms[a] / 1000.0
+                present += 1
+            else:
+                out_bits[row, k] = ABSENT_U64
+            end_ms += step_ms
+    return present
+
+
+@kernel(
+    "int64(int64[::1], int64[::1], float64[::1], int64, int64, int64, int64, int64, float64[:,::1])",
+    group="read",
+)
+def extreme(
+    offsets: I64,
+    t_ms: I64,
+    v: F64,
+    first_end_ms: int,
+    step_ms: int,
+    range_ms: int,
+    is_max: int,
+    want_time: int,
+    out: F64,
+) -> int:
+    """min/max_over_time (earliest of equal values) or the time in s of the extreme (latest of equal ones).
+
+    A deque of candidates with monotone values: every sample enters and leaves once. NaN wins only against
+    nothing. Returns cells present."""
+    out_bits = out.view(np.uint64)
+    longest = 1
+    for row in range(out.shape[0]):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    deque = np.empty(longest, dtype=np.int64)
+    present = 0
+    sign = 1.0 if is_max != 0 else -1.0
+    for row in range(out.shape[0]):
+        lo, hi = offsets[row], offsets[row + 1]
+        a, b = lo, lo
+        head, tail = 0, 0
+        end_ms = first_end_ms
+        for k in range(out.shape[1]):
+            while b < hi and t_ms[b] <= end_ms:
+                x = v[b] * sign
+                if not math.isnan(x):
+                    while tail > head and (
+                        v[deque[tail - 1]] * sign < x or (want_time != 0 and v[deque[tail - 1]] * sign == x)
+                    ):
+                        tail -= 1
+                    deque[tail] = b
+                    tail += 1
+                b += 1
+            a = seek_after(t_ms, a, b, end_ms - range_ms)
+            while tail > head and deque[head] < a:
+                head += 1
+            if b > a:
+                at = deque[head] if tail > head else b - 1
+                out[row, k] = t_ms[at] / 1000.0 if want_time != 0 else v[at]
+                present += 1
+            else:
+                out_bits[row, k] = ABSENT_U64
+            end_ms += step_ms
+    return present
+
+
+@kernel(
+    "int64(int64[::1], int64[::1], float64[::1], int64, int64, int64, int64, float64[:,::1])",
+    group="read",
+)
+def variance(
+    offsets: I64,
+    t_ms: I64,
+    v: F64,
+    first_end_ms: int,
+    step_ms: int,
+    range_ms: int,
+    is_deviation: int,
+    out: F64,
+) -> int:
+    """stdvar_over_time, or stddev_over_time: Welford's method, compensated. Returns cells present."""
+    out_bits = out.view(np.uint64)
+    present = 0
+    for row in range(out.shape[0]):
+        hi = offsets[row + 1]
+        a = offsets[row]
+        b = a
+        end_ms = first_end_ms
+        for k in range(out.shape[1]):
+            a = seek_after(t_ms, a, hi, end_ms - range_ms)
+            b = seek_after(t_ms, max(a, b), hi, end_ms)
+            if b > a:
+                count, mean, mean_c, m2, m2_c = 0.0, 0.0, 0.0, 0.0, 0.0
+                for i in range(a, b):
+                    count += 1.0
+                    delta = v[i] - (mean + mean_c)
+                    mean, mean_c = kahan(delta / count, mean, mean_c)
+                    m2, m2_c = kahan(delta * (v[i] - (mean + mean_c)), m2, m2_c)
+                result = (m2 + m2_c) / count
+                out[row, k] = math.sqrt(result) if is_deviation != 0 else result
+                present += 1
+            else:
+                out_bits[row, k] = ABSENT_U64
+            end_ms += step_ms
+    return present
+
+
+@inline
+def interpolate(q: float, ordered: F64, nans: int, numbers: int) -> float:
+    """The q-quantile of `nans` NaNs followed by ordered[:numbers], between neighbours linearly."""
+    if math.isnan(q) or nans + numbers == 0:
+        return math.nan
+    if q < 0.0:
+        return -math.inf
+    if q > 1.0:
+        return math.inf
+    n = float(nans + numbers)
+    rank = q * (n - 1.0)
+    lower = max(0.0, math.floor(rank))
+    upper = min(n - 1.0, lower + 1.0)
+    weight = rank - math.floor(rank)
+    i, j = int(lower) - nans, int(upper) - nans
+    below = ordered[i] if i >= 0 else math.nan
+    above = ordered[j] if j >= 0 else math.nan
+    return below * (1.0 - weight) + above * weight
+
+
+@inline
+def position(ordered: F64, numbers: int, x: float) -> int:
+    """First index of ordered[:numbers] that is not less than x."""
+    lo, hi = 0, numbers
+    while lo < hi:
+        mid = (lo + hi) >> 1
+        if ordered[mid] < x:
+            lo = mid + 1
+        else:
+            hi = mid
+    return lo
+
+
+@kernel(
+    "int64(int64[::1], int64[::1], float64[::1], int64, int64, int64, float64[::1], float64[:,::1])",
+    group="read",
+)
+def quantiles(
+    offsets: I64,
+    t_ms: I64,
+    v: F64,
+    first_end_ms: int,
+    step_ms: int,
+    range_ms: int,
+    q: F64,
+    out: F64,
+) -> int:
+    """quantile_over_time with `q` f64[K]. The window is kept ordered as samples enter and leave."""
+    out_bits = out.view(np.uint64)
+    longest = 1
+    for row in range(out.shape[0]):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    ordered = np.empty(longest, dtype=np.float64)
+    present = 0
+    for row in range(out.shape[0]):
+        lo, hi = offsets[row], offsets[row + 1]
+        a, b, numbers, nans = lo, lo, 0, 0
+        end_ms = first_end_ms
+        for k in range(out.shape[1]):
+            while a < b and t_ms[a] <= end_ms - range_ms:
+                if math.isnan(v[a]):
+                    nans -= 1
+                else:
+                    at = position(ordered, numbers, v[a])
+                    for i in range(at, numbers - 1):
+                        ordered[i] = ordered[i + 1]
+                    numbers -= 1
+                a += 1
+            while b < hi and t_ms[b] <= end_ms:
+                if t_ms[b] <= end_ms - range_ms:
+                    a = b + 1
+                elif math.isnan(v[b]):
+                    nans += 1
+                else:
+                    at = position(ordered, numbers, v[b])
+                    for i in range(numbers, at, -1):
+                        ordered[i] = ordered[i - 1]
+                    ordered[at] = v[b]
+                    numbers += 1
+                b += 1
+            if b > a:
+                out[row, k] = interpolate(q[k], ordered, nans, numbers)
+                present += 1
+            else:
+                out_bits[row, k] = ABSENT_U64
+            end_ms += step_ms
+    return present
+
+
+@kernel(
+    "int64(int64[::1], int64[::1], float64[::1], int64, int64, int64, float64[:,::1])",
+    group="read",
+)
+def median_deviation(
+    offsets: I64, t_ms: I64, v: F64, first_end_ms: int, step_ms: int, range_ms: int, out: F64
+) -> int:
+    """mad_over_time: the median of distances from the median; a NaN in the window gives NaN."""
+    out_bits = out.view(np.uint64)
+    longest = 1
+    for row in range(out.shape[0]):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    scratch = np.empty(longest, dtype=np.float64)
+    present = 0
+    for row in range(out.shape[0]):
+        hi = offsets[row + 1]
+        a = offsets[row]
+        b = a
+        end_ms = first_end_ms
+        for k in range(out.shape[1]):
+            a = seek_after(t_ms, a, hi, end_ms - range_ms)
+            b = seek_after(t_ms, max(a, b), hi, end_ms)
+            if b > a:
+                n = b - a
+                bad = False
+                for i in range(n):
+                    scratch[i] = v[a + i]
+                    bad = bad or math.isnan(v[a + i])
+                if bad:
+                    out[row, k] = math.nan
+                else:
+                    scratch[:n].sort()
+                    median = interpolate(0.5, scratch, 0, n)
+                    for i in range(n):
+                        scratch[i] = abs(scratch[i] - median)
+                    scratch[:n].sort()
+                    out[row, k] = interpolate(0.5, scratch, 0, n)
+                present += 1
+            else:
+                out_bits[row, k] = ABSENT_U64
+            end_ms += step_ms
+    return present

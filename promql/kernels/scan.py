@@ -1,0 +1,127 @@
+"""Kernels of the scan: samples in CSR rows to the latest sample per step, and to clean range vectors.
+
+Values enter as uint64 bits because the stale marker is a signalling NaN that arithmetic may destroy. Other
+NaNs leave with canonical bits, so that no stored payload can look like the absent cell. Both kernels are one
+pass with monotone pointers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from promql.kernels.cell import ABSENT_U64, seek_after
+from tsdb.kernels.compile import kernel
+
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+F64 = npt.NDArray[np.float64]
+I32 = npt.NDArray[np.int32]
+
+_STALE = np.uint64(0x7FF0000000000002)
+_NAN = np.uint64(0x7FF8000000000001)
+_EXPONENT = np.uint64(0x7FF0000000000000)
+_MAGNITUDE = np.uint64(0x7FFFFFFFFFFFFFFF)
+
+
+@kernel(
+    "int64(int64[::1], int64[::1], uint64[::1], int64, int64, int64, uint64[:,::1])",
+    group="read",
+)
+def latest_value(
+    offsets: I64, t_ms: I64, bits: U64, first_ms: int, step_ms: int, lookback_ms: int, out: U64
+) -> int:
+    """Latest sample in (T - lookback, T] per row and step; absent if none or stale. Returns cells present."""
+    present = 0
+    for row in range(out.shape[0]):
+        hi = offsets[row + 1]
+        at = offsets[row]
+        end_ms = first_ms
+        for k in range(out.shape[1]):
+            at = seek_after(t_ms, at, hi, end_ms)
+            cell = ABSENT_U64
+            if at > offsets[row] and t_ms[at - 1] > end_ms - lookback_ms:
+                raw = bits[at - 1]
+                if (raw & _MAGNITUDE) <= _EXPONENT:
+                    cell = raw
+                elif raw != _STALE:
+                    cell = _NAN
+            present += cell != ABSENT_U64
+            out[row, k] = cell
+            end_ms += step_ms
+    return present
+
+
+@kernel(
+    "int64(int64[::1], int64[::1], int64, int64, int64, int32[:,::1])",
+    group="read",
+)
+def latest_index(offsets: I64, t_ms: I64, first_ms: int, step_ms: int, lookback_ms: int, out: I32) -> int:
+    """Index of the latest sample in (T - lookback, T] per row and step, -1 if none (stale ones included)."""
+    present = 0
+    for row in range(out.shape[0]):
+        hi = offsets[row + 1]
+        at = offsets[row]
+        end_ms = first_ms
+        for k in range(out.shape[1]):
+            at = seek_after(t_ms, at, hi, end_ms)
+            if at > offsets[row] and t_ms[at - 1] > end_ms - lookback_ms:
+                out[row, k] = at - 1
+                present += 1
+            else:
+                out[row, k] = -1
+            end_ms += step_ms
+    return present
+
+
+@kernel("int64(uint64[::1])", group="read")
+def count_odd_nans(bits: U64) -> int:
+    """Samples that are stale markers or NaNs without canonical bits; 0 means a range vector needs no pass."""
+    odd = 0
+    for i in range(len(bits)):
+        odd += (bits[i] & _MAGNITUDE) > _EXPONENT and bits[i] != _NAN
+    return odd
+
+
+@kernel(
+    "int64(int64[::1], int64[::1], uint64[::1], int64[::1], int64[::1], uint64[::1], int64[::1])",
+    group="read",
+)
+def strip_stale(
+    offsets: I64, t_ms: I64, bits: U64, out_offsets: I64, out_t_ms: I64, out_bits: U64, kept: I64
+) -> int:
+    """Copy rows without stale markers, other NaNs made canonical; `kept` gets source indexes. Returns the
+    samples kept."""
+    at = 0
+    out_offsets[0] = 0
+    for row in range(len(offsets) - 1):
+        for i in range(offsets[row], offsets[row + 1]):
+            raw = bits[i]
+            if raw == _STALE:
+                continue
+            if (raw & _MAGNITUDE) > _EXPONENT:
+                raw = _NAN
+            out_t_ms[at] = t_ms[i]
+            out_bits[at] = raw
+            kept[at] = i
+            at += 1
+        out_offsets[row + 1] = at
+    return at
+
+
+@kernel("int64(int64[::1], int64[::1], int64, int64, int64, int32[:,::1])", group="read")
+def window_counts(offsets: I64, t_ms: I64, first_end_ms: int, step_ms: int, range_ms: int, out: I32) -> int:
+    """Samples per window (end - range, end]. Returns the largest."""
+    largest = 0
+    for row in range(out.shape[0]):
+        hi = offsets[row + 1]
+        a = offsets[row]
+        b = a
+        end_ms = first_end_ms
+        for k in range(out.shape[1]):
+            a = seek_after(t_ms, a, hi, end_ms - range_ms)
+            b = seek_after(t_ms, max(a, b), hi, end_ms)
+            out[row, k] = b - a
+            largest = max(largest, b - a)
+            end_ms += step_ms
+    return largest
