@@ -1,0 +1,1 @@
+"""The configuration file: typed, strict models of Prometheus's `prometheus.yml` and Vedette's additions."""
