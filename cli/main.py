@@ -13,7 +13,6 @@ _COMMANDS = {
     "query": ("cli.query", "query", "Query a server, as promtool does."),
     "check": ("cli.check", "check", "Check configuration files and servers, as promtool does."),
     "test": ("cli.test", "test", "Run promqltest files."),
-    "promql": ("cli.promql", "promql", "Format, parse and explain expressions."),
 }
 
 
