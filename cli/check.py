@@ -18,7 +18,8 @@ def check() -> None:
 @click.argument("files", nargs=-1, required=True)
 def config(files: tuple[str, ...]) -> None:
     """Check that configuration FILES are valid."""
-    from ingest.config import ConfigError, load_config
+    from ingest.config.document import load_config
+    from ingest.config.errors import ConfigError
 
     failed = False
     for name in files:

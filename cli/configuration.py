@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.flags import ServeFlags
-from ingest.config import PrometheusConfig, load_config, load_config_text
+from ingest.config.document import LoadedConfig, load_config, parse_config
 
 _BUILT_IN = """\
 global:
@@ -29,6 +29,7 @@ class ConfigurationSource:
     built_in: str
     succeeded: bool = True
     loaded_at_s: float = 0.0
+    _files: tuple[str, ...] = ()
     _digest: bytes = b""
 
     @classmethod
@@ -39,14 +40,15 @@ class ConfigurationSource:
         absent = "config.file" not in flags.given and not path.exists()
         return cls(None if absent else path, built_in)
 
-    def load(self) -> PrometheusConfig:
-        """Read and check everything. Raises ingest.config.ConfigError or OSError; nothing has changed then."""
+    def load(self) -> LoadedConfig:
+        """Read and check everything. Raises ConfigError or OSError; nothing has changed then."""
         try:
             if self.path is None:
-                config = load_config_text(self.built_in, name="built-in configuration")
+                config = parse_config(self.built_in, "built-in configuration")
             else:
-                self._digest = self._file_digest()
                 config = load_config(self.path)
+                self._files = config.files
+                self._digest = self._content_digest()
         except Exception:
             self.succeeded = False
             raise
@@ -55,10 +57,12 @@ class ConfigurationSource:
         return config
 
     def has_changed(self) -> bool:
-        """Whether the file's content differs from what was last read."""
-        return self.path is not None and self._file_digest() != self._digest
+        """Whether the content of the files differs from what was last read."""
+        return self._content_digest() != self._digest
 
-    def _file_digest(self) -> bytes:
-        if self.path is None or not self.path.exists():
-            return b""
-        return hashlib.blake2b(self.path.read_bytes()).digest()
+    def _content_digest(self) -> bytes:
+        digest = hashlib.blake2b()
+        for name in self._files:
+            file = Path(name)
+            digest.update(file.read_bytes() if file.is_file() else b"")
+        return digest.digest()

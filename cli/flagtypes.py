@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, NamedTuple
 
 import click
 
-_UNITS_MS = {
-    "ms": 1,
-    "s": 1_000,
-    "m": 60_000,
-    "h": 3_600_000,
-    "d": 86_400_000,
-    "w": 604_800_000,
-    "y": 31_536_000_000,
-}
-_DURATION = re.compile(r"(?:(\d+)y)?(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?:(\d+)ms)?")
-_SIZE = re.compile(r"(\d+)(B|[KMGTPE]i?B)")
-_SIZE_POWERS = {unit: power for power, unit in enumerate("BKMGTPE")}
+from ingest.config.durations import ByteSize, Duration
 
 
 def parse_duration_ms(text: str) -> int:
     """Milliseconds of a duration such as ``1h30m``; a bare 0 is allowed. Raises ValueError."""
-    if text == "0":
-        return 0
-    match = _DURATION.fullmatch(text)
-    if not text or match is None or not any(match.groups()):
-        raise ValueError(f'not a valid duration string: "{text}"')
-    units = ("y", "w", "d", "h", "m", "s", "ms")
-    return sum(
-        int(count) * _UNITS_MS[unit] for unit, count in zip(units, match.groups(), strict=True) if count
-    )
+    return int(Duration.parse(text))
 
 
 def parse_size_bytes(text: str) -> int:
     """Bytes of a size such as ``512MB``; units are powers of 1024, as in Prometheus. Raises ValueError."""
-    if text == "0":
-        return 0
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise ValueError(f'not a valid size: "{text}" (number and one of B, KB, MB, GB, TB, PB, EB)')
-    return int(match.group(1)) << (10 * _SIZE_POWERS[match.group(2)[0]])
+    return 0 if text == "0" else int(ByteSize.parse(text))
 
 
 class Address(NamedTuple):
@@ -75,6 +50,8 @@ class _TextType(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check the text; the flag keeps its text, so that /status/flags shows what was written."""
+        if value == "" and param is not None and param.default == "":
+            return ""
         try:
             self._parser(value)
         except ValueError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -62,8 +61,3 @@ def set_up_logs(level: str, log_format: str) -> None:
     # Their debug logs describe themselves, not the server.
     for chatty in ("numba", "asyncio", "aiohttp.access"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, LEVELS[level]))
-
-
-def fields(**values: Any) -> dict[str, dict[str, Any]]:
-    """Keyword arguments for a stdlib logging call: ``log.info("ready", **fields(seconds=1.2))``."""
-    return {"extra": values}

@@ -19,26 +19,26 @@ EXIT_START = 1
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @serve_options
 @click.pass_context
-def serve(context: click.Context, **values: Any) -> None:
+def serve(context: click.Context, /, **values: Any) -> None:
     """Run the server: store, queries, scraping, remote write.
 
     Flags have Prometheus's names and defaults where Prometheus has them.
     """
-    from cli.logs import fields, set_up_logs
+    from cli.logs import set_up_logs
 
     flags = ServeFlags.from_click(context, values)
     set_up_logs(flags["log.level"], flags["log.format"])
     for name in sorted(flags.features() - FEATURES):
-        log.warning("unknown option for --enable-feature", **fields(option=name))
+        log.warning("unknown option for --enable-feature", extra={"option": name})
 
     from cli.configuration import ConfigurationSource
-    from ingest.config import ConfigError
+    from ingest.config.errors import ConfigError
 
     source = ConfigurationSource.from_flags(flags)
     try:
         config = source.load()
     except (ConfigError, OSError) as error:
-        log.error("Error loading config", **fields(file=str(source.path), err=str(error)))
+        log.error("Error loading config", extra={"file": str(source.path), "err": str(error)})
         sys.exit(EXIT_CONFIGURATION)
 
     from cli.server import Server, StartError
@@ -46,5 +46,5 @@ def serve(context: click.Context, **values: Any) -> None:
     try:
         Server(flags, source, config).run()
     except StartError as error:
-        log.error("cannot start", **fields(err=str(error)))
+        log.error("cannot start", extra={"err": str(error)})
         sys.exit(EXIT_START)

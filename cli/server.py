@@ -21,21 +21,21 @@ from urllib.parse import urlsplit
 
 import uvloop
 from aiohttp import web
+from ingest.scrape.manager import ScrapeManager
 from prometheus_client import CollectorRegistry, Gauge
+from promql.engine import Engine
+from tsdb.database import Database, open_database
+from web.app import create_app
 
 from cli.configuration import ConfigurationSource
 from cli.flags import ServeFlags
 from cli.kernels import import_all_kernels
-from cli.logs import fields
 from cli.serveroptions import engine_options, retention_text, storage_options
-from ingest.config import ConfigError, PrometheusConfig, config_to_yaml
+from ingest.config.document import LoadedConfig, config_to_yaml
+from ingest.config.errors import ConfigError
 from ingest.remotewrite.receiver import Receiver
-from ingest.scrape.manager import ScrapeManager
-from promql.engine import Engine
-from tsdb.database import Database, open_database
 from tsdb.errors import StorageError
 from tsdb.kernels import compile as kernels
-from web.app import create_app
 from web.readiness import Readiness
 from web.services import AppServices, BuildInfo, ReloadState
 
@@ -52,7 +52,7 @@ class StartError(Exception):
 class Server:
     """One server process. `run` blocks until SIGTERM, SIGINT or /-/quit."""
 
-    def __init__(self, flags: ServeFlags, source: ConfigurationSource, config: PrometheusConfig) -> None:
+    def __init__(self, flags: ServeFlags, source: ConfigurationSource, config: LoadedConfig) -> None:
         self._flags = flags
         self._source = source
         self._config = config
@@ -77,11 +77,12 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_on_signal()))
+        self._log_warnings()
         runner = await self._listen()
         try:
             await self._open()
             self._readiness.set_ready()
-            log.info("Server is ready to receive requests", **fields(seconds=_since(started)))
+            log.info("Server is ready to receive requests", extra={"seconds": _since(started)})
             self._say_agent_state()
             self._spawn(self._warm_rest())
             if self._flags["config.auto-reload"]:
@@ -94,7 +95,10 @@ class Server:
     async def _listen(self) -> web.AppRunner:
         timeout_s = self._flags.duration_ms("web.read-timeout") / 1000
         runner = web.AppRunner(
-            create_app(self._services), access_log=None, keepalive_timeout=timeout_s, shutdown_timeout=_SHUTDOWN_S
+            create_app(self._services),
+            access_log=None,
+            keepalive_timeout=timeout_s,
+            shutdown_timeout=_SHUTDOWN_S,
         )
         await runner.setup()
         for address in self._flags.addresses():
@@ -103,11 +107,11 @@ class Server:
             except OSError as error:
                 await runner.cleanup()
                 raise StartError(f"listen on {address}: {error.strerror or error}") from None
-            log.info("Start listening for connections", **fields(address=str(address)))
+            log.info("Start listening for connections", extra={"address": str(address)})
         return runner
 
     async def _open(self) -> None:
-        """Open the store (replaying its WAL) while the write path's kernels load, then start what feeds it."""
+        """Open the store (replaying its WAL) while the write path's kernels load, then what feeds it."""
         path = self._flags["storage.tsdb.path"]
         options = storage_options(self._flags, self._config)
         store = asyncio.to_thread(functools.partial(open_database, path, options, registry=self._registry))
@@ -141,7 +145,7 @@ class Server:
 
     async def _warm_rest(self) -> None:
         seconds = await asyncio.to_thread(kernels.warm)
-        log.info("Kernels loaded", **fields(kernels=len(kernels.registered()), seconds=round(seconds, 3)))
+        log.info("Kernels loaded", extra={"kernels": len(kernels.registered()), "seconds": round(seconds, 3)})
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -159,13 +163,18 @@ class Server:
             try:
                 config = await asyncio.to_thread(self._source.load)
             except (ConfigError, OSError) as error:
-                log.error("Error reloading config", **fields(err=str(error)))
+                log.error("Error reloading config", extra={"err": str(error)})
                 raise
             self._config = config
-            self._services.external_labels = config.global_config.external_labels
+            self._log_warnings()
+            self._services.external_labels = config.globals.external_labels
             if self._scrape is not None:
                 await self._scrape.apply(config)
-            log.info("Completed loading of configuration file", **fields(file=str(self._source.path)))
+            log.info("Completed loading of configuration file", extra={"file": str(self._source.path)})
+
+    def _log_warnings(self) -> None:
+        for text in self._config.warnings:
+            log.warning("Configuration has a part without effect", extra={"reason": text})
 
     async def _reload_on_signal(self) -> None:
         with contextlib.suppress(ConfigError, OSError):
@@ -192,8 +201,8 @@ class Server:
                 version=importlib.metadata.version("vedette"), go_version=f"python{platform.python_version()}"
             ),
             flags=flags.as_text(),
-            external_labels=self._config.global_config.external_labels,
-            config_yaml=lambda: config_to_yaml(self._config),
+            external_labels=self._config.globals.external_labels,
+            config_yaml=lambda: config_to_yaml(self._config.config),
             reload_state=lambda: ReloadState(self._source.succeeded, self._source.loaded_at_s),
             reload=self.reload,
             quit=self._stop.set,

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+from tsdb.limits import StorageOptions
+
 from cli import flagtypes
 from cli.flags import ServeFlags
-from ingest.config import PrometheusConfig
+from ingest.config.document import LoadedConfig
 from promql.options import EngineOptions
-from tsdb.limits import StorageOptions
 
 _RETENTION_DEFAULT = "15d"
 
 
-def _retention(flags: ServeFlags, config: PrometheusConfig) -> tuple[str, str]:
+def _retention(flags: ServeFlags, config: LoadedConfig) -> tuple[str, str]:
     """Retention by time and by size as texts, "" or "0" for none; the file overrides the flags."""
-    del config
     time_text, size_text = flags["storage.tsdb.retention.time"], flags["storage.tsdb.retention.size"]
+    tsdb = config.config.storage.tsdb
+    if tsdb is not None and tsdb.retention is not None:
+        time_text = str(tsdb.retention.time) if tsdb.retention.time else time_text
+        size_text = str(tsdb.retention.size) if tsdb.retention.size else size_text
     if not time_text and size_text == "0":
         time_text = _RETENTION_DEFAULT
     return time_text or "0", size_text
 
 
-def retention_text(flags: ServeFlags, config: PrometheusConfig) -> str:
+def retention_text(flags: ServeFlags, config: LoadedConfig) -> str:
     """What /status/runtimeinfo says, e.g. `15d or 512MB`."""
     return " or ".join(text for text in _retention(flags, config) if text != "0")
 
 
-def storage_options(flags: ServeFlags, config: PrometheusConfig) -> StorageOptions:
+def storage_options(flags: ServeFlags, config: LoadedConfig) -> StorageOptions:
     """Options of the store."""
     time_text, size_text = _retention(flags, config)
     return StorageOptions(
