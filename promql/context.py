@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -42,9 +42,9 @@ class EvalContext:
         """The same query on another grid."""
         return replace(self, grid=grid)
 
-    def ordered_map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+    def ordered_map(self, function: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
         """Results in order, computed by the pool a few ahead of the consumer, so memory stays bounded."""
-        if self.pool is None:
+        if self.pool is None or len(items) < 2:
             for item in items:
                 self.budget.check()
                 yield function(item)

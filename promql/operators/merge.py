@@ -1,0 +1,81 @@
+"""Equal label sets after names were dropped or labels rewritten: merged where they never share a step, an
+error where they do (prometheus-surface.md 2.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from promql.engineerrors import ExecutionError
+from promql.kernels import binary as kernels
+from promql.matrix import HistogramCells
+from promql.operators.collect import NO_CELLS, Collected, absent_cells, collect
+from promql.operators.operator import Explain, Piece, Series, VectorOperator
+from tsdb.serieslabels import SeriesLabels
+
+SAME_LABELSET = "vector cannot contain metrics with the same labelset"
+
+
+def merge_equal(rows: Collected, labels: SeriesLabels | None = None) -> Collected:
+    """Merge rows with equal `labels` (the rows' own if None); raises ExecutionError for a shared step."""
+    labels = rows.series.labels if labels is None else labels
+    groups, distinct = labels.group_ids()
+    if len(distinct) == len(labels):
+        return Collected(Series(labels, rows.series.drop_name), rows.values, rows.histograms)
+    values = absent_cells(len(distinct), rows.values.shape[1])
+    cells = rows.histograms
+    index = NO_CELLS if cells is None else np.full(values.shape, -1, dtype=np.int32)
+    found = np.zeros(2, dtype=np.int64)
+    if kernels.merge_rows(rows.values, rows.index(), groups, values, index, found):
+        raise ExecutionError(SAME_LABELSET)
+    drop = np.zeros(len(distinct), dtype=np.bool_)
+    np.logical_or.at(drop, groups, rows.series.drop_name)
+    merged = None if cells is None else HistogramCells(index, cells.pool)
+    return Collected(Series(distinct, drop), values, merged)
+
+
+def refuse_equal(rows: Collected) -> Collected:
+    """Raise ExecutionError if two rows with samples have equal labels, at whichever steps."""
+    kept = np.flatnonzero(rows.present())
+    groups, first = rows.series.labels.take(kept).group_first_rows()
+    if len(first) != len(groups):
+        raise ExecutionError(SAME_LABELSET)
+    return rows
+
+
+class MergeEqual(VectorOperator):
+    """Checks and merges the rows of a child that announced equal label sets."""
+
+    def __init__(self, child: VectorOperator, whole_range: bool) -> None:
+        super().__init__(child.ctx)
+        self._child = child
+        self._whole_range = whole_range
+        self._rows: Collected | None = None
+
+    def _announce(self) -> Series:
+        series = self._child.series()
+        _, first = series.labels.group_first_rows()
+        if len(first) == len(series):
+            return series
+        rows = collect(self._child)
+        self._rows = refuse_equal(rows) if self._whole_range else merge_equal(rows)
+        return self._rows.series
+
+    def batches(self) -> Iterator[Piece]:
+        """The merged rows, or the child's own pieces where nothing was equal."""
+        self.series()
+        if self._rows is None:
+            yield from self._child.batches()
+        else:
+            yield Piece(0, self._rows.values, self._rows.histograms)
+
+    def explain(self) -> Explain:
+        """The child's plan: the check is not a step of its own."""
+        return self._child.explain()
+
+
+def checked(operator: VectorOperator, whole_range: bool = False) -> VectorOperator:
+    """Guard an operator whose label sets may have become equal. With delayed name removal label sets stay
+    apart until the end, so there is nothing to check; `whole_range` is the rule of range functions."""
+    return operator if operator.ctx.options.delayed_name_removal else MergeEqual(operator, whole_range)
