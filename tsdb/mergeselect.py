@@ -1,0 +1,163 @@
+"""One selection over several: head, blocks, out-of-order samples.
+
+Equal label sets become one row. Of samples with equal time the one of the first selection in the list that
+has it is kept, so the caller lists the most trusted source first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tsdb.histogram import HistogramBatch
+from tsdb.kernels import merge as kernels
+from tsdb.samplerows import concat_samples, empty_samples, read_rows, take_histograms
+from tsdb.select import SampleBatch, Selection
+from tsdb.serieslabels import SeriesLabels
+
+I64Array = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+def merge_selections(selections: Sequence[Selection]) -> Selection:
+    """A selection with each label set once. All must use one symbol table; at least one is needed."""
+    if not selections:
+        raise ValueError("merge_selections needs at least one selection")
+    filled = [selection for selection in selections if len(selection.labels)]
+    if len(filled) <= 1:
+        return filled[0] if filled else selections[0]
+    return MergedSelection(filled)
+
+
+@dataclass(frozen=True, slots=True)
+class _Segments:
+    """Of each output row the runs of samples that belong to it, most trusted source first."""
+
+    offsets: I64Array
+    lo: I64Array
+    hi: I64Array
+
+
+class MergedSelection:
+    """Immutable after construction; any thread may read."""
+
+    def __init__(self, selections: Sequence[Selection]) -> None:
+        self._selections = list(selections)
+        parts = [selection.labels for selection in selections]
+        counts = np.array([len(part) for part in parts], dtype=np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        joined = SeriesLabels.concat(parts, parts[0].symbols)
+        ids, first = joined.group_first_rows()
+        self._labels = joined.take(first)
+        self._members = np.argsort(ids, kind="stable")
+        self._offsets = np.zeros(len(first) + 1, dtype=np.int64)
+        np.cumsum(np.bincount(ids, minlength=len(first)), out=self._offsets[1:])
+        bounds = np.concatenate([selection.sample_bounds() for selection in selections])
+        self._bounds = np.add.reduceat(bounds[self._members], self._offsets[:-1])
+
+    @property
+    def labels(self) -> SeriesLabels:
+        """Label sets of the series, in order of first appearance over the sources."""
+        return self._labels
+
+    def sample_bounds(self) -> I64Array:
+        """i64[S]: the sum of the sources' bounds."""
+        return self._bounds
+
+    def read(self, lo: int, hi: int) -> SampleBatch:
+        """Merged samples of rows lo to hi (exclusive)."""
+        first, last = int(self._offsets[lo]), int(self._offsets[hi])
+        return self._merged(self._members[first:last], self._offsets[lo : hi + 1] - first)
+
+    def read_rows(self, rows: I64Array) -> SampleBatch:
+        """Merged samples of any rows in the given order."""
+        lengths = self._offsets[rows + 1] - self._offsets[rows]
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        picks = np.repeat(self._offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return self._merged(self._members[picks], offsets)
+
+    def _merged(self, members: I64Array, offsets: I64Array) -> SampleBatch:
+        """`members` are rows of the concatenated sources; output row r owns offsets[r]..offsets[r+1]."""
+        row_count = len(offsets) - 1
+        if not len(members):
+            return empty_samples(row_count)
+        sources = np.searchsorted(self._starts, members, side="right") - 1
+        places = np.empty(len(members), dtype=np.int64)
+        batches: list[SampleBatch] = []
+        read_count = 0
+        used = np.unique(sources).tolist()
+        for source in used:
+            mine = np.flatnonzero(sources == source)
+            batches.append(read_rows(self._selections[source], members[mine] - self._starts[source]))
+            places[mine] = read_count + np.arange(len(mine))
+            read_count += len(mine)
+        if len(used) == 1 and len(members) == row_count:
+            return batches[0]
+        return _merge_batches(batches, places, offsets)
+
+
+def _merge_batches(batches: Sequence[SampleBatch], places: I64Array, offsets: I64Array) -> SampleBatch:
+    joined = concat_samples(batches)
+    order = np.empty(int(np.diff(offsets).max()), dtype=np.int64)
+    segments = _Segments(offsets, joined.offsets[places], joined.offsets[places + 1])
+    out_offsets, picks = _merge_times(segments, joined.t_ms, order)
+    histograms = joined.histograms
+    if histograms is None:
+        return _gather(joined, picks, out_offsets, None)
+    rows = histograms.row_offsets
+    h_segments = _Segments(offsets, rows[places], rows[places + 1])
+    h_offsets, h_picks = _merge_times(h_segments, histograms.t_ms, order)
+    merged = take_histograms(histograms, h_picks, h_offsets)
+    batch = _gather(joined, picks, out_offsets, merged)
+    starts = np.cumsum([0, *(len(b.t_ms) for b in batches)])
+    h_starts = np.cumsum([0, *(0 if b.histograms is None else len(b.histograms) for b in batches)])
+    return _without_conflicts(
+        batch,
+        merged,
+        np.searchsorted(starts, picks, side="right"),
+        np.searchsorted(h_starts, h_picks, side="right"),
+    )
+
+
+def _merge_times(segments: _Segments, t_ms: I64Array, order: I64Array) -> tuple[I64Array, I64Array]:
+    """Row offsets and the indices of the samples to take."""
+    out_offsets = np.zeros(len(segments.offsets), dtype=np.int64)
+    out = np.empty(int((segments.hi - segments.lo).sum()), dtype=np.int64)
+    total = kernels.merge_rows(
+        segments.offsets, segments.lo, segments.hi, t_ms, order, np.empty_like(order), out_offsets, out
+    )
+    return out_offsets, out[:total]
+
+
+def _gather(
+    joined: SampleBatch, picks: I64Array, offsets: I64Array, histograms: HistogramBatch | None
+) -> SampleBatch:
+    starts = None if joined.start_t_ms is None else joined.start_t_ms[picks]
+    return SampleBatch(offsets, joined.t_ms[picks], joined.values[picks], starts, histograms)
+
+
+def _without_conflicts(
+    batch: SampleBatch, histograms: HistogramBatch, source: I64Array, h_source: I64Array
+) -> SampleBatch:
+    """A float and a histogram of one series at one time: the earlier source's is kept."""
+    keep = np.ones(len(batch.t_ms), dtype=np.bool_)
+    h_keep = np.ones(len(histograms), dtype=np.bool_)
+    dropped = kernels.mark_conflicts(
+        batch.offsets, batch.t_ms, source, histograms.row_offsets, histograms.t_ms, h_source, keep, h_keep
+    )
+    if not dropped:
+        return batch
+    kept = take_histograms(
+        histograms, np.flatnonzero(h_keep), _offsets_of_kept(histograms.row_offsets, h_keep)
+    )
+    return _gather(batch, np.flatnonzero(keep), _offsets_of_kept(batch.offsets, keep), kept)
+
+
+def _offsets_of_kept(offsets: I64Array, keep: BoolArray) -> I64Array:
+    running = np.zeros(len(keep) + 1, dtype=np.int64)
+    np.cumsum(keep, out=running[1:])
+    return running[offsets]
