@@ -1,0 +1,292 @@
+"""Shortest decimal text of a float64, in the notation of the query API. Device functions only.
+
+In: the value and its bits. Out: ASCII bytes at `out[at:]`; every writer returns the position behind them.
+The caller leaves VALUE_BYTES_MAX (TIME_BYTES_MAX) bytes of room. Two ways lead to the digits:
+values that are a decimal of at most 15 digits are found by one multiplication, proved by one correctly
+rounded division; the rest take Schubfach (R. Giulietti, "The Schubfach way to render doubles", 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from tsdb.kernels.bits import leading_zeros64, store64
+from tsdb.kernels.compile import device, inline
+
+U8Array = npt.NDArray[np.uint8]
+U64Array = npt.NDArray[np.uint64]
+Word = Any
+"""A uint64 inside a kernel."""
+Whole = Any
+"""An int64 inside a kernel."""
+Real = Any
+"""A float64 inside a kernel."""
+
+VALUE_BYTES_MAX = 40
+"""Room for a value: sign, "0.00000" and 17 digits, or sign, 17 digits, point and "e-308"; and the seven bytes
+behind the last digit that a word store may touch."""
+
+TIME_BYTES_MAX = 32
+"""Room for a timestamp: sign, 17 digits of seconds, point, 3 digits, and seven bytes."""
+
+_POWER_LOW, _POWER_HIGH = -292, 324
+
+
+def _powers() -> tuple[U64Array, U64Array]:
+    """128-bit significands of 10^k for k in -292 .. 324, rounded up: high and low words, u64[617]."""
+    words = []
+    for k in range(_POWER_LOW, _POWER_HIGH + 1):
+        if k >= 0:
+            shift = (10**k).bit_length() - 128
+            words.append((10**k) << -shift if shift <= 0 else -((-(10**k)) >> shift))
+        else:
+            divisor = 10**-k
+            numerator = 1 << (divisor.bit_length() + 127)
+            words.append(-(-numerator // divisor))
+    mask = (1 << 64) - 1
+    return (
+        np.array([w >> 64 for w in words], dtype=np.uint64),
+        np.array([w & mask for w in words], dtype=np.uint64),
+    )
+
+
+POWER_HIGH_WORDS, POWER_LOW_WORDS = _powers()
+TENS = np.array([10.0**k for k in range(23)])
+NEXT_TENS = np.array([float(f"1e{k}") for k in range(-6, 17)])
+WHOLE_TENS = np.array([10**k for k in range(20)], dtype=np.uint64)
+
+U0, U1, U2, U4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
+U8, U10, U16, U20, U32, U40, U52, U63, U100 = (np.uint64(n) for n in (8, 10, 16, 20, 32, 40, 52, 63, 100))
+TEN_4, TEN_8 = np.uint64(10**4), np.uint64(10**8)
+FRACTION = np.uint64((1 << 52) - 1)
+HIDDEN = np.uint64(1 << 52)
+EXPONENT_MASK = np.uint64(0x7FF)
+
+
+def _multiply_high(typing_context: Any, left: Any, right: Any) -> tuple[Any, Callable[..., Any]]:
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide = ir.IntType(128)
+        product = builder.mul(builder.zext(arguments[0], wide), builder.zext(arguments[1], wide))
+        return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
+
+    return types.uint64(types.uint64, types.uint64), emit
+
+
+multiply_high = cast(Callable[[Word, Word], Word], intrinsic(_multiply_high))
+"""High word of the product of two u64: one machine instruction, which numba has no spelling for."""
+
+
+@inline
+def round_to_odd(high: Word, low: Word, factor: Word) -> Word:
+    """Top word of (high:low * factor) >> 128, its last bit set when anything below was cut off."""
+    carry = multiply_high(low, factor)
+    top = multiply_high(high, factor)
+    rest = high * factor + carry
+    if rest < carry:
+        top += U1
+    if rest > U1:
+        top |= U1
+    return top
+
+
+@device
+def schubfach(bits: Word) -> tuple[Word, Whole]:
+    """(digits u64, exponent i64) of a finite, non-zero, positive value: the shortest, then nearest, decimal
+    digits * 10^exponent that reads back as the value."""
+    fraction, biased = bits & FRACTION, (bits >> U52) & EXPONENT_MASK
+    closer = np.int64(0)
+    if biased != U0:
+        c, q = fraction | HIDDEN, np.int64(biased) - 1075
+        if fraction == U0 and biased > U1:
+            closer = np.int64(1)
+    else:
+        c, q = fraction, np.int64(-1074)
+    odd = c & U1
+    k = (q * 1262611 - closer * 524031) >> 22
+    h = np.uint64(q + ((-k * 1741647) >> 19) + 1)
+    high, low = POWER_HIGH_WORDS[-k - _POWER_LOW], POWER_LOW_WORDS[-k - _POWER_LOW]
+    centre = c * U4
+    lower = round_to_odd(high, low, (centre - U2 + np.uint64(closer)) << h) + odd
+    middle = round_to_odd(high, low, centre << h)
+    upper = round_to_odd(high, low, (centre + U2) << h) - odd
+    s = middle >> U2
+    if s >= U10:
+        tens = s // U10
+        below, above = lower <= U40 * tens, U40 * tens + U40 <= upper
+        if below != above:
+            return tens + (U1 if above else U0), k + 1
+    below, above = lower <= U4 * s, U4 * s + U4 <= upper
+    if below != above:
+        return s + (U1 if above else U0), k
+    half = U4 * s + U2
+    if middle > half or (middle == half and (s & U1) != U0):
+        return s + U1, k
+    return s, k
+
+
+@inline
+def strip_zeros(digits: Word, exponent: Whole) -> tuple[Word, Whole]:
+    """The same decimal without trailing zeros in its digits (which are not 0)."""
+    quotient = digits // U10
+    if quotient * U10 != digits:
+        return digits, exponent
+    digits, exponent = quotient, exponent + 1
+    quotient = digits // TEN_8
+    if quotient * TEN_8 == digits:
+        digits, exponent = quotient, exponent + 8
+    quotient = digits // TEN_4
+    if quotient * TEN_4 == digits:
+        digits, exponent = quotient, exponent + 4
+    while True:
+        quotient = digits // U10
+        if quotient * U10 != digits:
+            return digits, exponent
+        digits, exponent = quotient, exponent + 1
+
+
+@inline
+def count_digits(number: Word) -> Whole:
+    """Number of decimal digits of a u64 below 10^19; 1 for 0."""
+    guess = ((64 - np.int64(leading_zeros64(number | U1))) * 1233) >> 12
+    return guess + 1 if number >= WHOLE_TENS[guess] else max(guess, 1)
+
+
+@inline
+def eight_digits(number: Word) -> Word:
+    """Eight ASCII digits of a u64 below 10^8 as a word, the first digit in the lowest byte."""
+    high = number // TEN_4
+    word = high | ((number - high * TEN_4) << U32)
+    part = ((word * np.uint64(10486)) >> U20) & np.uint64(0x0000007F0000007F)
+    word = part | ((word - part * U100) << U16)
+    part = ((word * np.uint64(103)) >> U10) & np.uint64(0x000F000F000F000F)
+    word = part | ((word - part * U10) << U8)
+    return word + np.uint64(0x3030303030303030)
+
+
+@inline
+def write_digits(out: U8Array, at: Whole, number: Word, count: Whole) -> Whole:
+    """`count` digits (1 to 24) of a u64, zeros in front where it has fewer. Stores whole words: up to seven
+    bytes behind the last digit are overwritten."""
+    if count <= 8:
+        store64(out, at, eight_digits(number) >> np.uint64(8 * (8 - count)))
+        return at + count
+    rest = number // TEN_8
+    last = eight_digits(number - rest * TEN_8)
+    if count <= 16:
+        store64(out, at, eight_digits(rest) >> np.uint64(8 * (16 - count)))
+    else:
+        first = rest // TEN_8
+        store64(out, at, eight_digits(first) >> np.uint64(8 * (24 - count)))
+        store64(out, at + count - 16, eight_digits(rest - first * TEN_8))
+    store64(out, at + count - 8, last)
+    return at + count
+
+
+@inline
+def write_zeros(out: U8Array, at: Whole, count: Whole) -> Whole:
+    """`count` zeros."""
+    for i in range(at, at + count):
+        out[i] = 48
+    return at + count
+
+
+@device
+def write_fraction(out: U8Array, at: Whole, whole: Word, digits: Word, exponent: Whole) -> Whole:
+    """digits * 10^exponent, exponent < 0, whose integer part is `whole`."""
+    if whole != U0:
+        at = write_digits(out, at, whole, count_digits(whole))
+        out[at] = 46
+        return write_digits(out, at + 1, digits - whole * WHOLE_TENS[-exponent], -exponent)
+    out[at] = 48
+    out[at + 1] = 46
+    count = count_digits(digits)
+    at = write_zeros(out, at + 2, -exponent - count)
+    return write_digits(out, at, digits, count)
+
+
+@device
+def write_scientific(out: U8Array, at: Whole, digits: Word, count: Whole, exponent: Whole) -> Whole:
+    """digits * 10^exponent as d.ddde+XX, with at least two exponent digits."""
+    write_digits(out, at + 1, digits, count)
+    out[at] = out[at + 1]
+    power = exponent + count - 1
+    if count > 1:
+        out[at + 1] = 46
+        at += count + 1
+    else:
+        at += 1
+    out[at] = 101
+    out[at + 1] = 45 if power < 0 else 43
+    return write_digits(out, at + 2, np.uint64(abs(power)), 3 if abs(power) >= 100 else 2)
+
+
+@inline
+def write_not_finite(out: U8Array, at: Whole, bits: Word) -> Whole:
+    """NaN, +Inf or -Inf."""
+    if bits & FRACTION != U0:
+        out[at], out[at + 1], out[at + 2] = 78, 97, 78
+        return at + 3
+    out[at] = 43 if bits >> U63 == U0 else 45
+    out[at + 1], out[at + 2], out[at + 3] = 73, 110, 102
+    return at + 4
+
+
+@device
+def write_value(out: U8Array, at: Whole, bits: Word, value: Real) -> Whole:
+    """Text of a sample value: fixed notation, with an exponent only below 1e-6 and from 1e21 on."""
+    biased = (bits >> U52) & EXPONENT_MASK
+    if biased == EXPONENT_MASK:
+        return write_not_finite(out, at, bits)
+    if bits >> U63 != U0:
+        out[at] = 45
+        at += 1
+        value = -value
+        bits &= ~(U1 << U63)
+    if value <= 9007199254740992.0 and value == np.floor(value):
+        number = np.uint64(value)
+        return write_digits(out, at, number, count_digits(number))
+    if 1e-6 <= value < 1e15:
+        # floor(log10) from the binary exponent, at most one too small.
+        scale = ((np.int64(biased) - 1023) * 1233) >> 12
+        places = 14 - scale - np.int64(value >= NEXT_TENS[scale + 7])
+        scaled = np.rint(value * TENS[places])
+        # Both operands are exact, so the quotient is the double nearest to that decimal.
+        if scaled <= 1e15 and scaled / TENS[places] == value:
+            digits, exponent = strip_zeros(np.uint64(scaled), -places)
+        else:
+            digits, exponent = schubfach(bits)
+            digits, exponent = strip_zeros(digits, exponent)
+        return write_fraction(out, at, np.uint64(value), digits, exponent)
+    digits, exponent = schubfach(bits)
+    digits, exponent = strip_zeros(digits, exponent)
+    count = count_digits(digits)
+    if value < 1e-6 or value >= 1e21:
+        return write_scientific(out, at, digits, count, exponent)
+    if exponent < 0:
+        return write_fraction(out, at, np.uint64(value), digits, exponent)
+    at = write_digits(out, at, digits, count)
+    return write_zeros(out, at, exponent)
+
+
+@device
+def write_time(out: U8Array, at: Whole, t_ms: Whole) -> Whole:
+    """Seconds of a millisecond timestamp, with exactly three decimals unless it is whole."""
+    magnitude = np.uint64(t_ms)
+    if t_ms < 0:
+        out[at] = 45
+        at += 1
+        magnitude = ~magnitude + U1
+    seconds = magnitude // np.uint64(1000)
+    rest = magnitude - seconds * np.uint64(1000)
+    at = write_digits(out, at, seconds, count_digits(seconds))
+    if rest != U0:
+        out[at] = 46
+        at = write_digits(out, at + 1, rest, 3)
+    return at

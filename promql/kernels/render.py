@@ -1,0 +1,438 @@
+"""Rows of query results to JSON bytes.
+
+In: values f64 with row offsets, texts made beforehand (labels of each row, one text a timestamp, one a
+histogram) as byte arrays with offsets. Out: bytes in `out`, which the caller sends and hands in again: the
+kernel stops when the buffer is full and goes on from `state`.
+Measured 2026-11-23, one core of a Xeon at 2.9 GHz: see docs/http-api.md.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from promql.kernels.bucketbounds import CUSTOM_SCHEMA, custom_bound, exponential_bound
+from promql.kernels.decimal import TIME_BYTES_MAX, VALUE_BYTES_MAX, Real, write_time, write_value
+from tsdb.kernels.bits import float_bits, load64, store64
+from tsdb.kernels.compile import device, inline, kernel
+
+U8Array = npt.NDArray[np.uint8]
+I32Array = npt.NDArray[np.int32]
+I64Array = npt.NDArray[np.int64]
+F64Array = npt.NDArray[np.float64]
+
+ABSENT_WORD = np.uint64(0x7FF8000000000AB5)
+STALE_WORD = np.uint64(0x7FF0000000000002)
+
+POINT_BYTES_MAX = TIME_BYTES_MAX + VALUE_BYTES_MAX + 8
+"""Room for `,[t,"v"]`."""
+
+KEY_BYTES_MAX = 32
+"""Room for the key that opens a list of points, or for what closes a row."""
+
+ENTRY_BYTES_MAX = TIME_BYTES_MAX + 2 * KEY_BYTES_MAX
+"""Room for a histogram entry besides the histogram's own text."""
+
+ROOM_BYTES_MIN = 4 * KEY_BYTES_MAX
+"""Less room than this at the start of a row, or of the rest of a row, ends a buffer."""
+
+BUCKET_BYTES_MAX = 3 * VALUE_BYTES_MAX + 16
+"""Room for `,[b,"lo","hi","n"]`."""
+
+HISTOGRAM_BYTES_MAX = 2 * VALUE_BYTES_MAX + BUCKET_BYTES_MAX + 64
+"""Room for a histogram without its buckets, the zero bucket included."""
+
+ROW_START = np.frombuffer(b'{"metric":', dtype=np.uint8).copy()
+COUNT_KEY = np.frombuffer(b'{"count":', dtype=np.uint8).copy()
+SUM_KEY = np.frombuffer(b',"sum":', dtype=np.uint8).copy()
+BUCKETS_KEY = np.frombuffer(b',"buckets":[', dtype=np.uint8).copy()
+CLOSED_RIGHT, CLOSED_LEFT, CLOSED = 0, 1, 3
+
+ROW, PHASE, CURSOR, WRITTEN_ROWS = 0, 1, 2, 3
+STATE_LENGTH = 4
+"""i64 cells that carry a rendering from one buffer to the next, zero at the start."""
+
+IN_HEAD, IN_VALUES, IN_HISTOGRAMS = 0, 1, 2
+
+
+@inline
+def copy(source: U8Array, lo: int, hi: int, out: U8Array, at: int) -> int:
+    """source[lo:hi] to out[at:]."""
+    for i in range(lo, hi):
+        out[at + i - lo] = source[i]
+    return at + hi - lo
+
+
+@inline
+def write_quoted(out: U8Array, at: int, value: Real) -> int:
+    """A value in double quotes."""
+    out[at] = 34
+    at = write_value(out, at + 1, float_bits(value), value)
+    out[at] = 34
+    return at + 1
+
+
+@kernel("int64(int64[::1], uint8[::1], int64[::1])", group="read")
+def render_times(t_ms: I64Array, out: U8Array, offsets: I64Array) -> int:
+    """Text of each timestamp in seconds: i is out[offsets[i]:offsets[i+1]]. `out` has TIME_BYTES_MAX bytes a
+    timestamp. Returns the bytes used."""
+    at = 0
+    offsets[0] = 0
+    for i in range(len(t_ms)):
+        at = write_time(out, at, t_ms[i])
+        offsets[i + 1] = at
+    return at
+
+
+@kernel(
+    "int64(int64[::1], int64[::1], int64[::1], uint8[::1], int64[::1], uint8[::1], int64[::1])", group="read"
+)
+def render_labels(
+    row_offsets: I64Array,
+    names: I64Array,
+    values: I64Array,
+    texts: U8Array,
+    text_offsets: I64Array,
+    out: U8Array,
+    offsets: I64Array,
+) -> int:
+    """Label objects `{"a":"b",...}`: row i owns pairs row_offsets[i]..row_offsets[i+1], whose names and
+    values index into quoted JSON texts. `out` has room for all texts plus two bytes a pair and a row. Returns the
+    bytes used."""
+    at = 0
+    offsets[0] = 0
+    for i in range(len(row_offsets) - 1):
+        out[at] = 123
+        at += 1
+        for pair in range(row_offsets[i], row_offsets[i + 1]):
+            if pair > row_offsets[i]:
+                out[at] = 44
+                at += 1
+            at = copy(texts, text_offsets[names[pair]], text_offsets[names[pair] + 1], out, at)
+            out[at] = 58
+            at = copy(texts, text_offsets[values[pair]], text_offsets[values[pair] + 1], out, at + 1)
+        out[at] = 125
+        at += 1
+        offsets[i + 1] = at
+    return at
+
+
+@kernel("int64(float64[::1], int64[::1], int64[::1], int64[::1])", group="read")
+def count_points(values: F64Array, lows: I64Array, highs: I64Array, counts: I64Array) -> int:
+    """Samples of each row that are neither absent nor stale, into `counts`. Returns their total."""
+    total = 0
+    for i in range(len(lows)):
+        count = 0
+        for p in range(lows[i], highs[i]):
+            word = float_bits(values[p])
+            if word != ABSENT_WORD and word != STALE_WORD:
+                count += 1
+        counts[i] = count
+        total += count
+    return total
+
+
+@inline
+def write_row_start(out: U8Array, at: int, first: bool) -> int:
+    """A comma unless the row is the first, and the opening of the row's object."""
+    if not first:
+        out[at] = 44
+        at += 1
+    return copy(ROW_START, 0, len(ROW_START), out, at)
+
+
+@inline
+def copy_time(times: U8Array, lo: int, out: U8Array, at: int, size: int) -> int:
+    """A timestamp's text, copied as three words: `times` has TIME_BYTES_MAX spare bytes at its end."""
+    store64(out, at, load64(times, lo))
+    store64(out, at + 8, load64(times, lo + 8))
+    store64(out, at + 16, load64(times, lo + 16))
+    return at + size
+
+
+@device
+def write_points(
+    values: F64Array,
+    point: int,
+    high: int,
+    origin: int,
+    first: bool,
+    times: U8Array,
+    time_offsets: I64Array,
+    out: U8Array,
+    at: int,
+) -> tuple[int, int, bool]:
+    """Points from `point` up to `high` or until the buffer is full: (at, next point, none written yet)."""
+    last = len(out) - POINT_BYTES_MAX
+    while point < high and at <= last:
+        value = values[point]
+        word = float_bits(value)
+        if word != ABSENT_WORD and word != STALE_WORD:
+            if not first:
+                out[at] = 44
+                at += 1
+            first = False
+            lo = time_offsets[point - origin]
+            size = time_offsets[point - origin + 1] - lo
+            out[at] = 91
+            at = copy_time(times, lo, out, at + 1, size)
+            out[at] = 44
+            at = write_quoted(out, at + 1, value)
+            out[at] = 93
+            at += 1
+        point += 1
+    return at, point, first
+
+
+@device
+def write_entries(
+    entry: int,
+    stop: int,
+    first: bool,
+    key: U8Array,
+    times: U8Array,
+    time_offsets: I64Array,
+    texts: U8Array,
+    text_offsets: I64Array,
+    out: U8Array,
+    at: int,
+) -> tuple[int, int]:
+    """Histograms from `entry` up to `stop` or until the buffer is full: (at, next entry)."""
+    while entry < stop:
+        lo, hi = text_offsets[entry], text_offsets[entry + 1]
+        if len(out) - at < hi - lo + ENTRY_BYTES_MAX:
+            break
+        if first:
+            at = copy(key, 0, len(key), out, at)
+            first = False
+        else:
+            out[at] = 44
+            at += 1
+        out[at] = 91
+        at = copy(times, time_offsets[entry], time_offsets[entry + 1], out, at + 1)
+        out[at] = 44
+        at = copy(texts, lo, hi, out, at + 1)
+        out[at] = 93
+        at += 1
+        entry += 1
+    return at, entry
+
+
+@kernel(
+    "int64(float64[::1], int64[::1], int64[::1], int64[::1], int64[::1], uint8[::1], int64[::1],"
+    " uint8[::1], int64[::1], uint8[::1], uint8[::1],"
+    " int64[::1], uint8[::1], int64[::1], uint8[::1], int64[::1], uint8[::1], int64[::1], uint8[::1])",
+    group="read",
+)
+def render_rows(
+    values: F64Array,
+    lows: I64Array,
+    highs: I64Array,
+    counts: I64Array,
+    time_origins: I64Array,
+    times: U8Array,
+    time_offsets: I64Array,
+    labels: U8Array,
+    label_offsets: I64Array,
+    value_key: U8Array,
+    close: U8Array,
+    entry_rows: I64Array,
+    entry_times: U8Array,
+    entry_time_offsets: I64Array,
+    entry_texts: U8Array,
+    entry_text_offsets: I64Array,
+    entry_key: U8Array,
+    state: I64Array,
+    out: U8Array,
+) -> int:
+    """Rows of a vector or a matrix, separated by commas, none for a row without samples.
+
+    Row i has floats values[lows[i]:highs[i]], `counts[i]` of them present, the one at p with time text
+    p - time_origins[i]; and histogram entries entry_rows[i]..entry_rows[i+1], each with a time text and a
+    body text. `value_key` and `entry_key` open a list (`,"values":[`), `close` ends it (`]`). Returns the bytes
+    written; `state[ROW]` reaches the number of rows when all are done. `out` must hold the longest histogram
+    plus 1 KiB.
+    """
+    at, room = 0, len(out)
+    row, phase, cursor = state[ROW], state[PHASE], state[CURSOR]
+    while row < len(lows):
+        entry, stop = entry_rows[row], entry_rows[row + 1]
+        if counts[row] == 0 and entry == stop:
+            row += 1
+            continue
+        if room - at < ROOM_BYTES_MIN:
+            break
+        if phase == IN_HEAD:
+            if cursor == 0:
+                at = write_row_start(out, at, state[WRITTEN_ROWS] == 0)
+            lo, hi = label_offsets[row] + cursor, label_offsets[row + 1]
+            part = min(hi - lo, room - at - KEY_BYTES_MAX)
+            at = copy(labels, lo, lo + part, out, at)
+            if lo + part < hi:
+                cursor += part
+                break
+            phase, cursor = IN_VALUES, 0
+            if counts[row] > 0:
+                at = copy(value_key, 0, len(value_key), out, at)
+        if phase == IN_VALUES and counts[row] > 0:
+            low, high = lows[row], highs[row]
+            # The cursor keeps the place and, in its lowest bit, whether the next point needs a comma.
+            at, point, first = write_points(
+                values,
+                low + (cursor >> 1),
+                high,
+                time_origins[row],
+                cursor & 1 == 0,
+                times,
+                time_offsets,
+                out,
+                at,
+            )
+            if point < high or room - at < KEY_BYTES_MAX:
+                cursor = ((point - low) << 1) | (0 if first else 1)
+                break
+            at = copy(close, 0, len(close), out, at)
+        if phase == IN_VALUES:
+            phase, cursor = IN_HISTOGRAMS, 0
+        at, next_entry = write_entries(
+            entry + cursor,
+            stop,
+            cursor == 0,
+            entry_key,
+            entry_times,
+            entry_time_offsets,
+            entry_texts,
+            entry_text_offsets,
+            out,
+            at,
+        )
+        cursor = next_entry - entry
+        if next_entry < stop or room - at < KEY_BYTES_MAX:
+            break
+        if stop > entry:
+            at = copy(close, 0, len(close), out, at)
+        out[at] = 125
+        at += 1
+        state[WRITTEN_ROWS] += 1
+        row, phase, cursor = row + 1, IN_HEAD, 0
+    state[ROW], state[PHASE], state[CURSOR] = row, phase, cursor
+    return at
+
+
+@inline
+def write_bucket(out: U8Array, at: int, first: bool, kind: int, lo: Real, hi: Real, count: Real) -> int:
+    """`[kind,"lo","hi","count"]`, a comma in front unless it is the first."""
+    if not first:
+        out[at] = 44
+        at += 1
+    out[at] = 91
+    out[at + 1] = 48 + kind
+    out[at + 2] = 44
+    at = write_quoted(out, at + 3, lo)
+    out[at] = 44
+    at = write_quoted(out, at + 1, hi)
+    out[at] = 44
+    at = write_quoted(out, at + 1, count)
+    out[at] = 93
+    return at + 1
+
+
+@device
+def write_buckets(
+    schema: int,
+    zero: Real,
+    zero_count: Real,
+    positive: I32Array,
+    positive_counts: F64Array,
+    negative: I32Array,
+    negative_counts: F64Array,
+    custom: F64Array,
+    out: U8Array,
+    at: int,
+) -> int:
+    """Buckets that are not empty, from the lowest values to the highest; 0 if there is none.
+
+    Kinds: 0 open left, 1 open right, 2 open both, 3 closed both.
+    """
+    first = True
+    for i in range(len(negative) - 1, -1, -1):
+        if negative_counts[i] != 0.0:
+            hi, lo = exponential_bound(negative[i] - 1, schema), exponential_bound(negative[i], schema)
+            at = write_bucket(out, at, first, CLOSED_LEFT, -lo, -hi, negative_counts[i])
+            first = False
+    if zero_count != 0.0:
+        at = write_bucket(out, at, first, CLOSED, -zero, zero, zero_count)
+        first = False
+    for i in range(len(positive)):
+        if positive_counts[i] == 0.0:
+            continue
+        kind = CLOSED_RIGHT
+        if schema == CUSTOM_SCHEMA:
+            lo = custom_bound(positive[i] - 1, custom, 0, len(custom))
+            hi = custom_bound(positive[i], custom, 0, len(custom))
+            if positive[i] == 0:
+                kind = CLOSED
+        else:
+            lo, hi = exponential_bound(positive[i] - 1, schema), exponential_bound(positive[i], schema)
+        at = write_bucket(out, at, first, kind, lo, hi, positive_counts[i])
+        first = False
+    return at
+
+
+@kernel(
+    "int64(int64[::1], int32[::1], float64[::1], float64[::1], float64[::1], float64[::1],"
+    " int64[::1], int32[::1], float64[::1], int64[::1], int32[::1], float64[::1], int64[::1], float64[::1],"
+    " uint8[::1], int64[::1])",
+    group="read",
+)
+def render_histograms(
+    chosen: I64Array,
+    schema: I32Array,
+    zero_threshold: F64Array,
+    zero_count: F64Array,
+    count: F64Array,
+    total: F64Array,
+    pos_offsets: I64Array,
+    pos_index: I32Array,
+    pos_count: F64Array,
+    neg_offsets: I64Array,
+    neg_index: I32Array,
+    neg_count: F64Array,
+    custom_offsets: I64Array,
+    custom_values: F64Array,
+    out: U8Array,
+    offsets: I64Array,
+) -> int:
+    """JSON of the chosen histograms of a pool (columns as in `tsdb.histogram.HistogramBatch`).
+
+    `out` has HISTOGRAM_BYTES_MAX a histogram and BUCKET_BYTES_MAX a bucket. Returns the bytes used.
+    """
+    at = 0
+    offsets[0] = 0
+    for i in range(len(chosen)):
+        h = chosen[i]
+        at = copy(COUNT_KEY, 0, len(COUNT_KEY), out, at)
+        at = write_quoted(out, at, count[h])
+        at = copy(SUM_KEY, 0, len(SUM_KEY), out, at)
+        at = write_quoted(out, at, total[h])
+        start = at + len(BUCKETS_KEY)
+        end = write_buckets(
+            schema[h],
+            zero_threshold[h],
+            zero_count[h],
+            pos_index[pos_offsets[h] : pos_offsets[h + 1]],
+            pos_count[pos_offsets[h] : pos_offsets[h + 1]],
+            neg_index[neg_offsets[h] : neg_offsets[h + 1]],
+            neg_count[neg_offsets[h] : neg_offsets[h + 1]],
+            custom_values[custom_offsets[h] : custom_offsets[h + 1]],
+            out,
+            start,
+        )
+        if end > start:
+            copy(BUCKETS_KEY, 0, len(BUCKETS_KEY), out, at)
+            out[end] = 93
+            at = end + 1
+        out[at] = 125
+        at += 1
+        offsets[i + 1] = at
+    return at

@@ -1,0 +1,373 @@
+"""Query results as a stream of JSON bytes, made in bulk by kernels (engine.md 2.5).
+
+Nothing here loops over samples. Rows are taken in chunks: their label objects and timestamps become byte
+arrays first, then `render_rows` fills one buffer after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from promql.kernels import render as kernels
+from promql.kernels.decimal import TIME_BYTES_MAX
+from promql.matrix import Matrix
+from promql.numberformat import format_api
+from tsdb.histogram import HistogramBatch
+from tsdb.select import STALE_BITS, SampleBatch
+from tsdb.serieslabels import SeriesLabels
+from web.envelope import SUCCESS_START, encode, quote, quote_label, success_end
+
+I64Array = npt.NDArray[np.int64]
+U8Array = npt.NDArray[np.uint8]
+
+BUFFER_BYTES = 256 * 1024
+"""Size of the pieces a result is sent in."""
+
+CHUNK_ROWS_MAX = 2048
+"""Rows whose labels are made at a time."""
+
+CHUNK_HISTOGRAMS_MAX = 4096
+"""Histograms whose text is made at a time (a row may exceed it)."""
+
+TRUNCATED = "results truncated due to limit"
+
+_NO_HISTOGRAMS = np.zeros(1, dtype=np.int64)
+
+
+class Texts(NamedTuple):
+    """Many texts in one array: i is data[offsets[i]:offsets[i+1]]."""
+
+    data: U8Array
+    offsets: I64Array
+
+
+class Keys(NamedTuple):
+    """What opens and closes the points of a row."""
+
+    values: U8Array
+    histograms: U8Array
+    close: U8Array
+
+
+def _bytes(text: bytes) -> U8Array:
+    return np.frombuffer(bytearray(text), dtype=np.uint8)
+
+
+VECTOR_KEYS = Keys(_bytes(b',"value":'), _bytes(b',"histogram":'), _bytes(b""))
+MATRIX_KEYS = Keys(_bytes(b',"values":['), _bytes(b',"histograms":['), _bytes(b"]"))
+
+
+class Entries(NamedTuple):
+    """Histograms of some rows: row i owns entries rows[i]..rows[i+1], each a time and a place in the pool."""
+
+    rows: I64Array
+    t_ms: I64Array
+    chosen: I64Array
+
+
+class RowSource(Protocol):
+    """Rows of points: floats values[lows[i]:highs[i]], `counts[i]` of them present, and histograms."""
+
+    labels: SeriesLabels
+    values: npt.NDArray[np.float64]
+    lows: I64Array
+    highs: I64Array
+    counts: I64Array
+    histogram_counts: I64Array
+    pool: HistogramBatch | None
+
+    def times(self, rows: I64Array) -> tuple[Texts, I64Array]:
+        """Time texts for some rows, and for each the position its sample 0 would have among them."""
+        ...
+
+    def entries(self, rows: I64Array) -> Entries:
+        """Histograms of some rows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RangeVector:
+    """Raw samples of a range selector at an instant, as the engine hands them over."""
+
+    labels: SeriesLabels
+    samples: SampleBatch
+
+
+def time_texts(t_ms: I64Array) -> Texts:
+    """Texts of timestamps, with spare room behind the last for word loads."""
+    data = np.empty((len(t_ms) + 1) * TIME_BYTES_MAX, dtype=np.uint8)
+    offsets = np.empty(len(t_ms) + 1, dtype=np.int64)
+    kernels.render_times(np.ascontiguousarray(t_ms, dtype=np.int64), data, offsets)
+    return Texts(data, offsets)
+
+
+def label_texts(labels: SeriesLabels) -> Texts:
+    """The label object of each series."""
+    ids = np.concatenate([labels.name_ids, labels.value_ids])
+    distinct, places = np.unique(ids, return_inverse=True)
+    quoted = [quote_label(text) for text in labels.symbols.texts(distinct.tolist())]
+    offsets = np.zeros(len(quoted) + 1, dtype=np.int64)
+    np.cumsum([len(text) for text in quoted], out=offsets[1:])
+    pairs = len(labels.name_ids)
+    places = places.astype(np.int64)
+    size = int(np.diff(offsets)[places].sum()) + 2 * pairs + 2 * len(labels)
+    data = np.empty(size, dtype=np.uint8)
+    rows = np.empty(len(labels) + 1, dtype=np.int64)
+    kernels.render_labels(
+        labels.offsets,
+        np.ascontiguousarray(places[:pairs]),
+        np.ascontiguousarray(places[pairs:]),
+        _bytes(b"".join(quoted)),
+        offsets,
+        data,
+        rows,
+    )
+    return Texts(data, rows)
+
+
+def histogram_texts(pool: HistogramBatch, chosen: I64Array) -> Texts:
+    """JSON of histograms of a pool."""
+    buckets = int(np.diff(pool.pos_offsets)[chosen].sum() + np.diff(pool.neg_offsets)[chosen].sum())
+    size = len(chosen) * kernels.HISTOGRAM_BYTES_MAX + buckets * kernels.BUCKET_BYTES_MAX
+    data = np.empty(size, dtype=np.uint8)
+    offsets = np.empty(len(chosen) + 1, dtype=np.int64)
+    kernels.render_histograms(
+        np.ascontiguousarray(chosen, dtype=np.int64),
+        pool.schema,
+        pool.zero_threshold,
+        pool.zero_count,
+        pool.count,
+        pool.sum,
+        pool.pos_offsets,
+        pool.pos_index,
+        pool.pos_count,
+        pool.neg_offsets,
+        pool.neg_index,
+        pool.neg_count,
+        pool.custom_offsets,
+        pool.custom_values,
+        data,
+        offsets,
+    )
+    return Texts(data, offsets)
+
+
+def _count_points(values: npt.NDArray[np.float64], lows: I64Array, highs: I64Array) -> I64Array:
+    counts = np.empty(len(lows), dtype=np.int64)
+    kernels.count_points(values, lows, highs, counts)
+    return counts
+
+
+class MatrixRows:
+    """Rows of a `Matrix`; all share the grid's time texts."""
+
+    def __init__(self, matrix: Matrix) -> None:
+        series, steps = matrix.values.shape
+        self.labels = matrix.labels
+        self.values = np.ascontiguousarray(matrix.values).reshape(-1)
+        self.lows = np.arange(series, dtype=np.int64) * steps
+        self.highs = self.lows + steps
+        self.counts = _count_points(self.values, self.lows, self.highs)
+        self.pool: HistogramBatch | None = None
+        self.histogram_counts = np.zeros(series, dtype=np.int64)
+        self._times_ms = matrix.grid.times_ms()
+        self._times = time_texts(self._times_ms)
+        if matrix.histograms is not None:
+            self.pool = matrix.histograms.pool
+            self._index = matrix.histograms.index
+            self.histogram_counts = np.count_nonzero(self._index >= 0, axis=1).astype(np.int64)
+
+    def times(self, rows: I64Array) -> tuple[Texts, I64Array]:
+        """See `RowSource`."""
+        return self._times, np.ascontiguousarray(self.lows[rows])
+
+    def entries(self, rows: I64Array) -> Entries:
+        """See `RowSource`."""
+        index = self._index[rows]
+        places, steps = np.nonzero(index >= 0)
+        return Entries(
+            _offsets(self.histogram_counts[rows]),
+            self._times_ms[steps],
+            index[places, steps].astype(np.int64),
+        )
+
+
+class RangeVectorRows:
+    """Rows of raw samples; each has its own times."""
+
+    def __init__(self, labels: SeriesLabels, samples: SampleBatch) -> None:
+        self.labels = labels
+        self.values = np.ascontiguousarray(samples.values)
+        self.lows = np.ascontiguousarray(samples.offsets[:-1])
+        self.highs = np.ascontiguousarray(samples.offsets[1:])
+        self.counts = _count_points(self.values, self.lows, self.highs)
+        self._t_ms = samples.t_ms
+        self.pool = samples.histograms
+        self.histogram_counts = np.zeros(len(labels), dtype=np.int64)
+        if self.pool is not None:
+            self._live = self.pool.sum.view(np.uint64) != np.uint64(STALE_BITS)
+            running = _offsets(self._live)
+            self.histogram_counts = np.diff(running[self.pool.row_offsets])
+
+    def times(self, rows: I64Array) -> tuple[Texts, I64Array]:
+        """See `RowSource`; `rows` ascend."""
+        lo, hi = int(self.lows[rows[0]]), int(self.highs[rows[-1]])
+        return time_texts(self._t_ms[lo:hi]), np.full(len(rows), lo, dtype=np.int64)
+
+    def entries(self, rows: I64Array) -> Entries:
+        """See `RowSource`."""
+        assert self.pool is not None
+        starts = self.pool.row_offsets[rows]
+        lengths = self.pool.row_offsets[rows + 1] - starts
+        picked = np.repeat(starts - _offsets(lengths)[:-1], lengths) + np.arange(int(lengths.sum()))
+        picked = picked[self._live[picked]]
+        return Entries(_offsets(self.histogram_counts[rows]), self.pool.t_ms[picked], picked)
+
+
+def _offsets(counts: npt.NDArray[Any]) -> I64Array:
+    out = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=out[1:])
+    return out
+
+
+def _chunks(source: RowSource, rows: I64Array) -> Iterator[I64Array]:
+    """Runs of rows, bounded in rows and in histograms."""
+    start = 0
+    running = _offsets(source.histogram_counts[rows])
+    while start < len(rows):
+        stop = int(np.searchsorted(running, running[start] + CHUNK_HISTOGRAMS_MAX, side="right")) - 1
+        stop = max(start + 1, min(stop, start + CHUNK_ROWS_MAX))
+        yield rows[start:stop]
+        start = stop
+
+
+def filled_rows(source: RowSource) -> I64Array:
+    """Rows that have a sample."""
+    return np.flatnonzero((source.counts > 0) | (source.histogram_counts > 0))
+
+
+def row_bytes(source: RowSource, rows: I64Array, keys: Keys) -> Iterator[bytes]:
+    """JSON of rows, separated by commas, in pieces of at most BUFFER_BYTES (more for a huge histogram)."""
+    out = np.empty(BUFFER_BYTES, dtype=np.uint8)
+    state = np.zeros(kernels.STATE_LENGTH, dtype=np.int64)
+    empty = Texts(np.empty(0, dtype=np.uint8), _NO_HISTOGRAMS)
+    for chunk in _chunks(source, rows):
+        labels = label_texts(source.labels.take(chunk))
+        times, origins = source.times(chunk)
+        entry_rows = np.zeros(len(chunk) + 1, dtype=np.int64)
+        entry_times, bodies = empty, empty
+        if source.pool is not None:
+            entry_rows, t_ms, chosen = source.entries(chunk)
+            entry_times, bodies = time_texts(t_ms), histogram_texts(source.pool, chosen)
+            longest = int(np.diff(bodies.offsets).max(initial=0))
+            if longest + 1024 > len(out):
+                out = np.empty(longest + BUFFER_BYTES, dtype=np.uint8)
+        state[kernels.ROW] = 0
+        while state[kernels.ROW] < len(chunk):
+            size = kernels.render_rows(
+                source.values,
+                np.ascontiguousarray(source.lows[chunk]),
+                np.ascontiguousarray(source.highs[chunk]),
+                np.ascontiguousarray(source.counts[chunk]),
+                origins,
+                *times,
+                *labels,
+                keys.values,
+                keys.close,
+                entry_rows,
+                *entry_times,
+                *bodies,
+                keys.histograms,
+                state,
+                out,
+            )
+            yield out[:size].tobytes()
+
+
+def _time_text(t_ms: int) -> bytes:
+    sign, magnitude = ("-", -t_ms) if t_ms < 0 else ("", t_ms)
+    seconds, rest = divmod(magnitude, 1000)
+    return f"{sign}{seconds}.{rest:03d}".encode() if rest else f"{sign}{seconds}".encode()
+
+
+def point_json(t_ms: int, text: str) -> bytes:
+    """`[t,"text"]` of a scalar or a string."""
+    return b"[" + _time_text(t_ms) + b"," + quote(text) + b"]"
+
+
+def value_text(value: float) -> str:
+    """A single sample value as the API writes it."""
+    return format_api(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A query's result with all that the envelope says about it.
+
+    `value` is as in `web.services.QueryResult`; `instant` tells a vector from a matrix of one step; `limit`
+    > 0 keeps that many series.
+    """
+
+    value: Any
+    instant: bool
+    time_ms: int
+    limit: int = 0
+    warnings: Sequence[str] = ()
+    infos: Sequence[str] = ()
+    stats: Any = None
+
+
+def _series_pieces(
+    answer: Answer, source: RowSource, kind: bytes, keys: Keys, warnings: list[str]
+) -> Iterator[bytes]:
+    rows = filled_rows(source)
+    if 0 < answer.limit < len(rows):
+        rows = rows[: answer.limit]
+        warnings.append(TRUNCATED)
+    yield SUCCESS_START + b'{"resultType":"' + kind + b'","result":['
+    yield from row_bytes(source, rows, keys)
+    yield b"]"
+
+
+def _value_pieces(answer: Answer, warnings: list[str]) -> Iterator[bytes]:
+    value = answer.value
+    if isinstance(value, Matrix):
+        if answer.instant:
+            return _series_pieces(answer, MatrixRows(value), b"vector", VECTOR_KEYS, warnings)
+        return _series_pieces(answer, MatrixRows(value), b"matrix", MATRIX_KEYS, warnings)
+    if isinstance(value, str):
+        kind, text = b"string", value
+    elif isinstance(value, float | int):
+        kind, text = b"scalar", value_text(float(value))
+    else:
+        source = RangeVectorRows(value.labels, value.samples)
+        return _series_pieces(answer, source, b"matrix", MATRIX_KEYS, warnings)
+    start = SUCCESS_START + b'{"resultType":"' + kind + b'","result":'
+    return iter((start, point_json(answer.time_ms, text)))
+
+
+def answer_pieces(answer: Answer) -> Iterator[bytes]:
+    """The whole body of a query's answer, piece by piece."""
+    warnings = list(answer.warnings)
+    yield from _value_pieces(answer, warnings)
+    stats = b"" if answer.stats is None else b',"stats":' + encode(answer.stats)
+    yield stats + b"}" + success_end(warnings, answer.infos)
+
+
+def buffered(pieces: Iterator[bytes], size: int = BUFFER_BYTES) -> Iterator[bytes]:
+    """The same bytes in pieces of about `size`, small ones joined."""
+    waiting: list[bytes] = []
+    held = 0
+    for piece in pieces:
+        if held and held + len(piece) > size:
+            yield b"".join(waiting)
+            waiting, held = [], 0
+        waiting.append(piece)
+        held += len(piece)
+    if waiting:
+        yield b"".join(waiting)
