@@ -1,0 +1,1 @@
+"""Generated load: series like those of a node exporter, encoded as remote write."""

@@ -1,0 +1,306 @@
+"""Remote-write requests to columns in one pass over the decompressed protobuf.
+
+In: the message, and the series table (open addressing, `tsdb/kernels/table.py`). Out: a row a TimeSeries
+(where its labels are, two hashes of them, its ref or MISSING, its first sample) and a column entry a sample.
+Everything that is rare (exemplars, native histograms, metadata) leaves as a list of byte spans for slower
+code. Values travel as bits, so that a stale marker survives.
+
+Capacities: a kernel counts what it finds and stores what fits. When a count in `state` exceeds a capacity,
+the caller grows its arrays and decodes again. `docs/remote-write.md` has the semantics.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ingest.kernels.wire import (
+    TRUNCATED,
+    WIRE_BYTES,
+    WIRE_FIXED64,
+    WIRE_VARINT,
+    WRONG_WIRE_TYPE,
+    read_key,
+    read_length,
+    read_varint,
+    skip_value,
+)
+from tsdb.kernels.bits import load64
+from tsdb.kernels.compile import device, inline, kernel
+from tsdb.kernels.hashing import hash_region
+from tsdb.kernels.table import check_of, lookup
+
+U8Array = npt.NDArray[np.uint8]
+U32Array = npt.NDArray[np.uint32]
+I64Array = npt.NDArray[np.int64]
+U64Array = npt.NDArray[np.uint64]
+
+MISSING = 0xFFFFFFFF
+"""Ref of a row whose series is not in the table (yet)."""
+
+ROW_FAST = 0
+"""The row's span is its label region, and the hashes are of it."""
+ROW_SLOW = 1
+"""The labels need slow code: not contiguous, none at all, or bad symbol references. The span is the whole
+TimeSeries, and the row has no hashes."""
+
+STATE_ROWS, STATE_SAMPLES, STATE_SPANS, STATE_SYMBOLS, STATE_OFFSET = range(5)
+STATE_LENGTH = 5
+
+SPAN_EXEMPLAR = 1
+SPAN_HISTOGRAM = 2
+SPAN_METADATA = 3
+
+_TAG_FIELD_1_FIXED64 = 0x09
+_MISSING_REF = np.uint32(MISSING)
+
+
+@inline
+def add_span(
+    kind: int,
+    row: int,
+    start: int,
+    end: int,
+    span_kind: U8Array,
+    span_row: I64Array,
+    span_start: I64Array,
+    span_end: I64Array,
+    state: I64Array,
+) -> None:
+    index = state[STATE_SPANS]
+    if index < len(span_kind):
+        span_kind[index] = kind
+        span_row[index] = row
+        span_start[index] = start
+        span_end[index] = end
+    state[STATE_SPANS] = index + 1
+
+
+@device
+def read_sample(
+    buf: U8Array,
+    pos: int,
+    end: int,
+    t: I64Array,
+    v: U64Array,
+    start_t: I64Array,
+    state: I64Array,
+) -> int:
+    """Append one Sample message; `start_t` may be empty (version 1 has none). 0 or an error code."""
+    value = np.uint64(0)
+    time = np.uint64(0)
+    start_time = np.uint64(0)
+    while pos < end:
+        tag = buf[pos]
+        if tag == _TAG_FIELD_1_FIXED64 and end - pos >= 9:
+            value = load64(buf, pos + 1)
+            pos += 9
+            continue
+        field, wire, after = read_key(buf, pos, end)
+        if after >= 0:
+            if field == 1:
+                if wire != WIRE_FIXED64:
+                    after = WRONG_WIRE_TYPE
+                elif end - after < 8:
+                    after = TRUNCATED
+                else:
+                    value = load64(buf, after)
+                    after += 8
+            elif field == 2 or (field == 3 and len(start_t) > 0):
+                if wire != WIRE_VARINT:
+                    after = WRONG_WIRE_TYPE
+                elif field == 2:
+                    time, after = read_varint(buf, after, end)
+                else:
+                    start_time, after = read_varint(buf, after, end)
+            else:
+                after = skip_value(buf, after, end, wire)
+        if after < 0:
+            state[STATE_OFFSET] = pos
+            return after
+        pos = after
+    index = state[STATE_SAMPLES]
+    if index < len(t):
+        t[index] = np.int64(time)
+        v[index] = value
+        if len(start_t) > 0:
+            start_t[index] = np.int64(start_time)
+    state[STATE_SAMPLES] = index + 1
+    return 0
+
+
+@device
+def _read_series_v1(
+    buf: U8Array,
+    start: int,
+    end: int,
+    seed0: np.uint64,
+    seed1: np.uint64,
+    row_start: I64Array,
+    row_end: I64Array,
+    row_slow: U8Array,
+    row_hash: U64Array,
+    row_check: U64Array,
+    row_first: I64Array,
+    t: I64Array,
+    v: U64Array,
+    start_t: I64Array,
+    span_kind: U8Array,
+    span_row: I64Array,
+    span_start: I64Array,
+    span_end: I64Array,
+    state: I64Array,
+) -> int:
+    """One TimeSeries of version 1. 0 or an error code."""
+    row = state[STATE_ROWS]
+    first = state[STATE_SAMPLES]
+    labels_start = start
+    labels_end = start
+    slow = ROW_FAST
+    pos = start
+    while pos < end:
+        field, wire, after = read_key(buf, pos, end)
+        if after >= 0 and 1 <= field <= 4:
+            if wire != WIRE_BYTES:
+                after = WRONG_WIRE_TYPE
+            else:
+                stop, begin = read_length(buf, after, end)
+                after = begin
+                if begin >= 0:
+                    after = stop
+                    if field == 1:
+                        if labels_end == labels_start:
+                            labels_start = pos
+                        elif labels_end != pos:
+                            slow = ROW_SLOW
+                        labels_end = stop
+                    elif field == 2:
+                        code = read_sample(buf, begin, stop, t, v, start_t, state)
+                        if code < 0:
+                            return code
+                    else:
+                        kind = SPAN_EXEMPLAR if field == 3 else SPAN_HISTOGRAM
+                        add_span(kind, row, begin, stop, span_kind, span_row, span_start, span_end, state)
+        elif after >= 0:
+            after = skip_value(buf, after, end, wire)
+        if after < 0:
+            state[STATE_OFFSET] = pos
+            return after
+        pos = after
+    if labels_end == labels_start:
+        slow = ROW_SLOW
+    if row < len(row_start):
+        row_slow[row] = slow
+        row_first[row] = first
+        if slow == ROW_FAST:
+            row_start[row] = labels_start
+            row_end[row] = labels_end
+            row_hash[row], row_check[row] = hash_region(buf, labels_start, labels_end, seed0, seed1)
+        else:
+            row_start[row] = start
+            row_end[row] = end
+    state[STATE_ROWS] = row + 1
+    return 0
+
+
+@device
+def find_refs(
+    keys: U64Array,
+    checks: U32Array,
+    refs: U32Array,
+    row_slow: U8Array,
+    row_hash: U64Array,
+    row_check: U64Array,
+    row_ref: U32Array,
+    row_count: int,
+) -> None:
+    """Refs of all rows. A loop of its own: independent look-ups overlap their cache misses."""
+    for row in range(row_count):
+        row_ref[row] = _MISSING_REF
+        if row_slow[row] == ROW_FAST:
+            ref = lookup(keys, checks, refs, row_hash[row], check_of(row_check[row]))
+            if ref >= 0:
+                row_ref[row] = np.uint32(ref)
+
+
+@kernel(
+    "int64(uint8[::1], int64, uint64[::1], uint32[::1], uint32[::1], uint64, uint64,"
+    " int64[::1], int64[::1], uint8[::1], uint64[::1], uint64[::1], uint32[::1], int64[::1],"
+    " int64[::1], uint64[::1], int64[::1],"
+    " uint8[::1], int64[::1], int64[::1], int64[::1], int64[::1])",
+    group="write",
+)
+def decode_v1(
+    buf: U8Array,
+    size: int,
+    keys: U64Array,
+    checks: U32Array,
+    refs: U32Array,
+    seed0: np.uint64,
+    seed1: np.uint64,
+    row_start: I64Array,
+    row_end: I64Array,
+    row_slow: U8Array,
+    row_hash: U64Array,
+    row_check: U64Array,
+    row_ref: U32Array,
+    row_first: I64Array,
+    t: I64Array,
+    v: U64Array,
+    start_t: I64Array,
+    span_kind: U8Array,
+    span_row: I64Array,
+    span_start: I64Array,
+    span_end: I64Array,
+    state: I64Array,
+) -> int:
+    """Decode `buf[:size]`, a prometheus.WriteRequest. 0, or an error code with the offset in `state`."""
+    state[:] = 0
+    pos = 0
+    while pos < size:
+        field, wire, after = read_key(buf, pos, size)
+        if after >= 0 and (field == 1 or field == 3):
+            if wire != WIRE_BYTES:
+                after = WRONG_WIRE_TYPE
+            else:
+                stop, begin = read_length(buf, after, size)
+                after = begin
+                if begin >= 0:
+                    after = stop
+                    if field == 3:
+                        add_span(
+                            SPAN_METADATA, -1, begin, stop, span_kind, span_row, span_start, span_end, state
+                        )
+                    else:
+                        code = _read_series_v1(
+                            buf,
+                            begin,
+                            stop,
+                            seed0,
+                            seed1,
+                            row_start,
+                            row_end,
+                            row_slow,
+                            row_hash,
+                            row_check,
+                            row_first,
+                            t,
+                            v,
+                            start_t,
+                            span_kind,
+                            span_row,
+                            span_start,
+                            span_end,
+                            state,
+                        )
+                        if code < 0:
+                            return code
+        elif after >= 0:
+            after = skip_value(buf, after, size, wire)
+        if after < 0:
+            state[STATE_OFFSET] = pos
+            return after
+        pos = after
+    row_count = min(state[STATE_ROWS], len(row_start))
+    find_refs(keys, checks, refs, row_slow, row_hash, row_check, row_ref, row_count)
+    return 0
