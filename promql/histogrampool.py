@@ -1,0 +1,133 @@
+"""Pools of histograms: from HistogramBatch to the tuples of kernels and back, joined, and taken apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from promql.kernels.histogrampool import Pool
+from promql.matrix import HistogramCells
+from tsdb.histogram import HistogramBatch
+
+HISTOGRAM_HEAD_BYTES = 168
+"""Prometheus's size of a float histogram without its buckets; a sample counts 16 bytes."""
+
+
+def _flat(array: npt.NDArray[np.generic], dtype: type[np.generic]) -> npt.NDArray[np.generic]:
+    return np.require(array, dtype=dtype, requirements=["C", "W"])
+
+
+def pool_of(batch: HistogramBatch) -> Pool:
+    """The columns kernels read. Arrays that are not writable (mapped files) are copied: a kernel's signature
+    names writable arrays only."""
+    f8, i4, i8 = np.float64, np.int32, np.int64
+    columns = (
+        _flat(batch.schema, i4),
+        _flat(batch.reset_hint, np.uint8),
+        *(_flat(c, f8) for c in (batch.zero_threshold, batch.zero_count, batch.count, batch.sum)),
+        *(_flat(batch.pos_offsets, i8), _flat(batch.pos_index, i4), _flat(batch.pos_count, f8)),
+        *(_flat(batch.neg_offsets, i8), _flat(batch.neg_index, i4), _flat(batch.neg_count, f8)),
+        *(_flat(batch.custom_offsets, i8), _flat(batch.custom_values, f8)),
+    )
+    return columns  # type: ignore[return-value]
+
+
+def batch_of(pool: Pool) -> HistogramBatch:
+    """A batch without rows and times, for cells. Results of queries are float histograms."""
+    count = len(pool[0])
+    return HistogramBatch(
+        row_offsets=np.zeros(1, dtype=np.int64),
+        t_ms=np.zeros(count, dtype=np.int64),
+        start_t_ms=None,
+        schema=pool[0],
+        reset_hint=pool[1],
+        zero_threshold=pool[2],
+        zero_count=pool[3],
+        count=pool[4],
+        sum=pool[5],
+        pos_offsets=pool[6],
+        pos_index=pool[7],
+        pos_count=pool[8],
+        neg_offsets=pool[9],
+        neg_index=pool[10],
+        neg_count=pool[11],
+        custom_offsets=pool[12],
+        custom_values=pool[13],
+        is_float=np.ones(count, dtype=np.uint8),
+    )
+
+
+def empty_pool() -> Pool:
+    """A pool of no histograms."""
+    floats, indexes, start = np.empty(0), np.empty(0, dtype=np.int32), np.zeros(1, dtype=np.int64)
+    head = (np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8), floats, floats, floats, floats)
+    return (*head, start, indexes, floats, start, indexes, floats, start, floats)
+
+
+def _join_offsets(parts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    lengths = [np.diff(part) for part in parts]
+    out = np.zeros(1 + sum(map(len, lengths)), dtype=np.int64)
+    np.cumsum(np.concatenate(lengths), out=out[1:])
+    return out
+
+
+def concat_pools(pools: Sequence[Pool]) -> Pool:
+    """The histograms of all pools, one pool after the other."""
+    if not pools:
+        return empty_pool()
+    if len(pools) == 1:
+        return pools[0]
+    columns = []
+    for at, column in enumerate(zip(*pools, strict=True)):
+        if at in (6, 9, 12):
+            columns.append(_join_offsets(column))
+        else:
+            columns.append(np.concatenate(column))
+    return tuple(columns)  # type: ignore[return-value]
+
+
+def take_pool(pool: Pool, rows: npt.NDArray[np.integer]) -> Pool:
+    """The given histograms in the given order."""
+    columns: list[npt.NDArray[np.generic]] = [column[rows] for column in pool[:6]]
+    for at in (6, 9, 12):
+        offsets = pool[at]
+        lengths = np.diff(offsets)[rows]
+        new = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=new[1:])
+        picked = np.repeat(offsets[:-1][rows] - new[:-1], lengths) + np.arange(new[-1])
+        columns.append(new)
+        columns.extend(pool[c][picked] for c in range(at + 1, min(at + 3, len(pool))))
+    return tuple(columns)  # type: ignore[return-value]
+
+
+Parts = Sequence[tuple[int, HistogramCells | None]]
+"""Pieces' first rows and cells."""
+
+
+def concat_cells(parts: Parts, rows: int, steps: int) -> HistogramCells | None:
+    """Cells of all pieces as one i32[rows, steps] over one pool; None if no piece has any."""
+    found = [(lo, cells) for lo, cells in parts if cells is not None and len(cells.pool)]
+    if not found:
+        return None
+    index = np.full((rows, steps), -1, dtype=np.int32)
+    base = 0
+    for lo, cells in found:
+        part = cells.index
+        index[lo : lo + len(part)] = np.where(part >= 0, part + np.int32(base), np.int32(-1))
+        base += len(cells.pool)
+    return HistogramCells(index, batch_of(concat_pools([pool_of(cells.pool) for _, cells in found])))
+
+
+def pool_bytes(pool: Pool) -> int:
+    """Bytes of all columns."""
+    return sum(column.nbytes for column in pool)
+
+
+def sample_weight(batch: HistogramBatch, cells: int) -> int:
+    """What `cells` histograms of this pool count against --query.max-samples: mean size over 16 bytes."""
+    if not len(batch):
+        return 0
+    buckets = len(batch.pos_index) + len(batch.neg_index) + len(batch.custom_values)
+    return cells * (HISTOGRAM_HEAD_BYTES + 8 * buckets // len(batch)) // 16
