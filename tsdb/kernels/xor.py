@@ -1,10 +1,10 @@
 """XOR chunks (Gorilla, as Prometheus stores them) for float samples: encode a few samples, decode a chunk.
 
-Layout (prometheus-surface.md 5.6): u16 big-endian sample count; first timestamp as zigzag varint and value as 64
-bits; then timestamp delta (uvarint) and xor of the value; then delta of delta and xor. Most significant bit
-first, zero padded. A bit writer is three words `(acc, fill, position)`: the top `fill` bits of `acc` are not yet
-stored. A bit reader is a bit position; its input needs `READ_PADDING` bytes after the end. A decoder tests the
-end before each sample and reads at most 24 bytes for one.
+Layout (prometheus-surface.md 5.6): u16 big-endian sample count; first timestamp as zigzag varint and value as
+64 bits; then timestamp delta (uvarint) and xor of the value; then delta of delta and xor. Most significant
+bit first, zero padded. A bit writer is three words `(acc, fill, position)`: the top `fill` bits of `acc` are
+not yet stored. A bit reader is a bit position; its input needs `READ_PADDING` bytes after the end. A decoder
+tests the end before each sample and reads at most 24 bytes for one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SAMPLE_BYTES_LIMIT = 19
 """One sample takes at most 4 + 64 bits of time and 2 + 5 + 6 + 64 bits of value; the first 10 + 8 bytes."""
 
 CHUNK_SAMPLES = 120
-"""Samples of a full chunk; the number Prometheus settled on for 1.3 bytes a sample and quick random access."""
+"""Samples of a full chunk; the number Prometheus settled on for 1.3 bytes a sample and quick access."""
 
 CHUNK_BYTES_LIMIT = 2 + CHUNK_SAMPLES * SAMPLE_BYTES_LIMIT
 
@@ -244,7 +244,7 @@ def decode_xor_chunks(
     out_t: I64Array,
     out_v: U64Array,
     out_offsets: I64Array,
-) -> int:
+) -> Word:
     """Decode many chunks one after the other; chunk i gives `out_offsets[i] .. out_offsets[i+1]`.
 
     Returns the number of samples, or -1 - i for the damaged chunk i.
@@ -260,8 +260,8 @@ def decode_xor_chunks(
 
 
 @kernel("int64(int64[::1], uint64[::1], uint8[::1])", group="read")
-def encode_xor_chunk(t_ms: I64Array, values: U64Array, out: U8Array) -> int:
-    """Encode up to 65,535 samples as one chunk; `out` has 19 bytes a sample and 32 more. Returns its length."""
+def encode_xor_chunk(t_ms: I64Array, values: U64Array, out: U8Array) -> Word:
+    """Encode up to 65,535 samples as one chunk; `out` has 19 bytes a sample and 32. Returns its length."""
     count = np.uint64(len(t_ms))
     acc, fill, position = put(out, _U0, _U0, np.int64(0), count, np.uint64(16))
     lead = _NO_WINDOW

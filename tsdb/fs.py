@@ -1,0 +1,206 @@
+"""Every file call of the store, in one object that tests can wrap to inject faults.
+
+The store never touches `os`, `open` or `mmap` elsewhere. Paths are `pathlib.Path`. A full disk is raised as
+DiskFullError, everything else as OSError.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from tsdb.errors import DiskFullError, LockedError, StorageError
+
+U8Array = npt.NDArray[np.uint8]
+Buffer = bytes | bytearray | memoryview | npt.NDArray[np.generic]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_BUFFERS_PER_WRITE = 512
+"""Below IOV_MAX (1024) of Linux."""
+
+
+class AppendFile:
+    """A file that is only written at its end. One thread."""
+
+    def __init__(self, path: Path, descriptor: int, size: int) -> None:
+        self.path = path
+        self.size = size
+        """Bytes written, as far as they succeeded whole."""
+        self._descriptor = descriptor
+
+    def write(self, buffers: Sequence[Buffer]) -> int:
+        """Write all buffers; returns their total size. After an error the file may end in a part of them: cut
+        it with `truncate`. Raises DiskFullError, OSError."""
+        views = [memoryview(part).cast("B") for part in buffers if memoryview(part).nbytes]
+        total = sum(len(view) for view in views)
+        try:
+            while views:
+                written = os.writev(self._descriptor, views[:_BUFFERS_PER_WRITE])
+                while views and written >= len(views[0]):
+                    written -= len(views.pop(0))
+                if written:
+                    views[0] = views[0][written:]
+        except OSError as error:
+            raise _named(error, self.path) from error
+        self.size += total
+        return total
+
+    def sync(self) -> None:
+        """Wait until the data is on disk. Raises OSError; the data must then be taken as lost."""
+        os.fdatasync(self._descriptor)
+
+    def truncate(self, size: int) -> None:
+        """Cut the file to a size."""
+        os.ftruncate(self._descriptor, size)
+        self.size = size
+
+    def close(self) -> None:
+        """Close without syncing. May be called twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class DirectoryLock:
+    """An exclusive lock on a file, released with `close` or the end of the process."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def close(self) -> None:
+        """Release."""
+        self._file.close()
+
+
+class FileSystem:
+    """The real one."""
+
+    def append_file(self, path: Path, *, create: bool = True) -> AppendFile:
+        """Open a file for appending; `create` refuses one that exists, else it must exist."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
+        try:
+            descriptor = os.open(path, flags, 0o644)
+        except OSError as error:
+            raise _named(error, path) from error
+        return AppendFile(path, descriptor, os.fstat(descriptor).st_size)
+
+    def write_file(self, path: Path, buffers: Sequence[Buffer]) -> int:
+        """Write a new file (replacing an old one) and sync it; returns its size."""
+        if path.exists():
+            self.remove(path)
+        file = self.append_file(path)
+        try:
+            size = file.write(buffers)
+            file.sync()
+        finally:
+            file.close()
+        return size
+
+    def read_file(self, path: Path) -> bytes:
+        """The whole file."""
+        return path.read_bytes()
+
+    def map_file(self, path: Path) -> U8Array:
+        """The file as a read-only array over a mapping; pages are read when touched."""
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                return np.empty(0, dtype=np.uint8)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(mapped, dtype=np.uint8)
+
+    def list(self, directory: Path) -> list[str]:
+        """Sorted names in a directory; empty where it does not exist."""
+        try:
+            return sorted(os.listdir(directory))
+        except FileNotFoundError:
+            return []
+
+    def exists(self, path: Path) -> bool:
+        """Whether there is something at the path."""
+        return path.exists()
+
+    def is_directory(self, path: Path) -> bool:
+        """Whether there is a directory at the path."""
+        return path.is_dir()
+
+    def make_directory(self, path: Path) -> None:
+        """Create a directory and its parents where missing."""
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _named(error, path) from error
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename, replacing a file at the target; sync the target's directory."""
+        os.rename(source, target)
+        self.sync_directory(target.parent)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file if it is there."""
+        path.unlink(missing_ok=True)
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a directory and what is in it, if it is there."""
+        if path.exists():
+            shutil.rmtree(path)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Make a hard link, or a copy where links do not work."""
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copy2(source, target)
+
+    def sync_directory(self, path: Path) -> None:
+        """Make created, renamed and removed names in a directory durable."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def size(self, path: Path) -> int:
+        """Bytes of a file, or of all files below a directory."""
+        if path.is_dir():
+            return sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file())
+        return path.stat().st_size if path.exists() else 0
+
+    def free_bytes(self, path: Path) -> int:
+        """Bytes left on the disk of a path."""
+        status = os.statvfs(path)
+        return status.f_bavail * status.f_frsize
+
+    def lock(self, path: Path) -> DirectoryLock:
+        """Take the lock file of a directory. Raises LockedError, or StorageError where it is not writable."""
+        try:
+            file = path.open("a+")
+        except OSError as error:
+            raise StorageError(f"data directory {path.parent} is not writable: {error.strerror}") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read(32).strip() or "unknown"
+            file.close()
+            raise LockedError(
+                f"data directory {path.parent} is in use by another process (pid {holder})"
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        return DirectoryLock(file)
+
+
+def _named(error: OSError, path: Path) -> Exception:
+    if error.errno in _FULL:
+        return DiskFullError(f"no space left on device while writing {path}")
+    return OSError(error.errno, error.strerror, str(path))

@@ -1,0 +1,350 @@
+"""The head: every series that still takes samples, its tails and chunks in memory.
+
+All arrays are reserved once and never move. One lock (`lock`) is held by a writer for one batch and by a
+reader while it copies what may change; kernels run under it without the GIL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tsdb.arena import reserve
+from tsdb.chunks import ChunkLog
+from tsdb.columns import HistogramColumns, Rejected
+from tsdb.errors import LimitError
+from tsdb.headhistograms import HeadHistograms, offsets_of, take
+from tsdb.headselect import HeadSelection
+from tsdb.histogram import HistogramBatch
+from tsdb.kernels import append as k
+from tsdb.kernels.truncate import JUST_CREATED, compact_late, compact_sealed, sweep_series
+from tsdb.labels import Labels, Matcher
+from tsdb.postings import Postings
+from tsdb.select import SelectHints
+from tsdb.series import SERIES_LIMIT, SLOT_MASK, SeriesTable
+from tsdb.symbols import SymbolTable
+
+U8Array = npt.NDArray[np.uint8]
+U32Array = npt.NDArray[np.uint32]
+I64Array = npt.NDArray[np.int64]
+U64Array = npt.NDArray[np.uint64]
+
+NO_HINTS = SelectHints()
+BLOCK_RANGE_MS = 2 * 3600 * 1000
+NO_MIN_TIME = (1 << 63) - 1
+NO_MAX_TIME = -(1 << 63)
+FUTURE_LIMIT_MS = 10 * 60 * 1000
+"""Samples further ahead of the clock are out of bounds, as in Prometheus's receiver."""
+
+IN_ORDER_WINDOW_DIVISOR = 2
+"""A new series may start this part of a block range behind the head's newest sample."""
+
+SLABS_PER_SERIES_LIMIT = 18
+LATE_LIMIT = 1 << 26
+
+
+@dataclass(frozen=True, slots=True)
+class NewSeries:
+    """Series made by one call, for the log: refs u32[N], interned pairs as CSR."""
+
+    refs: U32Array
+    offsets: I64Array
+    ids: U32Array
+
+
+class Head:
+    """Series, samples and postings that are not in a block yet."""
+
+    def __init__(
+        self,
+        symbols: SymbolTable,
+        seeds: tuple[int, int],
+        *,
+        late_window_ms: int,
+        block_range_ms: int = BLOCK_RANGE_MS,
+        series_limit: int = SERIES_LIMIT,
+    ) -> None:
+        """`late_window_ms` is the out-of-order window; 0 refuses what is older than a series' newest."""
+        self.symbols = symbols
+        self.series = SeriesTable(symbols, seeds, series_limit)
+        self.lock = self.series.lock
+        self.postings = Postings(symbols)
+        self.late_window_ms = late_window_ms
+        self.block_range_ms = block_range_ms
+        slots = self.series.slot_capacity
+        slab_count = min(slots * 4 + 1024, 1 << 26)
+        self.hot: U64Array = reserve(np.uint64, slots * k.HOT_WORDS).reshape(-1, k.HOT_WORDS)
+        self.cold: U64Array = reserve(np.uint64, slots * k.COLD_WORDS).reshape(-1, k.COLD_WORDS)
+        self.slab_next: U32Array = reserve(np.uint32, slab_count)
+        self.slab_free: U32Array = reserve(np.uint32, slab_count)
+        self.slabs: U8Array = reserve(np.uint8, len(self.slab_next) * k.SLAB_BYTES)
+        sealed_limit = min(slots * 64 + 1024, 1 << 29)
+        self.sealed: U64Array = reserve(np.uint64, sealed_limit * k.SEALED_WORDS).reshape(-1, k.SEALED_WORDS)
+        self.late: U64Array = reserve(np.uint64, LATE_LIMIT * k.LATE_WORDS).reshape(-1, k.LATE_WORDS)
+        self.chunk_log = ChunkLog()
+        self.histograms = HeadHistograms()
+        self.counters: I64Array = np.zeros(k.COUNTER_WORDS, dtype=np.int64)
+        self.counters[[k.SLAB_END, k.SEALED_END, k.LATE_END]] = 1
+        self.counters[[k.MIN_T, k.MIN_LATE_T]] = NO_MIN_TIME
+        self.counters[k.MAX_T] = NO_MAX_TIME
+        self.counters[k.BLOCK_RANGE] = block_range_ms
+        self._scratch: U8Array = np.zeros(k.SCRATCH_BYTES, dtype=np.uint8)
+        self.min_valid_t = NO_MAX_TIME
+        self.collections = 0
+
+    # Figures.
+
+    @property
+    def min_time(self) -> int:
+        """Oldest time of a stored sample, or NO_MIN_TIME."""
+        return int(self.counters[k.MIN_T])
+
+    @property
+    def max_time(self) -> int:
+        """Newest time of a stored sample, or NO_MAX_TIME."""
+        return int(self.counters[k.MAX_T])
+
+    @property
+    def min_late_time(self) -> int:
+        """Oldest out-of-order sample that is not in a block yet, or NO_MIN_TIME."""
+        return int(self.counters[k.MIN_LATE_T])
+
+    @property
+    def empty(self) -> bool:
+        """Whether no sample was stored since the head was made or emptied."""
+        return self.max_time == NO_MAX_TIME
+
+    def chunk_count(self) -> int:
+        """Sealed and open chunks and tails."""
+        used = self.series.slots_used
+        open_count = int(
+            np.count_nonzero(self.cold[:used, k.CHUNK] | (self.hot[:used, k.META] & k.TAIL_MASK))
+        )
+        return int(self.counters[k.SEALED_END]) - 1 + open_count
+
+    # Series.
+
+    def find_or_create(self, rows: Sequence[Labels]) -> tuple[U32Array, NewSeries | None]:
+        """Refs of valid label sets, and what is new. Caller holds the lock. Raises LimitError, none
+        created."""
+        offsets, ids = self.series.ids_of(rows)
+        found, hashes, checks = self.series.find(offsets, ids)
+        missing = np.flatnonzero(found < 0)
+        if not len(missing):
+            return found.astype(np.uint32), None
+        firsts: dict[tuple[tuple[str, str], ...], int] = {}
+        places = [firsts.setdefault(rows[row].pairs, len(firsts)) for row in missing.tolist()]
+        _, first = np.unique(np.array(places), return_index=True)
+        new_rows = missing[first]
+        lengths = np.diff(offsets)[new_rows]
+        new_offsets = offsets_of(lengths)
+        new_ids = np.concatenate([ids[2 * offsets[row] : 2 * offsets[row + 1]] for row in new_rows.tolist()])
+        refs = self.series.create(new_offsets, new_ids, hashes[new_rows], checks[new_rows])
+        self._index(refs, new_offsets, new_ids)
+        found[missing] = refs[np.array(places)]
+        return found.astype(np.uint32), NewSeries(refs, new_offsets, new_ids)
+
+    def install(self, new: NewSeries) -> None:
+        """Put logged series back under their refs; refs already taken by the same labels are left alone."""
+        slots = new.refs & np.uint32(SLOT_MASK)
+        taken = self.series.alive[slots] == 1
+        if taken.any():
+            keep = np.flatnonzero(~taken)
+            lengths = np.diff(new.offsets)[keep]
+            offsets = offsets_of(lengths)
+            picked = [new.ids[2 * new.offsets[i] : 2 * new.offsets[i + 1]] for i in keep.tolist()]
+            ids = np.concatenate(picked) if picked else np.empty(0, dtype=np.uint32)
+            new = NewSeries(new.refs[keep], offsets, ids)
+        if len(new.refs):
+            _, hashes, checks = self.series.find(new.offsets, new.ids)
+            self.series.install(new.refs, new.offsets, new.ids, hashes, checks)
+            self._index(new.refs, new.offsets, new.ids)
+
+    def _index(self, refs: U32Array, offsets: I64Array, ids: U32Array) -> None:
+        slots = refs & np.uint32(SLOT_MASK)
+        self.hot[slots, k.META] = np.uint64(JUST_CREATED)
+        names, values = np.ascontiguousarray(ids[0::2]), np.ascontiguousarray(ids[1::2])
+        self.postings.add_many(slots, offsets, names, values)
+
+    # Samples. The caller holds the lock from admit to store.
+
+    def rules(self, now_ms: int, first_t: int, *, histograms: bool = False, replay: bool = False) -> I64Array:
+        """Bounds that `admit` judges by; `first_t` stands for the newest time of an empty head."""
+        rules = np.zeros(k.RULE_WORDS, dtype=np.int64)
+        newest = self.max_time if not self.empty else first_t
+        rules[k.RULE_SLOTS] = self.series.slots_used
+        rules[k.RULE_HISTOGRAM] = histograms
+        if replay:
+            rules[k.RULE_MIN_VALID] = NO_MAX_TIME
+            rules[k.RULE_LATE_WINDOW] = 1
+            rules[k.RULE_HEAD_MAX] = NO_MAX_TIME + 1
+            rules[k.RULE_FUTURE] = NO_MIN_TIME
+            return rules
+        in_order = newest - self.block_range_ms // IN_ORDER_WINDOW_DIVISOR
+        rules[k.RULE_MIN_VALID] = max(self.min_valid_t, in_order)
+        rules[k.RULE_LATE_WINDOW] = self.late_window_ms
+        rules[k.RULE_HEAD_MAX] = newest
+        rules[k.RULE_FUTURE] = now_ms + FUTURE_LIMIT_MS
+        return rules
+
+    def check_room(self, count: int) -> None:
+        """Raise LimitError where the arenas cannot take `count` more samples."""
+        late = int(self.counters[k.LATE_END])
+        if late + count > len(self.late):
+            raise LimitError(f"{late} out-of-order samples in the head, the limit is {len(self.late)}")
+        sealed = int(self.counters[k.SEALED_END])
+        if sealed + count > len(self.sealed):
+            raise LimitError(f"{sealed} chunks in the head, the limit is {len(self.sealed)}")
+        free = int(self.counters[k.SLAB_FREE]) + len(self.slab_next) - int(self.counters[k.SLAB_END])
+        if free < count * 3 + k.FLUSH_SLABS_LIMIT:
+            raise LimitError(f"open chunks of the head fill {len(self.slab_next)} slabs, which is the limit")
+
+    def admit(
+        self, refs: U32Array, t_ms: I64Array, bits: U64Array, rules: I64Array
+    ) -> tuple[U8Array, U64Array]:
+        """Codes u8[N] (kernels.append) and the undo log; moves the newest sample of each series on."""
+        codes = np.empty(len(refs), dtype=np.uint8)
+        undo = np.empty((len(refs), 3), dtype=np.uint64)
+        k.admit(refs, t_ms, bits, self.series.alive, self.series.generation, self.hot, rules, codes, undo)
+        return codes, undo
+
+    def retract(self, refs: U32Array, codes: U8Array, undo: U64Array) -> None:
+        """Take back what `admit` did."""
+        k.retract(refs, codes, undo, self.hot)
+
+    def store(self, refs: U32Array, t_ms: I64Array, bits: U64Array, codes: U8Array) -> None:
+        """Store what `admit` accepted."""
+        done, stuck = 0, -1
+        while done < len(refs):
+            done = k.store(
+                refs,
+                t_ms,
+                bits,
+                codes,
+                done,
+                self.hot,
+                self.cold,
+                self.slabs,
+                self.slab_next,
+                self.slab_free,
+                self.sealed,
+                self.chunk_log.current,
+                self.late,
+                self.counters,
+                self._scratch,
+            )
+            if done < len(refs):
+                if done == stuck:
+                    raise LimitError("the arenas of the head are full")
+                stuck = done
+                self.chunk_log.rotate()
+                self.counters[k.SEGMENT_USED] = 0
+                self.counters[k.SEGMENT_BASE] = self.chunk_log.base
+
+    def admit_histograms(self, columns: HistogramColumns, rules: I64Array) -> tuple[U8Array, U64Array]:
+        """As `admit`; a sample at the series' newest time is a repetition only if all its parts are equal."""
+        batch = columns.batch
+        codes, undo = self.admit(columns.refs, batch.t_ms, np.zeros(len(batch), dtype=np.uint64), rules)
+        for i in np.flatnonzero(codes == k.COMPARE).tolist():
+            slot = int(columns.refs[i]) & SLOT_MASK
+            codes[i] = k.REPEATED if self._same_histogram(slot, batch, i) else Rejected.DUPLICATE
+        return codes, undo
+
+    def _same_histogram(self, slot: int, batch: HistogramBatch, i: int) -> bool:
+        t = int(batch.t_ms[i])
+        slots = np.array([slot], dtype=np.uint32)
+        stored = self.histograms.select(slots, t, t, self.cold)
+        if stored is None:
+            # The equal one is earlier in the same batch.
+            earlier = [j for j in range(i) if int(batch.t_ms[j]) == t]
+            return any(_equal_samples(batch, j, batch, i) for j in earlier)
+        return _equal_samples(stored, 0, batch, i)
+
+    def store_histograms(self, columns: HistogramColumns, codes: U8Array) -> None:
+        """Store what `admit_histograms` accepted."""
+        rows = np.flatnonzero((codes == k.ACCEPTED) | (codes == k.LATE))
+        if not len(rows):
+            return
+        picked = take(columns.batch, rows, np.zeros(1, dtype=np.int64))
+        self.histograms.append(columns.refs[rows] & np.uint32(SLOT_MASK), picked, self.cold)
+        self.counters[k.MIN_T] = min(self.min_time, int(picked.t_ms.min()))
+        self.counters[k.MAX_T] = max(self.max_time, int(picked.t_ms.max()))
+        late = columns.batch.t_ms[codes == k.LATE]
+        if len(late):
+            self.counters[k.MIN_LATE_T] = min(self.min_late_time, int(late.min()))
+            self.counters[k.STORED_LATE] += len(late)
+        self.counters[k.STORED] += len(rows) - len(late)
+
+    # Reads.
+
+    def select(
+        self, matchers: Sequence[Matcher], mint: int, maxt: int, hints: SelectHints = NO_HINTS
+    ) -> HeadSelection:
+        """Consistent copy of the matching series with samples possible in [mint, maxt]."""
+        while True:
+            seen = self.collections
+            slots = self.postings.select(matchers)
+            with self.lock:
+                if self.collections == seen:
+                    return HeadSelection.capture(self, slots, mint, maxt, hints.labels_only)
+
+    # Truncation.
+
+    def truncate(self, oldest: int) -> int:
+        """Drop samples before `oldest` (they are in a block) and series without any; return how many
+        series."""
+        with self.lock:
+            counters, series = self.counters, self.series
+            moved_sealed = np.zeros(int(counters[k.SEALED_END]), dtype=np.uint32)
+            moved_late = np.zeros(int(counters[k.LATE_END]), dtype=np.uint32)
+            lowest = compact_sealed(oldest, self.sealed, counters, moved_sealed)
+            compact_late(oldest, self.late, counters, moved_late)
+            if len(self.histograms):
+                kept = self.histograms.columns["t_ms"][: self.histograms.end] >= oldest
+                kept[0] = False
+                self.cold[: series.slots_used, k.HISTOGRAM] = 0
+                self.histograms = self.histograms.rebuilt(kept, self.cold)
+            dead = np.zeros(series.slots_used, dtype=np.uint32)
+            dead_count = sweep_series(
+                oldest,
+                series.slots_used,
+                series.alive,
+                self.hot,
+                self.cold,
+                self.slab_next,
+                self.slab_free,
+                counters,
+                moved_sealed,
+                moved_late,
+                dead,
+            )
+            if dead_count:
+                self.collections += 1
+                series.remove(dead[:dead_count])
+                self.postings.remove(dead[:dead_count])
+            self.chunk_log.drop_before(min(lowest, self.chunk_log.base))
+            self.min_valid_t = max(self.min_valid_t, oldest)
+            counters[k.MIN_T] = min(max(self.min_time, oldest), self.max_time, self.min_late_time)
+            return int(dead_count)
+
+
+def _equal_samples(left: HistogramBatch, i: int, right: HistogramBatch, j: int) -> bool:
+    """Whether two histogram samples are equal in every part that is stored, floats by their bits."""
+    for name in ("schema", "zero_threshold", "zero_count", "count", "sum", "is_float"):
+        a, b = getattr(left, name)[i : i + 1], getattr(right, name)[j : j + 1]
+        if a.tobytes() != b.tobytes():
+            return False
+    for offsets, columns in (
+        ("pos_offsets", ("pos_index", "pos_count")),
+        ("neg_offsets", ("neg_index", "neg_count")),
+        ("custom_offsets", ("custom_values",)),
+    ):
+        a0, a1 = getattr(left, offsets)[i : i + 2].tolist()
+        b0, b1 = getattr(right, offsets)[j : j + 2].tolist()
+        for name in columns:
+            if getattr(left, name)[a0:a1].tobytes() != getattr(right, name)[b0:b1].tobytes():
+                return False
+    return True

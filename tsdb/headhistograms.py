@@ -1,0 +1,200 @@
+"""Native histogram samples of the head: columns in the form queries read, one backward chain a series.
+
+Buckets of both sides and custom bounds lie in pools; a sample notes where its run starts and how long it is.
+The columns only grow; a truncation of the head builds a new store, so a reader may keep the old one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tsdb.arena import reserve
+from tsdb.errors import LimitError
+from tsdb.histogram import HistogramBatch
+from tsdb.kernels.chains import count_histograms, link_histograms, walk_histograms
+
+U32Array = npt.NDArray[np.uint32]
+I64Array = npt.NDArray[np.int64]
+U64Array = npt.NDArray[np.uint64]
+
+SAMPLES_LIMIT = 1 << 26
+BUCKETS_LIMIT = 1 << 30
+CUSTOM_VALUES_LIMIT = 1 << 28
+
+SCALARS = {
+    "t_ms": np.int64,
+    "start_t_ms": np.int64,
+    "schema": np.int32,
+    "reset_hint": np.uint8,
+    "zero_threshold": np.float64,
+    "zero_count": np.float64,
+    "count": np.float64,
+    "sum": np.float64,
+    "is_float": np.uint8,
+}
+"""Columns with one value a sample. Floats are moved as uint64, so that no bit of a marker changes."""
+
+
+def runs(starts: I64Array, lengths: I64Array) -> I64Array:
+    """Flat indexes of runs: `starts[i] .. starts[i] + lengths[i]` one after the other."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.repeat(starts - (ends - lengths), lengths) + np.arange(total)
+
+
+def offsets_of(lengths: I64Array) -> I64Array:
+    """CSR offsets i64[N+1] of run lengths."""
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def take(batch: HistogramBatch, rows: npt.NDArray[np.intp], row_offsets: I64Array) -> HistogramBatch:
+    """Samples of a batch in the given order, with new row offsets."""
+    sides: list[Any] = []
+    for offsets, columns in (
+        (batch.pos_offsets, (batch.pos_index, batch.pos_count)),
+        (batch.neg_offsets, (batch.neg_index, batch.neg_count)),
+        (batch.custom_offsets, (batch.custom_values,)),
+    ):
+        lengths = np.diff(offsets)[rows]
+        picked = runs(offsets[:-1][rows], lengths)
+        sides.append(offsets_of(lengths))
+        sides.extend(column[picked] for column in columns)
+    scalars = {name: getattr(batch, name)[rows] for name in SCALARS if getattr(batch, name) is not None}
+    scalars.setdefault("start_t_ms", None)
+    return HistogramBatch(
+        row_offsets=row_offsets,
+        pos_offsets=sides[0],
+        pos_index=sides[1],
+        pos_count=sides[2],
+        neg_offsets=sides[3],
+        neg_index=sides[4],
+        neg_count=sides[5],
+        custom_offsets=sides[6],
+        custom_values=sides[7],
+        **scalars,
+    )
+
+
+class HeadHistograms:
+    """Written under the head's lock; `select` copies, under the same lock."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, npt.NDArray[Any]] = {
+            name: reserve(kind, SAMPLES_LIMIT) for name, kind in SCALARS.items()
+        }
+        self.slots: U32Array = reserve(np.uint32, SAMPLES_LIMIT)
+        self.previous: U32Array = reserve(np.uint32, SAMPLES_LIMIT)
+        self.starts: I64Array = reserve(np.int64, 3 * SAMPLES_LIMIT).reshape(-1, 3)
+        self.lengths: npt.NDArray[np.int32] = reserve(np.int32, 3 * SAMPLES_LIMIT).reshape(-1, 3)
+        self.bucket_index: npt.NDArray[np.int32] = reserve(np.int32, BUCKETS_LIMIT)
+        self.bucket_count: npt.NDArray[np.float64] = reserve(np.float64, BUCKETS_LIMIT)
+        self.custom: npt.NDArray[np.float64] = reserve(np.float64, CUSTOM_VALUES_LIMIT)
+        self.end = 1
+        self.bucket_end = 0
+        self.custom_end = 0
+        self.has_start_t = False
+
+    def __len__(self) -> int:
+        return self.end - 1
+
+    def check_room(self, batch: HistogramBatch) -> None:
+        """Raise LimitError where a batch does not fit."""
+        buckets = int(batch.pos_offsets[-1] + batch.neg_offsets[-1])
+        for what, used, more, limit in (
+            ("histogram samples", self.end, len(batch), len(self.previous)),
+            ("histogram buckets", self.bucket_end, buckets, len(self.bucket_index)),
+            ("custom bucket bounds", self.custom_end, int(batch.custom_offsets[-1]), len(self.custom)),
+        ):
+            if used + more > limit:
+                raise LimitError(f"{used} {what} in the head, {more} more exceed the limit of {limit}")
+
+    def append(self, slots: U32Array, batch: HistogramBatch, cold: U64Array) -> None:
+        """Store a batch; sample i belongs to `slots[i]`."""
+        first, count = self.end, len(batch)
+        for name, column in self.columns.items():
+            values = getattr(batch, name)
+            if values is not None:
+                column[first : first + count] = values
+        self.has_start_t |= batch.start_t_ms is not None
+        self.slots[first : first + count] = slots
+        for side, (offsets, index, counts) in enumerate(
+            (
+                (batch.pos_offsets, batch.pos_index, batch.pos_count),
+                (batch.neg_offsets, batch.neg_index, batch.neg_count),
+            )
+        ):
+            base, total = self.bucket_end, int(offsets[-1])
+            self.starts[first : first + count, side] = base + offsets[:-1]
+            self.lengths[first : first + count, side] = np.diff(offsets)
+            self.bucket_index[base : base + total] = index[:total]
+            self.bucket_count[base : base + total] = counts[:total]
+            self.bucket_end += total
+        total = int(batch.custom_offsets[-1])
+        self.starts[first : first + count, 2] = self.custom_end + batch.custom_offsets[:-1]
+        self.lengths[first : first + count, 2] = np.diff(batch.custom_offsets)
+        self.custom[self.custom_end : self.custom_end + total] = batch.custom_values[:total]
+        self.custom_end += total
+        link_histograms(np.ascontiguousarray(slots), first, cold, self.previous)
+        self.end += count
+
+    def batch(self, entries: I64Array, row_offsets: I64Array) -> HistogramBatch:
+        """Copy of the given entries."""
+        sides: list[Any] = []
+        for side in range(3):
+            lengths = self.lengths[entries, side].astype(np.int64)
+            picked = runs(self.starts[entries, side], lengths)
+            sides.append(offsets_of(lengths))
+            if side == 2:
+                sides.append(self.custom[picked])
+            else:
+                sides.extend((self.bucket_index[picked], self.bucket_count[picked]))
+        scalars = {name: column[entries] for name, column in self.columns.items()}
+        if not self.has_start_t:
+            scalars["start_t_ms"] = None  # type: ignore[assignment]
+        return HistogramBatch(
+            row_offsets=row_offsets,
+            pos_offsets=sides[0],
+            pos_index=sides[1],
+            pos_count=sides[2],
+            neg_offsets=sides[3],
+            neg_index=sides[4],
+            neg_count=sides[5],
+            custom_offsets=sides[6],
+            custom_values=sides[7],
+            **scalars,
+        )
+
+    def select(self, slots: U32Array, mint: int, maxt: int, cold: U64Array) -> HistogramBatch | None:
+        """Samples of series in [mint, maxt] as a CSR over `slots`, ascending, each timestamp once (the first
+        to arrive); None where there are none."""
+        if self.end == 1:
+            return None
+        counts = np.zeros(len(slots), dtype=np.int64)
+        t_ms = self.columns["t_ms"]
+        count_histograms(slots, mint, maxt, cold, self.previous, t_ms, counts)
+        total = int(counts.sum())
+        if not total:
+            return None
+        entries = np.empty(total, dtype=np.int64)
+        walk_histograms(slots, mint, maxt, cold, self.previous, t_ms, entries)
+        rows = np.repeat(np.arange(len(slots)), counts)
+        order = np.lexsort((entries, t_ms[entries], rows))
+        entries, rows = entries[order], rows[order]
+        times = t_ms[entries]
+        fresh = np.ones(total, dtype=np.bool_)
+        fresh[1:] = (times[1:] != times[:-1]) | (rows[1:] != rows[:-1])
+        entries, rows = entries[fresh], rows[fresh]
+        return self.batch(entries, offsets_of(np.bincount(rows, minlength=len(slots)).astype(np.int64)))
+
+    def rebuilt(self, keep: npt.NDArray[np.bool_], cold: U64Array) -> HeadHistograms:
+        """A store of the entries in the mask (one flag an entry, entry 0 never); chains are linked anew."""
+        fresh = HeadHistograms()
+        entries = np.flatnonzero(keep)
+        if len(entries):
+            fresh.append(self.slots[entries], self.batch(entries, np.zeros(1, dtype=np.int64)), cold)
+        return fresh

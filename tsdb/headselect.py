@@ -1,0 +1,146 @@
+"""Selections of the head: what may change is copied once under the lock, decoding happens in `read`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tsdb.chunks import gather
+from tsdb.errors import CorruptionError
+from tsdb.headhistograms import offsets_of, runs, take
+from tsdb.histogram import HistogramBatch
+from tsdb.kernels.headread import capture, decode_rows, measure, sort_late_rows
+from tsdb.select import SampleBatch
+from tsdb.serieslabels import SeriesLabels
+
+if TYPE_CHECKING:
+    from tsdb.head import Head
+
+U8Array = npt.NDArray[np.uint8]
+U32Array = npt.NDArray[np.uint32]
+I64Array = npt.NDArray[np.int64]
+U64Array = npt.NDArray[np.uint64]
+
+
+class HeadSelection:
+    """A `select.Selection` over captured rows. Immutable; several threads may read."""
+
+    def __init__(self, labels: SeriesLabels, mint: int, maxt: int) -> None:
+        """An empty capture; see `capture`."""
+        rows = len(labels)
+        self._labels = labels
+        self._mint, self._maxt = mint, maxt
+        self._bounds: I64Array = np.zeros(rows, dtype=np.int64)
+        self._chunk_offsets: I64Array = np.zeros(rows + 1, dtype=np.int64)
+        self._chunks: I64Array = np.empty((0, 2), dtype=np.int64)
+        self._open_bytes: U8Array = np.empty(0, dtype=np.uint8)
+        self._loose_offsets: I64Array = np.zeros(rows + 1, dtype=np.int64)
+        self._tail_counts: I64Array = np.zeros(rows, dtype=np.int64)
+        self._loose_t: I64Array = np.empty(0, dtype=np.int64)
+        self._loose_v: U64Array = np.empty(0, dtype=np.uint64)
+        self._segments: dict[int, U8Array] = {}
+        self._histograms: HistogramBatch | None = None
+
+    @classmethod
+    def capture(cls, head: Head, slots: U32Array, mint: int, maxt: int, labels_only: bool) -> HeadSelection:
+        """Copy the rows of some slots; the caller holds the head's lock."""
+        sizes = np.empty((len(slots), 4), dtype=np.int64)
+        measure(slots, mint, maxt, head.hot, head.cold, head.sealed, head.late, sizes)
+        histograms = head.histograms.select(slots, mint, maxt, head.cold)
+        filled = sizes[:, 3] > 0
+        if histograms is not None:
+            filled |= np.diff(histograms.row_offsets) > 0
+        if not filled.all():
+            rows = np.flatnonzero(filled)
+            slots, sizes = slots[rows], sizes[rows]
+            if histograms is not None:
+                histograms = _take_rows(histograms, rows)
+        self = cls(head.series.labels_of(slots), mint, maxt)
+        self._bounds = np.ascontiguousarray(sizes[:, 3])
+        if histograms is not None:
+            self._histograms = histograms
+            self._bounds = self._bounds + np.diff(histograms.row_offsets)
+        if labels_only:
+            return self
+        self._chunk_offsets = offsets_of(sizes[:, 0])
+        byte_offsets = offsets_of(sizes[:, 1])
+        self._loose_offsets = offsets_of(sizes[:, 2])
+        self._chunks = np.empty((int(self._chunk_offsets[-1]), 2), dtype=np.int64)
+        self._open_bytes = np.empty(int(byte_offsets[-1]), dtype=np.uint8)
+        self._loose_t = np.empty(int(self._loose_offsets[-1]), dtype=np.int64)
+        self._loose_v = np.empty(len(self._loose_t), dtype=np.uint64)
+        capture(
+            slots,
+            mint,
+            maxt,
+            head.hot,
+            head.cold,
+            head.sealed,
+            head.late,
+            head.slabs,
+            head.slab_next,
+            self._chunk_offsets,
+            byte_offsets,
+            self._loose_offsets,
+            self._chunks,
+            self._open_bytes,
+            self._tail_counts,
+            self._loose_t,
+            self._loose_v,
+        )
+        sort_late_rows(self._loose_offsets, self._tail_counts, self._loose_t, self._loose_v)
+        self._segments = head.chunk_log.view()
+        return self
+
+    @property
+    def labels(self) -> SeriesLabels:
+        """Label sets of the S series."""
+        return self._labels
+
+    def sample_bounds(self) -> I64Array:
+        """i64[S]: an upper bound of each row's samples."""
+        return self._bounds
+
+    def read(self, lo: int, hi: int) -> SampleBatch:
+        """Samples of rows lo to hi. Raises CorruptionError for a chunk that does not decode."""
+        chunks = self._chunks[self._chunk_offsets[lo] : self._chunk_offsets[hi]]
+        buffer, starts, lengths = gather(self._segments, chunks, self._open_bytes)
+        room = int(self._bounds[lo:hi].sum())
+        t_ms = np.empty(room, dtype=np.int64)
+        bits = np.empty(room, dtype=np.uint64)
+        offsets = np.empty(hi - lo + 1, dtype=np.int64)
+        count = decode_rows(
+            self._chunk_offsets,
+            starts,
+            lengths,
+            buffer,
+            self._loose_offsets,
+            self._tail_counts,
+            self._loose_t,
+            self._loose_v,
+            lo,
+            hi,
+            self._mint,
+            self._maxt,
+            offsets,
+            t_ms,
+            bits,
+        )
+        if count < 0:
+            raise CorruptionError(f"chunk {-1 - count} of {len(chunks)} in the head does not decode")
+        histograms = None
+        if self._histograms is not None:
+            rows = np.arange(lo, hi)
+            histograms = _take_rows(self._histograms, rows)
+            if not len(histograms):
+                histograms = None
+        return SampleBatch(offsets, t_ms[:count], bits[:count].view(np.float64), None, histograms)
+
+
+def _take_rows(batch: HistogramBatch, rows: npt.NDArray[np.integer]) -> HistogramBatch:
+    """The given rows of a histogram CSR."""
+    lengths = np.diff(batch.row_offsets)[rows]
+    picked = runs(batch.row_offsets[:-1][rows], lengths)
+    return take(batch, picked, offsets_of(lengths))

@@ -1,0 +1,403 @@
+"""Append samples to the head: admit by Prometheus's rules, then store into tails, chunks and chains.
+
+State of a series is two rows. `hot` (128 bytes, two cache lines) is all that most appends touch: newest
+sample and a tail of eight raw samples. `cold` (64 bytes) is touched when a full tail is encoded onto the open
+XOR chunk. The open chunk lives in chained slabs of 128 bytes; a full one is copied to the segment of sealed
+chunks. Out-of-order samples go to a chain of their own. The head passes all arrays; their meaning is in the
+constants.
+
+Measured on one core, November 2026: see docs/storage.md.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tsdb.kernels.bits import Word, store64, swap64
+from tsdb.kernels.compile import device, inline, kernel
+from tsdb.kernels.xor import (
+    CHUNK_BYTES_LIMIT,
+    CHUNK_SAMPLES,
+    NO_WINDOW,
+    put,
+    put_delta_of_delta,
+    put_uvarint,
+    put_xor,
+)
+
+U8Array = npt.NDArray[np.uint8]
+U32Array = npt.NDArray[np.uint32]
+I64Array = npt.NDArray[np.int64]
+U64Array = npt.NDArray[np.uint64]
+
+# Columns of `hot` u64[slots, 16].
+LAST_T, TAIL_BASE, META, LAST_V, TAIL_OFFSETS, TAIL_VALUES = 0, 1, 2, 3, 4, 8
+HOT_WORDS = 16
+# Bits of META: tail length in the low four, then flags.
+TAIL_MASK, HAS_SAMPLE, LAST_IS_HISTOGRAM = 0xF, 0x10, 0x20
+TAIL_SLOTS = 8
+
+# Columns of `cold` u64[slots, 8]. SLABS: first, last << 32. CHUNK: bits, count << 32, lead << 40, trail <<
+# 48. CHAINS: newest sealed chunk, newest out-of-order sample << 32. HISTOGRAM: newest histogram sample.
+ENCODED_T, ENCODED_V, ENCODED_DELTA, CHUNK_MINT, SLABS, CHUNK, CHAINS, HISTOGRAM = range(8)
+COLD_WORDS = 8
+
+# Columns of `sealed` u64[chunks, 4]. SIZES: span in ms (u32), bytes << 32 (u16), samples << 48 (u8).
+SEALED_MINT, SEALED_POSITION, SEALED_SIZES, SEALED_PREVIOUS = range(4)
+SEALED_WORDS = 4
+
+# Columns of `late` u64[samples, 3]: the chain of out-of-order samples.
+LATE_T, LATE_V, LATE_PREVIOUS = range(3)
+LATE_WORDS = 3
+
+# Entries of `counters` i64[16].
+SLAB_END, SLAB_FREE, SEALED_END, SEGMENT_USED, LATE_END, MIN_T, MAX_T = range(7)
+STORED, STORED_LATE, SEGMENT_BASE, BLOCK_RANGE, MIN_LATE_T = 7, 8, 9, 10, 11
+COUNTER_WORDS = 16
+
+# Entries of `rules` i64[8].
+RULE_SLOTS, RULE_MIN_VALID, RULE_LATE_WINDOW, RULE_HEAD_MAX, RULE_FUTURE, RULE_HISTOGRAM = range(6)
+RULE_WORDS = 8
+
+# Codes beside those of columns.Rejected: what the head decided for an accepted sample.
+ACCEPTED, OUT_OF_ORDER, OUT_OF_BOUNDS, TOO_OLD, DUPLICATE, UNKNOWN_SERIES = range(6)
+COMPARE, REPEATED, LATE = 253, 254, 255
+
+SLAB_BYTES = 128
+SLAB_SHIFT = 7
+SCRATCH_BYTES = 512
+FLUSH_BYTES_LIMIT = TAIL_SLOTS * CHUNK_BYTES_LIMIT
+"""Sealed bytes one flush can make: at worst every sample of the tail closes a chunk."""
+FLUSH_SLABS_LIMIT = 2 * TAIL_SLOTS
+SLOT_MASK = 0xFFFFFF
+SPAN_LIMIT_MS = 0xFFFFFFFF
+
+_U1, _U3, _U7, _U8, _U16 = (np.uint64(n) for n in (1, 3, 7, 8, 16))
+_U32 = np.uint64(32)
+_U40 = np.uint64(40)
+_U48 = np.uint64(48)
+_LOW32 = np.uint64(0xFFFFFFFF)
+_LOW8 = np.uint64(0xFF)
+_HIGH32 = np.uint64(0xFFFFFFFF00000000)
+_ZERO = np.uint64(0)
+_TAIL_MASK = np.uint64(TAIL_MASK)
+_HAS_SAMPLE = np.uint64(HAS_SAMPLE)
+_LAST_IS_HISTOGRAM = np.uint64(LAST_IS_HISTOGRAM)
+_SLOT_MASK = np.uint32(SLOT_MASK)
+_GENERATION_SHIFT = np.uint32(24)
+
+
+@inline
+def _judge(t: Word, value: Word, row: U64Array, rules: I64Array) -> Word:
+    """The code of one sample of a known series."""
+    if t > rules[RULE_FUTURE]:
+        return OUT_OF_BOUNDS
+    window = rules[RULE_LATE_WINDOW]
+    if t >= rules[RULE_MIN_VALID]:
+        meta = row[META]
+        last = np.int64(row[LAST_T])
+        if meta & _HAS_SAMPLE == _ZERO or t > last:
+            return ACCEPTED
+        if t == last:
+            if rules[RULE_HISTOGRAM] != 0:
+                return COMPARE if meta & _LAST_IS_HISTOGRAM != _ZERO else DUPLICATE
+            if meta & _LAST_IS_HISTOGRAM != _ZERO or row[LAST_V] != value:
+                return DUPLICATE
+            return REPEATED
+    if window > 0:
+        return LATE if t >= rules[RULE_HEAD_MAX] - window else TOO_OLD
+    return OUT_OF_BOUNDS if t < rules[RULE_MIN_VALID] else OUT_OF_ORDER
+
+
+@kernel(
+    "int64(uint32[::1], int64[::1], uint64[::1], uint8[::1], uint8[::1], uint64[:,::1], int64[::1],"
+    " uint8[::1], uint64[:,::1])",
+    group="write",
+)
+def admit(
+    refs: U32Array,
+    t_ms: I64Array,
+    values: U64Array,
+    alive: U8Array,
+    generation: U8Array,
+    hot: U64Array,
+    rules: I64Array,
+    codes: U8Array,
+    undo: U64Array,
+) -> Word:
+    """Judge each sample in turn and move the newest time and value of its series on.
+
+    `codes[i]` becomes a code of the module; `undo` u64[N, 3] remembers what `retract` puts back. Returns the
+    number of samples refused.
+    """
+    refused = 0
+    mark = _HAS_SAMPLE | _LAST_IS_HISTOGRAM if rules[RULE_HISTOGRAM] != 0 else _HAS_SAMPLE
+    for i in range(len(refs)):
+        slot = refs[i] & _SLOT_MASK
+        if (
+            slot >= rules[RULE_SLOTS]
+            or alive[slot] == 0
+            or generation[slot] != np.uint8(refs[i] >> _GENERATION_SHIFT)
+        ):
+            codes[i] = UNKNOWN_SERIES
+            refused += 1
+            continue
+        row = hot[slot]
+        code = _judge(t_ms[i], values[i], row, rules)
+        codes[i] = code
+        if code == ACCEPTED:
+            undo[i, 0] = row[LAST_T]
+            undo[i, 1] = row[LAST_V]
+            undo[i, 2] = row[META]
+            row[LAST_T] = np.uint64(t_ms[i])
+            row[LAST_V] = values[i]
+            row[META] = (row[META] & ~_LAST_IS_HISTOGRAM) | mark
+        elif code < COMPARE:
+            refused += 1
+    return refused
+
+
+@kernel("void(uint32[::1], uint8[::1], uint64[:,::1], uint64[:,::1])", group="write")
+def retract(refs: U32Array, codes: U8Array, undo: U64Array, hot: U64Array) -> None:
+    """Undo what `admit` did for accepted samples, newest first."""
+    for i in range(len(refs) - 1, -1, -1):
+        if codes[i] == ACCEPTED:
+            row = hot[refs[i] & _SLOT_MASK]
+            row[LAST_T] = undo[i, 0]
+            row[LAST_V] = undo[i, 1]
+            row[META] = undo[i, 2]
+
+
+@inline
+def _take_slab(slab_free: U32Array, counters: I64Array) -> Word:
+    if counters[SLAB_FREE] > 0:
+        counters[SLAB_FREE] -= 1
+        return np.uint64(slab_free[counters[SLAB_FREE]])
+    counters[SLAB_END] += 1
+    return np.uint64(counters[SLAB_END] - 1)
+
+
+@device
+def _drain(
+    scratch: U8Array,
+    size: Word,
+    bits: Word,
+    first: Word,
+    last: Word,
+    slabs: U8Array,
+    slab_next: U32Array,
+    slab_free: U32Array,
+    counters: I64Array,
+) -> tuple[Word, Word]:
+    """Copy `size` bytes of scratch to the chain at bit `bits`; byte 0 completes the byte there. Returns
+    the first and last slab."""
+    offset = np.int64(bits >> _U3)
+    for j in range(size):
+        at = (offset + j) & (SLAB_BYTES - 1)
+        if at == 0 and (j > 0 or bits & _U7 == _ZERO):
+            fresh = _take_slab(slab_free, counters)
+            if first == _ZERO:
+                first = fresh
+            else:
+                slab_next[last] = np.uint32(fresh)
+            last = fresh
+        slabs[(np.int64(last) << SLAB_SHIFT) + at] = scratch[j]
+    return first, last
+
+
+@device
+def _seal(
+    row: U64Array,
+    bits: Word,
+    count: Word,
+    first: Word,
+    slabs: U8Array,
+    slab_next: U32Array,
+    slab_free: U32Array,
+    sealed: U64Array,
+    segment: U8Array,
+    counters: I64Array,
+) -> None:
+    """Move the open chunk of a series to the segment of sealed chunks and free its slabs."""
+    size = np.int64((bits + _U7) >> _U3)
+    used = counters[SEGMENT_USED]
+    slab = first
+    done = 0
+    while done < size:
+        base = np.int64(slab) << SLAB_SHIFT
+        part: Word = min(SLAB_BYTES, size - done)
+        for j in range(part):
+            segment[used + done + j] = slabs[base + j]
+        done += SLAB_BYTES
+        slab_free[counters[SLAB_FREE]] = np.uint32(slab)
+        counters[SLAB_FREE] += 1
+        slab = np.uint64(slab_next[slab])
+    segment[used] = np.uint8(0)
+    segment[used + 1] = np.uint8(count)
+    entry = sealed[counters[SEALED_END]]
+    entry[SEALED_MINT] = row[CHUNK_MINT]
+    entry[SEALED_POSITION] = np.uint64(counters[SEGMENT_BASE] + used)
+    span = row[ENCODED_T] - row[CHUNK_MINT]
+    entry[SEALED_SIZES] = span | (np.uint64(size) << _U32) | (count << _U48)
+    entry[SEALED_PREVIOUS] = row[CHAINS] & _LOW32
+    row[CHAINS] = (row[CHAINS] & _HIGH32) | np.uint64(counters[SEALED_END])
+    counters[SEALED_END] += 1
+    counters[SEGMENT_USED] = used + size
+
+
+@device
+def flush_tail(
+    slot: Word,
+    hot: U64Array,
+    cold: U64Array,
+    slabs: U8Array,
+    slab_next: U32Array,
+    slab_free: U32Array,
+    sealed: U64Array,
+    segment: U8Array,
+    counters: I64Array,
+    scratch: U8Array,
+) -> None:
+    """Encode the tail of a series onto its open chunk, sealing chunks that are full or leave the block."""
+    tail = hot[slot]
+    row = cold[slot]
+    length = np.int64(tail[META] & _TAIL_MASK)
+    bits = row[CHUNK] & _LOW32
+    count = (row[CHUNK] >> _U32) & _LOW8
+    lead = (row[CHUNK] >> _U40) & _LOW8
+    trail = (row[CHUNK] >> _U48) & _LOW8
+    first = row[SLABS] & _LOW32
+    last = row[SLABS] >> _U32
+    fill = bits & _U7
+    acc = _ZERO
+    if fill != _ZERO:
+        at = np.int64(bits >> _U3) & (SLAB_BYTES - 1)
+        acc = np.uint64(slabs[(np.int64(last) << SLAB_SHIFT) + at]) << np.uint64(56)
+    position = np.int64(0)
+    mint = np.int64(row[CHUNK_MINT])
+    block_range = counters[BLOCK_RANGE]
+    chunk_end = (mint // block_range + 1) * block_range
+    for k in range(length):
+        offset = (tail[TAIL_OFFSETS + (k >> 1)] >> np.uint64((k & 1) << 5)) & _LOW32
+        t = np.int64(tail[TAIL_BASE]) + np.int64(offset)
+        value = tail[TAIL_VALUES + k]
+        full = count == np.uint64(CHUNK_SAMPLES) or t >= chunk_end or t - mint > SPAN_LIMIT_MS
+        if count > _ZERO and full:
+            store64(scratch, position, swap64(acc))
+            size = position + np.int64((fill + _U7) >> _U3)
+            first, last = _drain(scratch, size, bits, first, last, slabs, slab_next, slab_free, counters)
+            bits = (((bits >> _U3) + np.uint64(position)) << _U3) + fill
+            _seal(row, bits, count, first, slabs, slab_next, slab_free, sealed, segment, counters)
+            bits, count, first, last, fill, acc = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
+            position = np.int64(0)
+        if count == _ZERO:
+            mint = t
+            chunk_end = (mint // block_range + 1) * block_range
+            row[CHUNK_MINT] = np.uint64(t)
+            lead, trail = np.uint64(NO_WINDOW), _ZERO
+            acc, fill, position = put(scratch, acc, fill, position, _ZERO, _U16)
+            zigzag = (np.uint64(t) << _U1) ^ np.uint64(t >> 63)
+            acc, fill, position = put_uvarint(scratch, acc, fill, position, zigzag)
+            acc, fill, position = put(scratch, acc, fill, position, value, np.uint64(64))
+            row[ENCODED_DELTA] = _ZERO
+        else:
+            delta = t - np.int64(row[ENCODED_T])
+            if count == _U1:
+                acc, fill, position = put_uvarint(scratch, acc, fill, position, np.uint64(delta))
+            else:
+                dod = delta - np.int64(row[ENCODED_DELTA])
+                acc, fill, position = put_delta_of_delta(scratch, acc, fill, position, dod)
+            row[ENCODED_DELTA] = np.uint64(delta)
+            xor = value ^ row[ENCODED_V]
+            acc, fill, position, lead, trail = put_xor(scratch, acc, fill, position, xor, lead, trail)
+        row[ENCODED_T] = np.uint64(t)
+        row[ENCODED_V] = value
+        count += _U1
+    store64(scratch, position, swap64(acc))
+    size = position + np.int64((fill + _U7) >> _U3)
+    first, last = _drain(scratch, size, bits, first, last, slabs, slab_next, slab_free, counters)
+    bits = (((bits >> _U3) + np.uint64(position)) << _U3) + fill
+    row[SLABS] = first | (last << _U32)
+    row[CHUNK] = bits | (count << _U32) | (lead << _U40) | (trail << _U48)
+    tail[META] &= ~_TAIL_MASK
+
+
+@inline
+def _has_room(
+    slab_next: U32Array, sealed: U64Array, segment: U8Array, late: U64Array, counters: I64Array
+) -> bool:
+    """Whether one more sample fits whatever it does."""
+    return bool(
+        counters[SEGMENT_USED] + FLUSH_BYTES_LIMIT <= len(segment)
+        and counters[SEALED_END] + TAIL_SLOTS <= len(sealed)
+        and counters[SLAB_FREE] + len(slab_next) - counters[SLAB_END] >= FLUSH_SLABS_LIMIT
+        and counters[LATE_END] < len(late)
+    )
+
+
+@kernel(
+    "int64(uint32[::1], int64[::1], uint64[::1], uint8[::1], int64, uint64[:,::1], uint64[:,::1],"
+    " uint8[::1], uint32[::1], uint32[::1], uint64[:,::1], uint8[::1], uint64[:,::1], int64[::1],"
+    " uint8[::1])",
+    group="write",
+)
+def store(
+    refs: U32Array,
+    t_ms: I64Array,
+    values: U64Array,
+    codes: U8Array,
+    start: int,
+    hot: U64Array,
+    cold: U64Array,
+    slabs: U8Array,
+    slab_next: U32Array,
+    slab_free: U32Array,
+    sealed: U64Array,
+    segment: U8Array,
+    late: U64Array,
+    counters: I64Array,
+    scratch: U8Array,
+) -> Word:
+    """Store the samples that `admit` accepted, from `start` on.
+
+    Returns the index of the first sample not looked at: N when done, less when the segment of sealed chunks
+    or an arena is full and the caller must make room first.
+    """
+    for i in range(start, len(refs)):
+        code = codes[i]
+        if code != ACCEPTED and code != LATE:
+            continue
+        if not _has_room(slab_next, sealed, segment, late, counters):
+            return np.int64(i)
+        slot = np.int64(refs[i] & _SLOT_MASK)
+        t = t_ms[i]
+        counters[MIN_T] = min(counters[MIN_T], t)
+        counters[MAX_T] = max(counters[MAX_T], t)
+        if code == LATE:
+            entry = late[counters[LATE_END]]
+            entry[LATE_T] = np.uint64(t)
+            entry[LATE_V] = values[i]
+            entry[LATE_PREVIOUS] = cold[slot, CHAINS] >> _U32
+            cold[slot, CHAINS] = (cold[slot, CHAINS] & _LOW32) | (np.uint64(counters[LATE_END]) << _U32)
+            counters[LATE_END] += 1
+            counters[STORED_LATE] += 1
+            counters[MIN_LATE_T] = min(counters[MIN_LATE_T], t)
+            continue
+        row = hot[slot]
+        length: Word = np.int64(row[META] & _TAIL_MASK)
+        if length > 0 and (length == TAIL_SLOTS or t - np.int64(row[TAIL_BASE]) > SPAN_LIMIT_MS):
+            flush_tail(slot, hot, cold, slabs, slab_next, slab_free, sealed, segment, counters, scratch)
+            length = 0
+        if length == 0:
+            row[TAIL_BASE] = np.uint64(t)
+        word = TAIL_OFFSETS + (length >> 1)
+        offset = np.uint64(t - np.int64(row[TAIL_BASE]))
+        if length & 1:
+            row[word] = (row[word] & _LOW32) | (offset << _U32)
+        else:
+            row[word] = offset
+        row[TAIL_VALUES + length] = values[i]
+        row[META] += _U1
+        counters[STORED] += 1
+    return np.int64(len(refs))

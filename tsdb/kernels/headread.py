@@ -1,0 +1,325 @@
+"""Read series of the head: measure, capture under the head's lock, decode without it.
+
+`capture` copies what may still change (open chunks, tails, chains of late samples) and notes where the sealed
+chunks are; sealed bytes never change. `decode_rows` then gives CSR columns of one run of rows, each timestamp
+once: of equal ones the in-order sample wins, then the late sample that came first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tsdb.kernels.append import (
+    CHAINS,
+    CHUNK,
+    CHUNK_MINT,
+    ENCODED_T,
+    LAST_T,
+    LATE_PREVIOUS,
+    LATE_T,
+    LATE_V,
+    META,
+    SEALED_MINT,
+    SEALED_POSITION,
+    SEALED_PREVIOUS,
+    SEALED_SIZES,
+    SLAB_BYTES,
+    SLAB_SHIFT,
+    SLABS,
+    TAIL_BASE,
+    TAIL_MASK,
+    TAIL_OFFSETS,
+    TAIL_VALUES,
+)
+from tsdb.kernels.bits import Word
+from tsdb.kernels.compile import device, inline, kernel
+from tsdb.kernels.xor import decode_xor_chunk
+
+U8Array = npt.NDArray[np.uint8]
+U32Array = npt.NDArray[np.uint32]
+I64Array = npt.NDArray[np.int64]
+U64Array = npt.NDArray[np.uint64]
+
+OPEN_CHUNK = 1 << 62
+"""Added to the position of a captured open chunk: the rest is an offset into the captured bytes."""
+
+_OPEN_CHUNK = np.int64(OPEN_CHUNK)
+_U3, _U7 = np.uint64(3), np.uint64(7)
+_U32 = np.uint64(32)
+_U48 = np.uint64(48)
+_LOW32 = np.uint64(0xFFFFFFFF)
+_LOW16 = np.uint64(0xFFFF)
+_LOW8 = np.uint64(0xFF)
+_ZERO = np.uint64(0)
+_TAIL_MASK = np.uint64(TAIL_MASK)
+
+
+@inline
+def _tail_length(row: U64Array, mint: Word, maxt: Word) -> Word:
+    """Samples of a tail that may lie in [mint, maxt]: all or none."""
+    if np.int64(row[LAST_T]) < mint or np.int64(row[TAIL_BASE]) > maxt:
+        return np.int64(0)
+    return np.int64(row[META] & _TAIL_MASK)
+
+
+@kernel(
+    "void(uint32[::1], int64, int64, uint64[:,::1], uint64[:,::1], uint64[:,::1], uint64[:,::1],"
+    " int64[:,::1])",
+    group="read",
+)
+def measure(
+    slots: U32Array,
+    mint: int,
+    maxt: int,
+    hot: U64Array,
+    cold: U64Array,
+    sealed: U64Array,
+    late: U64Array,
+    sizes: I64Array,
+) -> None:
+    """Upper bounds of each row in `sizes` i64[R, 4]: chunks, open-chunk bytes, loose samples, samples in all.
+
+    Loose samples are those of the tail and the late chain.
+    """
+    for i in range(len(slots)):
+        row = cold[slots[i]]
+        chunks: Word = 0
+        open_bytes: Word = 0
+        samples: Word = 0
+        count = np.int64((row[CHUNK] >> _U32) & _LOW8)
+        if count > 0 and np.int64(row[CHUNK_MINT]) <= maxt and np.int64(row[ENCODED_T]) >= mint:
+            chunks += 1
+            open_bytes = np.int64(((row[CHUNK] & _LOW32) + _U7) >> _U3)
+            samples += count
+        at = row[CHAINS] & _LOW32
+        while at != _ZERO:
+            first = np.int64(sealed[at, SEALED_MINT])
+            last = first + np.int64(sealed[at, SEALED_SIZES] & _LOW32)
+            if last < mint:
+                break
+            if first <= maxt:
+                chunks += 1
+                samples += np.int64(sealed[at, SEALED_SIZES] >> _U48)
+            at = sealed[at, SEALED_PREVIOUS]
+        loose: Word = _tail_length(hot[slots[i]], mint, maxt)
+        at = row[CHAINS] >> _U32
+        while at != _ZERO:
+            t = np.int64(late[at, LATE_T])
+            if mint <= t <= maxt:
+                loose += 1
+            at = late[at, LATE_PREVIOUS]
+        sizes[i, 0] = chunks
+        sizes[i, 1] = open_bytes
+        sizes[i, 2] = loose
+        sizes[i, 3] = samples + loose
+
+
+@device
+def _copy_open(row: U64Array, slabs: U8Array, slab_next: U32Array, out: U8Array, at: Word) -> Word:
+    """Copy the open chunk of a series to `out[at:]`, its count filled in; return its length."""
+    size = np.int64(((row[CHUNK] & _LOW32) + _U7) >> _U3)
+    slab = row[SLABS] & _LOW32
+    done = 0
+    while done < size:
+        base = np.int64(slab) << SLAB_SHIFT
+        part: Word = min(SLAB_BYTES, size - done)
+        for j in range(part):
+            out[at + done + j] = slabs[base + j]
+        done += SLAB_BYTES
+        slab = np.uint64(slab_next[slab])
+    out[at] = np.uint8(0)
+    out[at + 1] = np.uint8((row[CHUNK] >> _U32) & _LOW8)
+    return size
+
+
+@kernel(
+    "void(uint32[::1], int64, int64, uint64[:,::1], uint64[:,::1], uint64[:,::1], uint64[:,::1],"
+    " uint8[::1], uint32[::1], int64[::1], int64[::1], int64[::1], int64[:,::1], uint8[::1],"
+    " int64[::1], int64[::1], uint64[::1])",
+    group="read",
+)
+def capture(
+    slots: U32Array,
+    mint: int,
+    maxt: int,
+    hot: U64Array,
+    cold: U64Array,
+    sealed: U64Array,
+    late: U64Array,
+    slabs: U8Array,
+    slab_next: U32Array,
+    chunk_offsets: I64Array,
+    byte_offsets: I64Array,
+    loose_offsets: I64Array,
+    chunks: I64Array,
+    open_bytes: U8Array,
+    tail_counts: I64Array,
+    loose_t: I64Array,
+    loose_v: U64Array,
+) -> None:
+    """Copy rows whose bounds `measure` gave, within one hold of the head's lock.
+
+    `chunks` i64[C, 2] gets position and length of each chunk, oldest first; `loose_t`, `loose_v` the tail
+    (`tail_counts[i]` samples, ascending), then the late samples, newest arrival first.
+    """
+    for i in range(len(slots)):
+        row = cold[slots[i]]
+        at_chunk = chunk_offsets[i + 1]
+        count = np.int64((row[CHUNK] >> _U32) & _LOW8)
+        if count > 0 and np.int64(row[CHUNK_MINT]) <= maxt and np.int64(row[ENCODED_T]) >= mint:
+            at_chunk -= 1
+            chunks[at_chunk, 0] = _OPEN_CHUNK + byte_offsets[i]
+            chunks[at_chunk, 1] = _copy_open(row, slabs, slab_next, open_bytes, byte_offsets[i])
+        at = row[CHAINS] & _LOW32
+        while at != _ZERO and at_chunk > chunk_offsets[i]:
+            first = np.int64(sealed[at, SEALED_MINT])
+            if first <= maxt:
+                at_chunk -= 1
+                chunks[at_chunk, 0] = np.int64(sealed[at, SEALED_POSITION])
+                chunks[at_chunk, 1] = np.int64((sealed[at, SEALED_SIZES] >> _U32) & _LOW16)
+            at = sealed[at, SEALED_PREVIOUS]
+        tail = hot[slots[i]]
+        length = _tail_length(tail, mint, maxt)
+        out = loose_offsets[i]
+        for k in range(length):
+            offset = (tail[TAIL_OFFSETS + (k >> 1)] >> np.uint64((k & 1) << 5)) & _LOW32
+            loose_t[out + k] = np.int64(tail[TAIL_BASE]) + np.int64(offset)
+            loose_v[out + k] = tail[TAIL_VALUES + k]
+        tail_counts[i] = length
+        out += length
+        at = row[CHAINS] >> _U32
+        while at != _ZERO:
+            t = np.int64(late[at, LATE_T])
+            if mint <= t <= maxt:
+                loose_t[out] = t
+                loose_v[out] = late[at, LATE_V]
+                out += 1
+            at = late[at, LATE_PREVIOUS]
+
+
+@kernel("void(uint8[::1], int64[::1], int64[::1], int64[::1], uint8[::1])", group="read")
+def gather_bytes(
+    source: U8Array, starts: I64Array, lengths: I64Array, targets: I64Array, out: U8Array
+) -> None:
+    """Copy byte runs of a source to places of `out`."""
+    for i in range(len(starts)):
+        for j in range(lengths[i]):
+            out[targets[i] + j] = source[starts[i] + j]
+
+
+@device
+def _sort_late(t_ms: I64Array, values: U64Array, lo: Word, hi: Word) -> None:
+    """Turn a run around (newest arrival first becomes last) and sort it by time, stable."""
+    left, right = lo, hi - 1
+    while left < right:
+        t_ms[left], t_ms[right] = t_ms[right], t_ms[left]
+        values[left], values[right] = values[right], values[left]
+        left += 1
+        right -= 1
+    for i in range(lo + 1, hi):
+        t, value = t_ms[i], values[i]
+        j = i
+        while j > lo and t_ms[j - 1] > t:
+            t_ms[j] = t_ms[j - 1]
+            values[j] = values[j - 1]
+            j -= 1
+        t_ms[j] = t
+        values[j] = value
+
+
+@kernel("void(int64[::1], int64[::1], int64[::1], uint64[::1])", group="read")
+def sort_late_rows(
+    loose_offsets: I64Array, tail_counts: I64Array, loose_t: I64Array, loose_v: U64Array
+) -> None:
+    """Bring the late samples of captured rows into ascending order, first arrival first; once a capture."""
+    for row in range(len(tail_counts)):
+        begin = loose_offsets[row] + tail_counts[row]
+        if loose_offsets[row + 1] - begin > 1:
+            _sort_late(loose_t, loose_v, begin, loose_offsets[row + 1])
+
+
+@device
+def _merge_late(
+    out_t: I64Array, out_v: U64Array, lo: Word, hi: Word, t_ms: I64Array, values: U64Array, a: Word, b: Word
+) -> Word:
+    """Merge the sorted late run [a, b) into the row [lo, hi), from the back; return the row's new end."""
+    total = hi
+    for i in range(a, b):
+        if i > a and t_ms[i] == t_ms[i - 1]:
+            continue
+        left, right = lo, hi
+        while left < right:
+            middle = (left + right) >> 1
+            if out_t[middle] < t_ms[i]:
+                left = middle + 1
+            else:
+                right = middle
+        if left == hi or out_t[left] != t_ms[i]:
+            total += 1
+    write = total - 1
+    i = hi - 1
+    j = b - 1
+    while j >= a:
+        if (j > a and t_ms[j] == t_ms[j - 1]) or (i >= lo and out_t[i] == t_ms[j]):
+            j -= 1
+        elif i >= lo and out_t[i] > t_ms[j]:
+            out_t[write] = out_t[i]
+            out_v[write] = out_v[i]
+            write -= 1
+            i -= 1
+        else:
+            out_t[write] = t_ms[j]
+            out_v[write] = values[j]
+            write -= 1
+            j -= 1
+    return total
+
+
+@kernel(
+    "int64(int64[::1], int64[::1], int64[::1], uint8[::1], int64[::1], int64[::1], int64[::1], uint64[::1],"
+    " int64, int64, int64, int64, int64[::1], int64[::1], uint64[::1])",
+    group="read",
+)
+def decode_rows(
+    chunk_offsets: I64Array,
+    chunk_starts: I64Array,
+    chunk_lengths: I64Array,
+    buffer: U8Array,
+    loose_offsets: I64Array,
+    tail_counts: I64Array,
+    loose_t: I64Array,
+    loose_v: U64Array,
+    lo: int,
+    hi: int,
+    mint: int,
+    maxt: int,
+    out_offsets: I64Array,
+    out_t: I64Array,
+    out_v: U64Array,
+) -> Word:
+    """Decode captured rows lo to hi: chunks, tail, late samples, each timestamp once, within [mint, maxt].
+
+    `chunk_starts` and `chunk_lengths` are those of the run's first chunk on. Returns the number of samples or
+    -1 - i for the damaged chunk i of the run.
+    """
+    out = np.int64(0)
+    out_offsets[0] = 0
+    base = chunk_offsets[lo]
+    for row in range(lo, hi):
+        begin = out
+        for c in range(chunk_offsets[row] - base, chunk_offsets[row + 1] - base):
+            out = decode_xor_chunk(buffer, chunk_starts[c], chunk_lengths[c], mint, maxt, out_t, out_v, out)
+            if out < 0:
+                return np.int64(-1 - c)
+        tail_end = loose_offsets[row] + tail_counts[row]
+        for k in range(loose_offsets[row], tail_end):
+            if mint <= loose_t[k] <= maxt:
+                out_t[out] = loose_t[k]
+                out_v[out] = loose_v[k]
+                out += 1
+        late_end = loose_offsets[row + 1]
+        if late_end > tail_end:
+            out = _merge_late(out_t, out_v, begin, out, loose_t, loose_v, tail_end, late_end)
+        out_offsets[row - lo + 1] = out
+    return out

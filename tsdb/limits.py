@@ -1,0 +1,73 @@
+"""Limits of the store that a configuration may change; every error names the limit and its value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tsdb.errors import InvalidLabelsError, LimitError
+from tsdb.labels import Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Zero means no limit."""
+
+    active_series: int = 0
+    labels_per_series: int = 1024
+    label_name_bytes: int = 1 << 16
+    label_value_bytes: int = 1 << 20
+    exemplars: int = 100_000
+    metadata_entries: int = 1_000_000
+
+    def check_labels(self, labels: Labels) -> None:
+        """Raise InvalidLabelsError or LimitError for a label set that must not be stored.
+
+        `labels` is sorted and without empty values (the class's invariant); names must not repeat, texts must
+        be encodable as UTF-8.
+        """
+        if not labels.pairs:
+            raise InvalidLabelsError("empty labelset: invalid sample")
+        if self.labels_per_series and len(labels.pairs) > self.labels_per_series:
+            raise LimitError(
+                f"series has {len(labels.pairs)} labels, "
+                f"the limit is {self.labels_per_series}: {_short(labels)}"
+            )
+        last = None
+        for name, value in labels.pairs:
+            if name == last:
+                raise InvalidLabelsError(f'label name "{name}" is not unique: invalid sample')
+            if not name or (last is not None and name < last) or not value:
+                raise InvalidLabelsError(f"labels are not sorted and non-empty: {_short(labels)}")
+            last = name
+            self._check_text(name, self.label_name_bytes, "label name")
+            self._check_text(value, self.label_value_bytes, f'value of label "{name}"')
+
+    @staticmethod
+    def _check_text(text: str, limit: int, what: str) -> None:
+        if text.isascii():
+            size = len(text)
+        else:
+            try:
+                size = len(text.encode())
+            except UnicodeEncodeError as error:
+                raise InvalidLabelsError(f"{what} is not valid UTF-8: {text!r}") from error
+        if limit and size > limit:
+            raise LimitError(f"{what} has {size} bytes, the limit is {limit}: {text[:64]}")
+
+    def check_series(self, active: int, new: int) -> None:
+        """Raise LimitError where new series exceed the limit of active ones."""
+        if self.active_series and active + new > self.active_series:
+            raise LimitError(
+                f"{active} active series, {new} new ones exceed the limit of {self.active_series}"
+            )
+
+
+def _short(labels: Labels) -> str:
+    text = str(labels)
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def describe(rows: Sequence[Labels], limit: int = 3) -> str:
+    """The first few label sets, for an error."""
+    return ", ".join(_short(row) for row in rows[:limit])
