@@ -1,7 +1,7 @@
 """The actions of the grammar: from tokens to the typed tree.
 
 Errors of single constructs (unknown functions, repeated modifiers, bad numbers) are raised here, at the
-moment the construct is complete, with Prometheus's texts. Checks of types follow on the whole tree (types.py).
+moment the construct is complete, with Prometheus's texts. Types are checked on the whole tree (types.py).
 """
 
 from __future__ import annotations
@@ -114,6 +114,7 @@ class TreeBuilder:
         self._query = query
         self._options = options
         self._depths: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
         self.raw_matching: dict[int, VectorMatching] = {}
         """What was written between an operator and its right side, by id of the BinaryExpr."""
 
@@ -444,7 +445,7 @@ class TreeBuilder:
     def on_offset(self, parts: list[Any]) -> Expr:
         expr, _, duration = parts
         literal_ms, offset_expr = _duration_parts(duration)
-        end = duration.pos.end
+        end = self._ends.get(id(duration), duration.pos.end)
         holder = expr.selector if isinstance(expr, MatrixSelector) else expr
         if not isinstance(holder, (VectorSelector, SubqueryExpr)):
             text = "offset modifier must be preceded by an instant vector selector or range vector selector"
@@ -570,13 +571,13 @@ class TreeBuilder:
         return self._grown(DurationExpr(op=operator.text, lhs=lhs, rhs=rhs, pos=pos), lhs, rhs)
 
     def on_duration_paren(self, parts: list[Any]) -> Duration:
-        _, inner, _ = parts
+        _, inner, closing = parts
         self._experimental_duration(inner)
+        wrapped: Duration = inner
         if isinstance(inner, DurationExpr):
-            wrapped = replace(inner, wrapped=True)
-            return self._grown(wrapped, inner)
-        literal: NumberLiteral = inner
-        return literal
+            wrapped = self._grown(replace(inner, wrapped=True), inner)
+        self._ends[id(wrapped)] = closing.end
+        return wrapped
 
     def on_duration_word(self, parts: list[Any]) -> DurationExpr:
         word, _, closing = parts

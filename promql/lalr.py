@@ -42,7 +42,7 @@ class Rule:
 @dataclass(frozen=True, slots=True)
 class ParseTable:
     """`shifts` and `gotos` lead to states, `reductions` to rules; `eager` is the only rule of a state that
-    has nothing else, `default` the rule taken on a bad token (none where the state explains errors itself)."""
+    has nothing else, `default` the rule taken on a bad token (none where the state explains errors)."""
 
     shifts: Sequence[Mapping[str, int]]
     gotos: Sequence[Mapping[str, int]]

@@ -6,6 +6,11 @@ import re
 
 _PREFIX = "error parsing regexp: "
 
+_REPETITION = r"(?:[*+?]|\{[0-9]+(?:,[0-9]*)?\})\??"
+_REPEATED = re.compile(f"{_REPETITION}{_REPETITION}")
+_ONE_BYTE = re.compile(r"(?<!\\)(?:\\\\)*\\C")
+"""RE2's escape for a single byte, which Go does not have."""
+
 # RE2's words, Go's words, and whether Go shows the whole expression or the part RE2 names.
 _TEXTS = (
     ("missing ): ", "missing closing )", True),
@@ -27,20 +32,18 @@ def regex_error(pattern: str) -> str | None:
     """Prometheus's error text for a pattern that does not compile, None for one that does."""
     if not any(char in "\\[](){}*+?|^$." for char in pattern):
         return None
-    from tsdb.regex import compile_regex
+    if _ONE_BYTE.search(pattern):
+        return _PREFIX + "invalid escape sequence: `\\C`"
+    from tsdb.regex import InvalidRegexError, compile_regex
 
     try:
         compile_regex(pattern)
-    except Exception as error:
-        import re2
-
-        if not isinstance(error, (re2.error, UnicodeError)):
-            raise
-        return _PREFIX + _go_text(pattern)
+    except InvalidRegexError as error:
+        return _PREFIX + _go_text(pattern, str(error))
     return None
 
 
-def _go_text(pattern: str) -> str:
+def _go_text(pattern: str, fallback: str) -> str:
     """The same mistake as Go describes it: RE2's description of the bare pattern, translated."""
     import re2
 
@@ -61,11 +64,14 @@ def _go_text(pattern: str) -> str:
         if text.startswith("trailing \\"):
             return "trailing backslash at end of expression: ``"
         return text
-    return f"missing closing ): `{pattern}`"
+    return fallback
 
 
 def _part(pattern: str, named: str) -> str:
-    """The part of the pattern that Go shows; RE2 names the same but for runs of repetitions."""
-    if re.fullmatch(r"[*+?]{3,}", named):
-        return named[:2]
+    """The part of the pattern that Go shows; RE2 names the same but for runs of repetitions, which Go shows
+    with their non-greedy marks."""
+    if named and named[0] in "*+?{":
+        run = _REPEATED.search(pattern)
+        if run is not None:
+            return run[0]
     return named if named else pattern
