@@ -14,6 +14,7 @@ from ingest.kernels.remotewrite import (
     SPAN_EXEMPLAR,
     SPAN_HISTOGRAM,
     SPAN_METADATA,
+    STATE_LENGTH,
     STATE_OFFSET,
     STATE_ROWS,
     STATE_SAMPLES,
@@ -56,7 +57,7 @@ def _fold_symbol(
     return left, right
 
 
-@device
+@inline
 def _read_series_v2(
     buf: U8Array,
     start: int,
@@ -224,7 +225,8 @@ def decode_v2(
 
     0, or an error code with the offset in `state`. Stops after the symbol table when that does not fit.
     """
-    state[:] = 0
+    for index in range(STATE_LENGTH):
+        state[index] = 0
     code = _read_symbols(buf, size, seed0, seed1, symbol_start, symbol_end, symbol_hash, symbol_check, state)
     if code < 0 or state[STATE_SYMBOLS] > len(symbol_start):
         return code

@@ -433,8 +433,8 @@ BAD_HISTOGRAMS = [
     ),
     (
         encode.histogram(1000, [1], count=9),
-        "1 observations found in buckets, but the Count field is 9: histogram's observation count should equal"
-        " the number of observations found in the buckets (in absence of NaN)",
+        "1 observations found in buckets, but the Count field is 9: histogram's observation count should"
+        " equal the number of observations found in the buckets (in absence of NaN)",
     ),
     (
         encode.histogram(1000, [1, 0], spans=[(0, 1), (-1, 1)]),
