@@ -8,7 +8,7 @@ code. Values travel as bits, so that a stale marker survives.
 Capacities: a kernel counts what it finds and stores what fits. When a count in `state` exceeds a capacity,
 the caller grows its arrays and decodes again.
 
-Measured with 10 labels and one sample a series, 5,000 series a request, one core (2026-11-23): 69 ns a sample,
+Measured with 10 labels, one sample a series, 5,000 series a request, one core (2026-11-23): 69 ns a sample,
 3.9 GB/s; version 2 with the same series 56 ns.
 """
 
