@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 
 from promql.ast import Position
+from promql.errors import line_and_column
+from promql.quoting import quote
 
 WARNING_PREFIX = "PromQL warning: "
 INFO_PREFIX = "PromQL info: "
@@ -16,13 +18,6 @@ INFO_PREFIX = "PromQL info: "
 ANNOTATIONS_PER_QUERY_MAX = 1000
 """Distinct texts kept a kind and query. Texts may hold metric names, so their number is not bounded by the
 query; the API shows ten."""
-
-
-def line_and_column(text: str, byte_offset: int) -> tuple[int, int]:
-    """1-based line and 1-based byte column of a byte offset in the query text."""
-    before = text.encode("utf-8", "surrogateescape")[:byte_offset]
-    line = before.count(b"\n") + 1
-    return line, byte_offset - (before.rfind(b"\n") + 1) + 1
 
 
 class Annotations:
@@ -65,25 +60,7 @@ def _render(text: str, pos: Position | None, query: str) -> str:
 
 def quoted(text: str) -> str:
     """A Go-quoted string, as annotation texts hold metric names and label values."""
-    out = ['"']
-    for char in text:
-        code = ord(char)
-        if char in '"\\':
-            out.append("\\" + char)
-        elif char == "\n":
-            out.append("\\n")
-        elif char == "\t":
-            out.append("\\t")
-        elif char == "\r":
-            out.append("\\r")
-        elif code < 0x20 or code == 0x7F:
-            out.append(f"\\x{code:02x}")
-        elif 0xDC80 <= code <= 0xDCFF:
-            out.append(f"\\x{code - 0xDC00:02x}")
-        else:
-            out.append(char)
-    out.append('"')
-    return "".join(out)
+    return quote(text)
 
 
 def for_metric(name: str) -> str:

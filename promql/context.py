@@ -37,6 +37,12 @@ class EvalContext:
     budget: QueryBudget
     annotations: Annotations
     pool: ThreadPoolExecutor | None = None
+    query_end: int | None = None
+
+    @property
+    def query_end_ms(self) -> int:
+        """The end the user asked for, which may lie after the last step."""
+        return self.query_end if self.query_end is not None else self.query_grid.end_ms
 
     def on_grid(self, grid: Grid) -> EvalContext:
         """The same query on another grid."""

@@ -7,6 +7,11 @@ class ExecutionError(Exception):
     """The query is well formed but cannot be evaluated; HTTP 422 `execution`."""
 
 
+class PreparationError(Exception):
+    """The query parses but cannot be prepared for these times (a duration expression that is not positive, a
+    range vector in a range query); HTTP 400 `bad_data`, like a parse error."""
+
+
 class TooManySamples(ExecutionError):
     """The query would hold more samples (or bytes) in memory than it may."""
 

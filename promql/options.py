@@ -10,6 +10,8 @@ TIMEOUT_S_DEFAULT = 120.0
 SAMPLES_MAX_DEFAULT = 50_000_000
 BYTES_MAX_DEFAULT = 2 << 30
 SUBQUERY_STEP_MS_DEFAULT = 60_000
+SUBQUERY_STEPS_MAX = 10_000_000
+"""Inner steps of one subquery; Prometheus has no such limit and runs into --query.max-samples instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class EngineOptions:
     lookback_ms: int = LOOKBACK_MS_DEFAULT
     subquery_step_ms: int = SUBQUERY_STEP_MS_DEFAULT
     features: frozenset[str] = frozenset()
+    subquery_steps_max: int = SUBQUERY_STEPS_MAX
     threads: int = 0
     """Worker threads for kernels; 0 means one a core."""
 

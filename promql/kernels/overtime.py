@@ -41,9 +41,7 @@ def _window_sum(v: F64, a: int, b: int) -> float:
     total, comp = 0.0, 0.0
     for i in range(a, b):
         total, comp = kahan(v[i], total, comp)
-    if math.isinf(total):
-        return total
-    return total + comp
+    return total if math.isinf(total) else total + comp
 
 
 @inline

@@ -26,7 +26,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from promql.ast import Call, Expr
+from promql.ast import Call, Expr, VectorSelector
 from promql.context import EvalContext
 from promql.matrix import BoolArray, F64Array, Grid, HistogramCells
 from tsdb.labels import METRIC_NAME, TYPE_LABEL, UNIT_LABEL
@@ -204,6 +204,10 @@ class Builder(Protocol):
 
     def vector(self, expr: Expr) -> VectorOperator:
         """Operator of an instant-vector expression."""
+        ...
+
+    def selector(self, expr: VectorSelector, want: str = "value") -> VectorOperator:
+        """Scan of an instant selector; `want` is "value", "time" or "start_time"."""
         ...
 
     def range(self, expr: Expr) -> RangeOperator:

@@ -163,7 +163,7 @@ class Vector(RowwiseOperator):
 def _bound(name: str) -> FunctionBuilder:
     def build(call: Call, builder: Builder) -> ScalarOperator:
         grid = builder.ctx.query_grid
-        ends = (grid.start_ms, grid.end_ms)
+        ends = (grid.start_ms, builder.ctx.query_end_ms)
         value_ms = {"start": ends[0], "end": ends[1], "range": ends[1] - ends[0], "step": grid.step_ms}[name]
         return Constant(builder.ctx, value_ms / 1000.0, name)
 

@@ -1,0 +1,257 @@
+"""The query engine: text in, `QueryResult` out.
+
+Synchronous and thread-safe: the web layer calls it from a pool of threads, one query a thread; kernels run
+on the engine's own pool without the GIL.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from promql.annotations import Annotations
+from promql.ast import AggregateExpr, Call, Expr, StringLiteral, ValueType
+from promql.budget import CancelFlag, QueryBudget
+from promql.builder import ParserOptions
+from promql.context import EvalContext
+from promql.engineerrors import ExecutionError, PreparationError
+from promql.matrix import Grid, Matrix
+from promql.metrics import EngineMetrics
+from promql.operators.collect import Collected, collect
+from promql.operators.operator import Explain, Operator, RangeOperator, ScalarOperator, Series, VectorOperator
+from promql.operators.rangeresult import range_vectors
+from promql.optimize import fold_constants, unwrap
+from promql.options import EngineOptions
+from promql.parser import parse
+from promql.plan import PlanBuilder
+from promql.result import QueryResult, RangeVectors, finish_rows
+from promql.types import type_of
+from tsdb.select import Querier
+from tsdb.serieslabels import SeriesLabels
+from tsdb.symbols import OverlaySymbols
+
+CONCURRENT_MAX_DEFAULT = 20
+
+
+@dataclass(slots=True)
+class _Timings:
+    """Seconds of the parts of one query."""
+
+    prepare_s: float = 0.0
+    eval_s: float = 0.0
+    sort_s: float = 0.0
+
+
+class Engine:
+    """Evaluates queries. Close it to stop its threads."""
+
+    def __init__(
+        self,
+        options: EngineOptions | None = None,
+        registry: CollectorRegistry | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        concurrent_max: int = CONCURRENT_MAX_DEFAULT,
+    ) -> None:
+        self.options = options or EngineOptions()
+        self._clock = clock
+        self._metrics = None if registry is None else EngineMetrics(registry, concurrent_max)
+        threads = self.options.thread_count
+        self._pool = ThreadPoolExecutor(threads, "promql") if threads > 1 else None
+
+    def close(self) -> None:
+        """Stop the worker threads."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def parser_options(self) -> ParserOptions:
+        """Parts of the language that the features allow."""
+        features = self.options.features
+        return ParserOptions(
+            experimental_functions="promql-experimental-functions" in features,
+            extended_range_selectors="promql-extended-range-selectors" in features,
+            binop_fill_modifiers="promql-binop-fill-modifiers" in features,
+        )
+
+    def instant(
+        self,
+        querier: Querier,
+        text: str,
+        time_ms: int,
+        *,
+        lookback_ms: int | None = None,
+        timeout_s: float | None = None,
+        stats: object = None,
+        cancel: CancelFlag | None = None,
+    ) -> QueryResult:
+        """Evaluate at one time. None or 0 for lookback and timeout mean the options'.
+
+        Raises ParseError, PreparationError, ExecutionError, QueryTimeout, QueryCancelled, StorageReadError.
+        """
+        grid = Grid(time_ms, 0, 1)
+        return self._run(querier, text, grid, time_ms, lookback_ms, timeout_s, cancel, instant=True)
+
+    def range(
+        self,
+        querier: Querier,
+        text: str,
+        start_ms: int,
+        end_ms: int,
+        step_ms: int,
+        *,
+        lookback_ms: int | None = None,
+        timeout_s: float | None = None,
+        stats: object = None,
+        cancel: CancelFlag | None = None,
+    ) -> QueryResult:
+        """Evaluate at start, start + step, ... up to end. Raises as `instant`."""
+        grid = Grid(start_ms, step_ms, (end_ms - start_ms) // step_ms + 1)
+        return self._run(querier, text, grid, end_ms, lookback_ms, timeout_s, cancel, instant=False)
+
+    def explain(self, querier: Querier, text: str, start_ms: int, end_ms: int, step_ms: int) -> Explain:
+        """The plan of a query, not evaluated; `step_ms` 0 means an instant query at start."""
+        steps = (end_ms - start_ms) // step_ms + 1 if step_ms else 1
+        expr = fold_constants(parse(text, self.parser_options()))
+        ctx = self._context(querier, Grid(start_ms, step_ms, steps), end_ms, None, None, None)
+        return self._operator(ctx, expr).explain()
+
+    def _context(
+        self,
+        querier: Querier,
+        grid: Grid,
+        end_ms: int,
+        lookback_ms: int | None,
+        timeout_s: float | None,
+        cancel: CancelFlag | None,
+    ) -> EvalContext:
+        options = self.options
+        limit_s = min(timeout_s, options.timeout_s) if timeout_s else options.timeout_s
+        budget = QueryBudget(options.samples_max, options.bytes_max, limit_s, cancel, self._clock)
+        return EvalContext(
+            querier=querier,
+            symbols=OverlaySymbols(querier.symbols),
+            grid=grid,
+            query_grid=grid,
+            lookback_ms=lookback_ms or options.lookback_ms,
+            options=options,
+            budget=budget,
+            annotations=Annotations(),
+            pool=self._pool,
+            query_end=end_ms,
+        )
+
+    def _run(
+        self,
+        querier: Querier,
+        text: str,
+        grid: Grid,
+        end_ms: int,
+        lookback_ms: int | None,
+        timeout_s: float | None,
+        cancel: CancelFlag | None,
+        instant: bool,
+    ) -> QueryResult:
+        metrics = self._metrics
+        if metrics is not None:
+            metrics.queries.inc()
+        timings = _Timings()
+        ctx = self._context(querier, grid, end_ms, lookback_ms, timeout_s, cancel)
+        try:
+            started = self._clock()
+            expr = parse(text, self.parser_options())
+            value_type = type_of(expr)
+            if not instant and value_type not in (ValueType.SCALAR, ValueType.VECTOR):
+                raise PreparationError(
+                    f'invalid expression type "{value_type.value}" for range query, '
+                    "must be Scalar or instant Vector"
+                )
+            expr = fold_constants(expr)
+            value = self._evaluate(ctx, expr, instant, timings, started)
+        except RecursionError as error:
+            raise ExecutionError("expression is nested too deeply to be evaluated") from error
+        finally:
+            if metrics is not None:
+                metrics.queries.dec()
+                metrics.samples.inc(ctx.budget.samples_read)
+                metrics.prepare_s.observe(timings.prepare_s)
+                metrics.inner_eval_s.observe(timings.eval_s)
+                metrics.sort_s.observe(timings.sort_s)
+        warnings = tuple(ctx.annotations.warnings(text))
+        infos = tuple(ctx.annotations.infos(text))
+        return QueryResult(value_type, value, warnings, infos, _stats(ctx, timings))
+
+    def _operator(self, ctx: EvalContext, expr: Expr) -> Operator:
+        builder = PlanBuilder.for_query(ctx, expr)
+        kind = type_of(expr)
+        if kind is ValueType.SCALAR:
+            return builder.scalar(expr)
+        if kind is ValueType.MATRIX:
+            return builder.range(expr)
+        return builder.vector(expr)
+
+    def _evaluate(
+        self, ctx: EvalContext, expr: Expr, instant: bool, timings: _Timings, started: float
+    ) -> Matrix | RangeVectors | float | str:
+        plain = unwrap(expr)
+        if isinstance(plain, StringLiteral):
+            return plain.value
+        operator = self._operator(ctx, expr)
+        prepared = self._clock()
+        timings.prepare_s = prepared - started
+        try:
+            if isinstance(operator, RangeOperator):
+                return range_vectors(operator)
+            if isinstance(operator, ScalarOperator):
+                values = operator.values()
+                return float(values[0]) if instant else _scalar_matrix(ctx, values)
+            assert isinstance(operator, VectorOperator)
+            rows = collect(operator)
+        finally:
+            evaluated = self._clock()
+            timings.eval_s = evaluated - prepared
+        ctx.budget.check()
+        matrix = finish_rows(rows, ctx, sort=not instant or not _ordered(plain))
+        timings.sort_s = self._clock() - evaluated
+        return matrix
+
+
+def _ordered(expr: Expr) -> bool:
+    """Whether an instant query's result keeps the operator's order."""
+    if isinstance(expr, AggregateExpr):
+        return expr.op in ("topk", "bottomk")
+    return isinstance(expr, Call) and expr.function.startswith("sort")
+
+
+def _scalar_matrix(ctx: EvalContext, values: np.ndarray[Any, np.dtype[np.float64]]) -> Matrix:
+    none = np.empty(0, dtype=np.uint32)
+    labels = SeriesLabels(np.zeros(2, dtype=np.int64), none, none, ctx.symbols)
+    flags = np.zeros(1, dtype=np.bool_)
+    rows = Collected(Series(labels, flags), np.ascontiguousarray(values).reshape(1, -1), None)
+    return Matrix(labels, ctx.grid, rows.values, flags)
+
+
+def _stats(ctx: EvalContext, timings: _Timings) -> dict[str, Any]:
+    """The API's `stats` object (prometheus-surface.md 1.2)."""
+    budget = ctx.budget
+    total = timings.prepare_s + timings.eval_s + timings.sort_s
+    return {
+        "timings": {
+            "evalTotalTime": timings.eval_s + timings.sort_s,
+            "resultSortTime": timings.sort_s,
+            "queryPreparationTime": timings.prepare_s,
+            "innerEvalTime": timings.eval_s,
+            "execQueueTime": 0.0,
+            "execTotalTime": total if math.isfinite(total) else 0.0,
+        },
+        "samples": {
+            "totalQueryableSamples": budget.samples_read,
+            "samplesRead": budget.samples_read,
+            "peakSamples": max(budget.samples_peak, 0),
+        },
+    }

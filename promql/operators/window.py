@@ -1,0 +1,407 @@
+"""Functions over range vectors: one kernel a family over the samples of each piece.
+
+Floats go through the kernels of `promql.kernels.{window,overtime,regression}`; where a piece holds native
+histograms the cells are sorted into float, histogram and mixed windows, each kind of function says what it
+does with them, and the arithmetic is that of `histogramwindow`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from promql.annotations import for_metric, quoted
+from promql.ast import Call, MatrixSelector, Position
+from promql.engineerrors import ExecutionError
+from promql.kernels import overtime, regression
+from promql.kernels import scan as scan_kernels
+from promql.kernels import window as kernels
+from promql.matrix import ABSENT, BoolArray, F64Array, HistogramCells, I32Array
+from promql.operators.collect import rows_present
+from promql.operators.extended import extended_rate
+from promql.operators.merge import checked
+from promql.operators.operator import (
+    Builder,
+    Explain,
+    FunctionBuilder,
+    Piece,
+    RangeOperator,
+    RangePiece,
+    RowwiseOperator,
+    ScalarOperator,
+    Series,
+    VectorOperator,
+    WindowGrid,
+    drop_metadata,
+)
+from tsdb.labels import METRIC_NAME, TYPE_LABEL
+from tsdb.select import SampleBatch
+
+I64Array = npt.NDArray[np.int64]
+
+COUNTER_SUFFIXES = ("_total", "_sum", "_count", "_bucket")
+ANCHORED_FUNCTIONS = ("changes", "delta", "increase", "rate", "resets")
+SMOOTHED_FUNCTIONS = ("delta", "increase", "rate")
+
+IGNORED_HISTOGRAMS = "ignored histograms in a range containing both floats and histograms{for_metric}"
+
+FloatKernel = Callable[[SampleBatch, WindowGrid, Sequence[F64Array], F64Array], int]
+"""(samples, windows, scalar arguments f64[K] each, out f64[R, K]) -> cells present."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowFunction:
+    """One function. `mixed` says what happens to windows with floats and histograms: "drop" (none, and a
+    warning), "floats" (histograms ignored, and an info), "count", "edge", "transitions", "last_two"."""
+
+    floats: FloatKernel
+    mixed: str
+    keeps_name: bool = False
+    range_arg: int = 0
+
+
+def _simple(kernel: Callable[..., int], *flags: int) -> FloatKernel:
+    def run(samples: SampleBatch, window: WindowGrid, args: Sequence[F64Array], out: F64Array) -> int:
+        first, step, _, span, _ = window
+        return kernel(samples.offsets, samples.t_ms, samples.values, first, step, span, *flags, out)
+
+    return run
+
+
+def _quantile(samples: SampleBatch, window: WindowGrid, args: Sequence[F64Array], out: F64Array) -> int:
+    first, step, _, span, _ = window
+    return overtime.quantiles(samples.offsets, samples.t_ms, samples.values, first, step, span, args[0], out)
+
+
+def _predict(samples: SampleBatch, window: WindowGrid, args: Sequence[F64Array], out: F64Array) -> int:
+    first, step, _, span, grid = window
+    return regression.predict_linear(
+        samples.offsets,
+        samples.t_ms,
+        samples.values,
+        first,
+        step,
+        span,
+        grid.start_ms,
+        grid.step_ms,
+        args[0],
+        out,
+    )
+
+
+def _smooth(samples: SampleBatch, window: WindowGrid, args: Sequence[F64Array], out: F64Array) -> int:
+    first, step, _, span, _ = window
+    return regression.smooth(
+        samples.offsets, samples.t_ms, samples.values, first, step, span, args[0], args[1], out
+    )
+
+
+_EDGE = overtime.edges
+WINDOW_FUNCTIONS: dict[str, WindowFunction] = {
+    "rate": WindowFunction(_simple(kernels.extrapolated, 1, 1), "drop"),
+    "increase": WindowFunction(_simple(kernels.extrapolated, 1, 0), "drop"),
+    "delta": WindowFunction(_simple(kernels.extrapolated, 0, 0), "drop"),
+    "irate": WindowFunction(_simple(kernels.last_two, 1), "last_two"),
+    "idelta": WindowFunction(_simple(kernels.last_two, 0), "last_two"),
+    "changes": WindowFunction(_simple(kernels.transitions, 0), "transitions"),
+    "resets": WindowFunction(_simple(kernels.transitions, 1), "transitions"),
+    "sum_over_time": WindowFunction(_simple(overtime.sum_or_mean, 0), "drop"),
+    "avg_over_time": WindowFunction(_simple(overtime.sum_or_mean, 1), "drop"),
+    "min_over_time": WindowFunction(_simple(overtime.extreme, 0, 0), "floats"),
+    "max_over_time": WindowFunction(_simple(overtime.extreme, 1, 0), "floats"),
+    "stddev_over_time": WindowFunction(_simple(overtime.variance, 1), "floats"),
+    "stdvar_over_time": WindowFunction(_simple(overtime.variance, 0), "floats"),
+    "mad_over_time": WindowFunction(_simple(overtime.median_deviation), "floats"),
+    "quantile_over_time": WindowFunction(_quantile, "floats", range_arg=1),
+    "ts_of_min_over_time": WindowFunction(_simple(overtime.extreme, 0, 1), "floats"),
+    "ts_of_max_over_time": WindowFunction(_simple(overtime.extreme, 1, 1), "floats"),
+    "deriv": WindowFunction(_simple(regression.deriv), "floats"),
+    "predict_linear": WindowFunction(_predict, "floats"),
+    "double_exponential_smoothing": WindowFunction(_smooth, "floats"),
+    "count_over_time": WindowFunction(_simple(_EDGE, overtime.EDGE_COUNT), "count"),
+    "present_over_time": WindowFunction(_simple(_EDGE, overtime.EDGE_PRESENT), "count"),
+    "last_over_time": WindowFunction(_simple(_EDGE, overtime.EDGE_LAST), "edge", keeps_name=True),
+    "first_over_time": WindowFunction(_simple(_EDGE, overtime.EDGE_FIRST), "edge", keeps_name=True),
+    "ts_of_last_over_time": WindowFunction(_simple(_EDGE, overtime.EDGE_LAST_TIME), "edge"),
+    "ts_of_first_over_time": WindowFunction(_simple(_EDGE, overtime.EDGE_FIRST_TIME), "edge"),
+}
+
+
+class WindowOperator(RowwiseOperator):
+    """Applies a window function to the pieces of a range operator."""
+
+    def __init__(
+        self, call: Call, child: RangeOperator, args: Sequence[ScalarOperator], extended: str = ""
+    ) -> None:
+        super().__init__(child.ctx)
+        self._call = call
+        self._name = call.function
+        self._function = WINDOW_FUNCTIONS[call.function]
+        self._pos = call.args[self._function.range_arg].pos
+        self._child = child
+        self._args = args
+        self._extended = extended
+        self._arg_values: list[F64Array] = []
+        self._metric_ids = np.empty(0, dtype=np.uint32)
+        self._suspects: dict[int, str] = {}
+
+    def _announce(self) -> Series:
+        series = self._child.series()
+        self._arg_values = [np.ascontiguousarray(arg.values()) for arg in self._args]
+        self._check_arguments()
+        self._metric_ids = series.labels.column(METRIC_NAME)
+        if self._name in ("rate", "increase"):
+            self._find_suspects(series)
+        return series if self._function.keeps_name else drop_metadata(series, self.ctx)
+
+    def _check_arguments(self) -> None:
+        if self._name == "quantile_over_time":
+            warn_of_quantiles(self._arg_values[0], self.ctx.annotations.warn, self._call.args[0].pos)
+        if self._name == "double_exponential_smoothing":
+            for values, label, short in zip(
+                self._arg_values, ("smoothing", "trend"), ("sf", "tf"), strict=True
+            ):
+                bad = values[~((values > 0) & (values < 1))]
+                if len(bad):
+                    raise ExecutionError(
+                        f"invalid {label} factor. Expected: 0 < {short} < 1, got: {bad[0]:f}"
+                    )
+
+    def _find_suspects(self, series: Series) -> None:
+        """Metric names (by symbol) that rate and increase should report as "might not be a counter"."""
+        symbols = self.ctx.symbols
+        if self.ctx.options.type_and_unit_labels:
+            types = series.labels.column(TYPE_LABEL)
+            pairs = np.unique(np.stack([self._metric_ids, types]), axis=1).T
+            for name_id, type_id in pairs.tolist():
+                kind = symbols.text(type_id)
+                if name_id and kind not in ("counter", "histogram"):
+                    self._suspects[name_id] = (
+                        'metric might not be a counter, __type__ label is not set to "counter" or '
+                        f'"histogram", got {quoted(kind)}: {quoted(symbols.text(name_id))}'
+                    )
+            return
+        for name_id in np.unique(self._metric_ids).tolist():
+            name = symbols.text(name_id)
+            if name and not name.endswith(COUNTER_SUFFIXES):
+                self._suspects[name_id] = (
+                    "metric might not be a counter, name does not end in "
+                    f"_total/_sum/_count/_bucket: {quoted(name)}"
+                )
+
+    def splits(self) -> Sequence[tuple[int, int]]:
+        """The child's."""
+        return self._child.splits()
+
+    def load(self, lo: int, hi: int) -> Piece:
+        """Samples of the rows through the kernels."""
+        piece = self._child.load(lo, hi)
+        samples, window = piece.samples, self._child.window
+        out = np.empty((len(samples), window.steps))
+        if self._extended:
+            lookback = self.ctx.lookback_ms
+            extended_rate(self._name, self._extended, samples, window, lookback, out)
+            present = 1
+        elif self.ctx.options.start_timestamps and samples.start_t_ms is not None:
+            present = self._with_start_times(lo, samples, out)
+        else:
+            present = self._function.floats(samples, window, self._arg_values, out)
+        if present and self._suspects:
+            self._report_suspects(lo, out)
+        if samples.histograms is None:
+            return Piece(lo, out)
+        return self._with_histograms(piece, out)
+
+    def _with_start_times(self, lo: int, samples: SampleBatch, out: F64Array) -> int:
+        from promql.operators.starttimes import start_time_window
+
+        def overlap(row: int) -> None:
+            name = self.ctx.symbols.text(int(self._metric_ids[lo + row]))
+            text = "sample has start time that overlaps with previous sample timestamp"
+            self.ctx.annotations.warn(f"{text} for metric {quoted(name)}", self._pos)
+
+        if self._name in ("rate", "increase", "resets", "irate"):
+            return start_time_window(self._name, samples, self._child.window, overlap, out)
+        return self._function.floats(samples, self._child.window, self._arg_values, out)
+
+    def _report_suspects(self, lo: int, out: F64Array) -> None:
+        ids = self._metric_ids[lo : lo + len(out)]
+        for name_id in np.unique(ids[rows_present(out, None)]).tolist():
+            if name_id in self._suspects:
+                self.ctx.annotations.info(self._suspects[name_id], self._pos)
+
+    def _note(self, lo: int) -> Callable[[int, str, str], None]:
+        """How the histogram functions report: (row of the piece, "warn" or "info", text); `{name}` in the text
+        becomes the quoted metric name, `{for_metric}` the suffix of annotations."""
+
+        def note(row: int, kind: str, text: str) -> None:
+            name = self.ctx.symbols.text(int(self._metric_ids[lo + row]))
+            full = text.replace("{name}", quoted(name)).replace("{for_metric}", for_metric(name))
+            add = self.ctx.annotations.warn if kind == "warn" else self.ctx.annotations.info
+            add(full, self._pos)
+
+        return note
+
+    def _with_histograms(self, piece: RangePiece, out: F64Array) -> Piece:
+        from promql.operators.histogramwindow import window_histograms
+
+        samples, window = piece.samples, self._child.window
+        floats, histograms = window_counts(samples, window)
+        note = self._note(piece.lo)
+        mixed = (floats > 0) & (histograms > 0)
+        kind = self._function.mixed
+        if kind == "drop":
+            self._warn_mixed(mixed, note)
+            out[mixed] = ABSENT
+            only = (histograms > 0) & ~mixed
+            return Piece(piece.lo, out, window_histograms(self._name, piece, window, only, note).cells)
+        if kind == "floats":
+            has_result = np.asarray(out.view(np.uint64) != ABSENT.view(np.uint64))
+            for row in np.flatnonzero((mixed & has_result).any(axis=1)).tolist():
+                note(
+                    row,
+                    "info",
+                    "ignored histograms in a range containing both floats and histograms{for_metric}",
+                )
+            return Piece(piece.lo, out)
+        if kind == "count":
+            total = floats + histograms
+            counts = np.where(total > 0, 1.0 if self._name == "present_over_time" else total, ABSENT)
+            return Piece(piece.lo, counts)
+        if kind == "edge":
+            return self._edge_of_both(piece, out, floats, histograms)
+        if kind == "last_two":
+            return self._last_two_of_both(piece, out, note)
+        result = window_histograms(self._name, piece, window, histograms > 0, note).values
+        assert result is not None
+        return Piece(piece.lo, np.where(histograms > 0, result, out))
+
+    def _warn_mixed(self, mixed: BoolArray, note: Callable[[int, str, str], None]) -> None:
+        for row in np.flatnonzero(mixed.any(axis=1)).tolist():
+            note(row, "warn", "encountered a mix of histograms and floats{for_metric}")
+
+    def _edge_of_both(self, piece: RangePiece, out: F64Array, floats: I32Array, counts: I32Array) -> Piece:
+        pool = piece.samples.histograms
+        assert pool is not None
+        window, samples = self._child.window, piece.samples
+        last = "last" in self._name
+        latest = latest_in(window, pool.row_offsets, pool.t_ms, len(out))
+        index = latest if last else np.where(counts > 0, latest - counts + 1, -1)
+        other = latest_in(window, samples.offsets, samples.t_ms, len(out))
+        float_index = other if last else np.where(floats > 0, other - floats + 1, -1)
+        histogram_ms = pool.t_ms[np.maximum(index, 0)]
+        float_ms = samples.t_ms[np.maximum(float_index, 0)] if len(samples.t_ms) else histogram_ms
+        wins = histogram_ms > float_ms if last else histogram_ms < float_ms
+        use = (counts > 0) & ((floats == 0) | wins)
+        if self._name.startswith("ts_of"):
+            return Piece(piece.lo, np.where(use, histogram_ms / 1000.0, out))
+        index = np.where(use, index, -1).astype(np.int32)
+        return Piece(piece.lo, np.where(use, ABSENT, out), HistogramCells(index, pool))
+
+    def _last_two_of_both(
+        self, piece: RangePiece, out: F64Array, note: Callable[[int, str, str], None]
+    ) -> Piece:
+        """irate and idelta look at the last two samples of any kind; two of different kinds give nothing."""
+        from promql.operators.histogramwindow import window_histograms
+
+        pool, samples, window = piece.samples.histograms, piece.samples, self._child.window
+        assert pool is not None
+        starts = window.ends_ms() - window.range_ms
+        f1, f2 = last_two_times(samples.offsets, samples.t_ms, window, starts, len(out))
+        h1, h2 = last_two_times(pool.row_offsets, pool.t_ms, window, starts, len(out))
+        both_float = f2 > h1
+        both_histogram = h2 > f1
+        crossed = (
+            ~both_float & ~both_histogram & (np.maximum(f1, h1) > starts) & (np.minimum(f1, h1) > starts)
+        )
+        self._warn_mixed(crossed, note)
+        result = window_histograms(self._name, piece, window, both_histogram & (h2 > starts), note)
+        return Piece(piece.lo, np.where(both_float, out, ABSENT), result.cells)
+
+    def explain(self) -> Explain:
+        """Function, arguments and child."""
+        children = (self._child.explain(), *(arg.explain() for arg in self._args))
+        return Explain("Window", f"{self._name} {self._extended}".strip(), children)
+
+
+def latest_in(window: WindowGrid, offsets: I64Array, t_ms: I64Array, rows: int) -> I32Array:
+    """i32[R, K]: index of the last sample of each window, -1 if none."""
+    out = np.empty((rows, window.steps), dtype=np.int32)
+    flat = np.ascontiguousarray
+    scan_kernels.latest_index(
+        flat(offsets), flat(t_ms), window.first_end_ms, window.step_ms, window.range_ms, out
+    )
+    return out
+
+
+def last_two_times(
+    offsets: I64Array,
+    t_ms: I64Array,
+    window: WindowGrid,
+    starts_ms: I64Array,
+    rows: int,
+) -> tuple[I64Array, I64Array]:
+    """i64[R, K] twice: times of the last and the last but one sample of each window; far past where missing."""
+    never = np.int64(-(1 << 62))
+    if not len(t_ms):
+        missing = np.full((rows, window.steps), never)
+        return missing, missing
+    last = latest_in(window, offsets, t_ms, rows)
+    before = last - 1
+    exists = before >= np.asarray(offsets)[:-1, None]
+    first_ms = np.where(last >= 0, t_ms[np.maximum(last, 0)], never)
+    second_ms = np.where((last >= 0) & exists, t_ms[np.maximum(before, 0)], never)
+    return first_ms, np.where(second_ms > starts_ms, second_ms, never)
+
+
+def window_counts(samples: SampleBatch, window: WindowGrid) -> tuple[I32Array, I32Array]:
+    """i32[R, K] twice: floats and histograms in each window."""
+    counts = []
+    pool = samples.histograms
+    columns = [(samples.offsets, samples.t_ms)]
+    columns.append((samples.offsets * 0, samples.t_ms[:0]) if pool is None else (pool.row_offsets, pool.t_ms))
+    for offsets, t_ms in columns:
+        out = np.empty((len(samples), window.steps), dtype=np.int32)
+        scan_kernels.window_counts(
+            np.ascontiguousarray(offsets),
+            np.ascontiguousarray(t_ms),
+            window.first_end_ms,
+            window.step_ms,
+            window.range_ms,
+            out,
+        )
+        counts.append(out)
+    return counts[0], counts[1]
+
+
+def warn_of_quantiles(q: F64Array, warn: Callable[[str, Position], None], pos: Position) -> None:
+    """The warning for each quantile outside of [0, 1] or NaN."""
+    from promql.numberformat import format_g
+
+    for bad in np.unique(q[~((q >= 0) & (q <= 1))]).tolist():
+        warn(f"quantile value should be between 0 and 1, got {format_g(bad)}", pos)
+
+
+def build_window(call: Call, builder: Builder) -> VectorOperator:
+    """A call of a window function; refuses anchored and smoothed where they have no meaning."""
+    function = WINDOW_FUNCTIONS[call.function]
+    source = call.args[function.range_arg]
+    child = builder.range(source)
+    scalars = [builder.scalar(arg) for i, arg in enumerate(call.args) if i != function.range_arg]
+    extended = ""
+    if isinstance(source, MatrixSelector):
+        for modifier, allowed in (("anchored", ANCHORED_FUNCTIONS), ("smoothed", SMOOTHED_FUNCTIONS)):
+            if getattr(source.selector, modifier):
+                if call.function not in allowed:
+                    raise ExecutionError(
+                        f"{modifier} modifier can only be used with: {', '.join(allowed)}"
+                        f" - not with {call.function}"
+                    )
+                extended = modifier
+    return checked(WindowOperator(call, child, scalars, extended), whole_range=True)
+
+
+FUNCTIONS: dict[str, FunctionBuilder] = dict.fromkeys(WINDOW_FUNCTIONS, build_window)

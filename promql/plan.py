@@ -1,0 +1,258 @@
+"""From the tree to operators.
+
+Durations and `@` are resolved here, step-invariant parts get a grid of one step, equal sub-expressions of one
+grid share one evaluation, and selectors are told what is done with them (`SelectHints`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+
+from promql.ast import (
+    AggregateExpr,
+    AtModifier,
+    BinaryExpr,
+    Call,
+    DurationExpr,
+    Expr,
+    MatrixSelector,
+    NumberLiteral,
+    StringLiteral,
+    SubqueryExpr,
+    UnaryExpr,
+    ValueType,
+    VectorSelector,
+)
+from promql.context import EvalContext
+from promql.duration import DurationError, evaluate_duration
+from promql.engineerrors import ExecutionError, PreparationError
+from promql.matrix import Grid
+from promql.operators.aggregate import Aggregate, Quantile
+from promql.operators.binary import VectorBinary, with_scalar
+from promql.operators.countvalues import CountValues
+from promql.operators.mathfunctions import NegateOperator
+from promql.operators.merge import checked
+from promql.operators.operator import FunctionBuilder, RangeOperator, ScalarOperator, VectorOperator
+from promql.operators.ranked import LimitK, LimitRatio, TopK
+from promql.operators.scalar import Constant, Negate, ScalarBinary
+from promql.operators.scan import RangeScan, SelectorTimes, VectorScan, selector_times
+from promql.operators.setops import SetOperator
+from promql.operators.shared import SharedCell, SharedOperator
+from promql.operators.subquery import EmptyVector, Repeat, RepeatScalar, Subquery, subquery_grid
+from promql.optimize import is_step_invariant, shared_expressions, unwrap
+from promql.types import type_of
+from tsdb.select import SelectHints
+
+FUNCTION_MODULES = (
+    *("absent", "scalar", "sort", "window", "mathfunctions", "labelfunctions", "timefunctions"),
+    *("histogram", "histogramquantile", "info"),
+)
+"""Modules of `promql.operators` that export FUNCTIONS."""
+
+SET_OPERATORS = ("and", "or", "unless")
+
+
+@cache
+def function_builders() -> dict[str, FunctionBuilder]:
+    """Builders of all functions by name; imports the operator modules at the first call."""
+    table: dict[str, FunctionBuilder] = {}
+    for name in FUNCTION_MODULES:
+        try:
+            module = importlib.import_module(f"promql.operators.{name}")
+        except ModuleNotFoundError:
+            continue
+        table.update(getattr(module, "FUNCTIONS", {}))
+    return table
+
+
+class PlanBuilder:
+    """Builds operators of one evaluation; sub-trees on other grids get a builder of their own."""
+
+    def __init__(
+        self,
+        ctx: EvalContext,
+        shared: frozenset[Expr] = frozenset(),
+        cells: dict[tuple[Expr, Grid], SharedCell] | None = None,
+    ) -> None:
+        self._ctx = ctx
+        self._shared = shared
+        self._cells = {} if cells is None else cells
+        self._hints = SelectHints()
+
+    @classmethod
+    def for_query(cls, ctx: EvalContext, expr: Expr) -> PlanBuilder:
+        """The builder of a whole query."""
+        return cls(ctx, shared_expressions(expr))
+
+    @property
+    def ctx(self) -> EvalContext:
+        """The evaluation the operators belong to."""
+        return self._ctx
+
+    def _on(self, grid: Grid) -> PlanBuilder:
+        builder = PlanBuilder(self._ctx.on_grid(grid), self._shared, self._cells)
+        builder._hints = self._hints
+        return builder
+
+    @contextmanager
+    def _under(self, hints: SelectHints) -> Iterator[None]:
+        before, self._hints = self._hints, hints
+        yield
+        self._hints = before
+
+    def vector(self, expr: Expr) -> VectorOperator:
+        """Operator of an instant-vector expression."""
+        expr = unwrap(expr)
+        grid = self._ctx.grid
+        if grid.steps == 0:
+            return EmptyVector(self._ctx)
+        if grid.steps > 1 and is_step_invariant(expr):
+            once = self._on(Grid(grid.start_ms, grid.step_ms, 1))
+            return Repeat(self._ctx, once.vector(expr))
+        if expr not in self._shared:
+            return self._vector(expr)
+        cell = self._cells.setdefault((expr, grid), SharedCell())
+        return SharedOperator(self._vector(expr), cell)
+
+    def _vector(self, expr: Expr) -> VectorOperator:
+        if isinstance(expr, VectorSelector):
+            return self.selector(expr)
+        if isinstance(expr, Call):
+            with self._under(SelectHints(function=expr.function)):
+                made = self._builder_of(expr)(expr, self)
+            assert isinstance(made, VectorOperator)
+            return made
+        if isinstance(expr, AggregateExpr):
+            return self._aggregate(expr)
+        if isinstance(expr, UnaryExpr):
+            return checked(NegateOperator(self.vector(expr.expr)))
+        if isinstance(expr, BinaryExpr):
+            with self._under(SelectHints()):
+                return self._binary(expr)
+        raise ExecutionError(f"unexpected expression type {type_of(expr).value!r}")
+
+    def _builder_of(self, call: Call) -> FunctionBuilder:
+        found = function_builders().get(call.function)
+        if found is None:
+            raise ExecutionError(f'unknown function with name "{call.function}"')
+        return found
+
+    def _aggregate(self, expr: AggregateExpr) -> VectorOperator:
+        hints = SelectHints(function=expr.op, grouping=expr.grouping, by=not expr.without)
+        with self._under(hints):
+            child = self.vector(expr.expr)
+        if expr.param is None:
+            return Aggregate(expr, child)
+        if expr.op == "count_values":
+            return CountValues(expr, child, self.string(expr.param))
+        param = self.scalar(expr.param)
+        if expr.op == "quantile":
+            return Quantile(expr, child, param)
+        kinds: dict[str, Callable[[AggregateExpr, VectorOperator, ScalarOperator], VectorOperator]]
+        kinds = {"topk": TopK, "bottomk": TopK, "limitk": LimitK, "limit_ratio": LimitRatio}
+        return kinds[expr.op](expr, child, param)
+
+    def _binary(self, expr: BinaryExpr) -> VectorOperator:
+        left_scalar = type_of(expr.lhs) is ValueType.SCALAR
+        if left_scalar:
+            return with_scalar(expr, self.vector(expr.rhs), self.scalar(expr.lhs), swapped=True)
+        if type_of(expr.rhs) is ValueType.SCALAR:
+            return with_scalar(expr, self.vector(expr.lhs), self.scalar(expr.rhs), swapped=False)
+        lhs, rhs = self.vector(expr.lhs), self.vector(expr.rhs)
+        if expr.op in SET_OPERATORS:
+            return SetOperator(expr, lhs, rhs)
+        return VectorBinary(expr, lhs, rhs)
+
+    def selector(self, expr: VectorSelector, want: str = "value") -> VectorOperator:
+        """Scan of an instant selector; `want` is "value", "time" or "start_time"."""
+        times = self._times(expr)
+        return VectorScan(self._ctx, expr, times, self._hints_over(times, 0), want)
+
+    def _times(self, expr: VectorSelector | SubqueryExpr) -> SelectorTimes:
+        offset = expr.offset_ms
+        if expr.offset_expr is not None:
+            offset = self._duration(expr.offset_expr, negative_allowed=True)
+        return selector_times(self._ctx.grid, offset, self._at_ms(expr))
+
+    def _at_ms(self, expr: VectorSelector | SubqueryExpr) -> int | None:
+        if expr.at_modifier is AtModifier.START:
+            return self._ctx.query_grid.start_ms
+        if expr.at_modifier is AtModifier.END:
+            return self._ctx.query_end_ms
+        return expr.at_ms
+
+    def _duration(self, expr: DurationExpr, negative_allowed: bool = False) -> int:
+        grid = self._ctx.query_grid
+        span = self._ctx.query_end_ms - grid.start_ms
+        try:
+            return evaluate_duration(expr, grid.step_ms, span, negative_allowed=negative_allowed)
+        except DurationError as error:
+            raise PreparationError(str(error)) from error
+
+    def _hints_over(self, times: SelectorTimes, range_ms: int) -> SelectHints:
+        hints = self._hints
+        return SelectHints(
+            step_ms=times.step_ms,
+            range_ms=range_ms,
+            function=hints.function,
+            grouping=hints.grouping,
+            by=hints.by,
+        )
+
+    def range(self, expr: Expr) -> RangeOperator:
+        """Operator of a range-vector expression (range selector or subquery)."""
+        expr = unwrap(expr)
+        if isinstance(expr, MatrixSelector):
+            span = expr.range_ms
+            if expr.range_expr is not None:
+                span = self._duration(expr.range_expr)
+            times = self._times(expr.selector)
+            return RangeScan(self._ctx, expr.selector, times, span, self._hints_over(times, span))
+        if isinstance(expr, SubqueryExpr):
+            return self._subquery(expr)
+        raise ExecutionError(f"unexpected expression type {type_of(expr).value!r}")
+
+    def _subquery(self, expr: SubqueryExpr) -> RangeOperator:
+        span = expr.range_ms if expr.range_expr is None else self._duration(expr.range_expr)
+        step = expr.step_ms if expr.step_expr is None else self._duration(expr.step_expr)
+        step = step or self._ctx.options.subquery_step_ms
+        times = self._times(expr)
+        grid = subquery_grid(times, span, step)
+        self._check_steps(grid)
+        with self._under(SelectHints()):
+            child = self._on(grid).vector(expr.expr)
+        return Subquery(self._ctx, expr, child, times, span)
+
+    def _check_steps(self, grid: Grid) -> None:
+        limit = self._ctx.options.subquery_steps_max
+        if grid.steps > limit:
+            raise ExecutionError(
+                f"subquery would evaluate {grid.steps} steps, more than the limit of {limit}"
+            )
+
+    def scalar(self, expr: Expr) -> ScalarOperator:
+        """Operator of a scalar expression."""
+        expr = unwrap(expr)
+        grid = self._ctx.grid
+        if isinstance(expr, NumberLiteral):
+            return Constant(self._ctx, expr.value)
+        if grid.steps > 1 and is_step_invariant(expr):
+            once = self._on(Grid(grid.start_ms, grid.step_ms, 1))
+            return RepeatScalar(self._ctx, once.scalar(expr))
+        if isinstance(expr, UnaryExpr):
+            return Negate(self._ctx, self.scalar(expr.expr))
+        if isinstance(expr, BinaryExpr):
+            return ScalarBinary(self._ctx, expr.op, self.scalar(expr.lhs), self.scalar(expr.rhs))
+        assert isinstance(expr, Call)
+        made = self._builder_of(expr)(expr, self)
+        assert isinstance(made, ScalarOperator)
+        return made
+
+    def string(self, expr: Expr) -> str:
+        """Text of a string literal (parentheses allowed)."""
+        expr = unwrap(expr)
+        assert isinstance(expr, StringLiteral)
+        return expr.value

@@ -1,0 +1,75 @@
+"""What a query gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from promql.ast import ValueType
+from promql.context import EvalContext
+from promql.matrix import HistogramCells, Matrix
+from promql.operators.collect import Collected, rows_present
+from promql.operators.merge import merge_equal
+from promql.operators.operator import METADATA_LABELS, Series
+from tsdb.select import SampleBatch
+from tsdb.serieslabels import SeriesLabels
+
+
+@dataclass(frozen=True, slots=True)
+class RangeVectors:
+    """Raw samples of a range selector (or of a subquery) at an instant, in order of labels."""
+
+    labels: SeriesLabels
+    samples: SampleBatch
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """`value` is a Matrix (an instant vector: one step), a float for an instant scalar, a str, or
+    RangeVectors. Annotations carry their position; `stats` is the JSON object of the API's `stats`."""
+
+    type: ValueType
+    value: Matrix | RangeVectors | float | str
+    warnings: tuple[str, ...] = ()
+    infos: tuple[str, ...] = ()
+    stats: Mapping[str, Any] = field(default_factory=dict)
+
+
+def finish_rows(rows: Collected, ctx: EvalContext, sort: bool) -> Matrix:
+    """The final matrix: rows without samples left out, delayed names dropped, rows in label order if wanted.
+
+    Raises ExecutionError where dropped names make two samples of one step equal."""
+    rows = _without_empty(rows)
+    if rows.series.drop_name.any():
+        rows = merge_equal(rows, _dropped(rows.series))
+    order = rows.series.labels.sort_order() if sort else np.arange(len(rows.values))
+    if (order[1:] < order[:-1]).any():
+        rows = _take(rows, order)
+    drop = np.zeros(len(rows.values), dtype=np.bool_)
+    return Matrix(rows.series.labels, ctx.grid, rows.values, drop, rows.histograms)
+
+
+def _without_empty(rows: Collected) -> Collected:
+    present = rows_present(rows.values, rows.histograms)
+    return rows if present.all() else _take(rows, np.flatnonzero(present))
+
+
+def _take(rows: Collected, at: np.ndarray[Any, np.dtype[np.int64]]) -> Collected:
+    cells = rows.histograms
+    if cells is not None:
+        cells = HistogramCells(np.ascontiguousarray(cells.index[at]), cells.pool)
+    series = Series(rows.series.labels.take(at), rows.series.drop_name[at])
+    return Collected(series, rows.values[at], cells)
+
+
+def _dropped(series: Series) -> SeriesLabels:
+    """Label sets with the metadata labels dropped where the flag is set."""
+    flags = series.drop_name
+    bare = series.labels.filter_names(METADATA_LABELS, keep=False)
+    if flags.all():
+        return bare
+    both = SeriesLabels.concat([series.labels, bare], series.labels.symbols)
+    return both.take(np.arange(len(flags)) + np.where(flags, len(flags), 0))
