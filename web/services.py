@@ -246,3 +246,8 @@ class AppServices:
     query_timeout_s: float = QUERY_TIMEOUT_S_DEFAULT
     lookback_ms: int = 300_000
     remote_write_body_bytes_max: int = 32 * 1024 * 1024
+
+    @property
+    def enabled_features(self) -> frozenset[str]:
+        """Names given to --enable-feature."""
+        return frozenset(filter(None, self.flags.get("enable-feature", "").split(",")))

@@ -1,0 +1,425 @@
+"""Everything besides queries: metadata, status, admin, lifecycle, CORS, gates, metrics, federation, write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.web.conftest import NOW_S, Site, SiteFactory
+from tsdb.columns import Metadata
+from tsdb.errors import StorageError
+from tsdb.labels import Labels
+from tsdb.select import STALE_BITS
+from web.readiness import Readiness
+from web.services import ReloadState
+
+OK: dict[str, Any] = {"status": "success"}
+
+
+def target(pool: str, instance: str, **changes: Any) -> Any:
+    labels = Labels.from_dict({"instance": instance, "job": pool})
+    return SimpleNamespace(
+        **{
+            "discovered_labels": Labels.from_dict({"__address__": instance, "note": "<b>"}),
+            "labels": labels,
+            "pool": pool,
+            "url": f"http://{instance}/metrics",
+            "last_error": "",
+            "last_scrape_ms": 1_700_000_000_500,
+            "last_duration_s": 0.25,
+            "health": "up",
+            "interval_ms": 15_000,
+            "timeout_ms": 10_000,
+            "metadata": (Metadata("up_total", "counter", "a < b", ""), Metadata("x", "gauge", "", "s")),
+            **changes,
+        }
+    )
+
+
+class FakeScrape:
+    """Two pools, one dropped target."""
+
+    def pools(self) -> list[str]:
+        return ["node", "db"]
+
+    def active_targets(self) -> list[Any]:
+        return [
+            target("node", "10.0.0.1:9100"),
+            target("db", "db:1", health="down", last_error="x", last_scrape_ms=0),
+        ]
+
+    def dropped_targets(self) -> list[Any]:
+        return [SimpleNamespace(discovered_labels=Labels.from_dict({"a": "b"}), pool="db")]
+
+    def pool_yaml(self, pool: str) -> str | None:
+        return "job_name: node\n" if pool == "node" else None
+
+
+# Metadata of series.
+
+
+async def test_series_labels_and_values(site: Site) -> None:
+    status, body = await site.get("/api/v1/series", params={"match[]": ["up{instance='a:1'}", "http_total"]})
+    assert status == 200
+    assert body["data"] == [
+        {"__name__": "http_total", "http.path": "/<x>", "job": "web"},
+        {"__name__": "up", "instance": "a:1", "job": "node"},
+    ]
+    assert await site.get("/api/v1/labels") == (
+        200,
+        {**OK, "data": ["__name__", "http.path", "instance", "job"]},
+    )
+    assert (await site.post("/api/v1/labels", data={"match[]": "up"}))[1]["data"] == [
+        "__name__",
+        "instance",
+        "job",
+    ]
+    assert (await site.get("/api/v1/label/job/values"))[1]["data"] == ["node", "web"]
+    assert (await site.get("/api/v1/label/job/values", params={"match[]": "up"}))[1]["data"] == ["node"]
+    assert (await site.get("/api/v1/label/nope/values"))[1] == {**OK, "data": []}
+    assert (await site.get("/api/v1/label/U__http_2e_path/values"))[1]["data"] == ["/<x>"]
+    assert (await site.get("/api/v1/label/http.path/values"))[1]["data"] == ["/<x>"]
+
+
+async def test_html_is_escaped_in_lists_but_not_in_label_sets(site: Site) -> None:
+    async with site.client.get("/api/v1/label/http.path/values") as response:
+        assert b'["/\\u003cx\\u003e"]' in await response.read()
+    async with site.client.get("/api/v1/series", params={"match[]": "http_total"}) as response:
+        assert b'"http.path":"/<x>"' in await response.read()
+
+
+async def test_limits_truncate_with_a_warning(site: Site) -> None:
+    for path, parameters in (
+        ("series", {"match[]": "up", "limit": "2"}),
+        ("labels", {"limit": "2"}),
+        ("label/instance/values", {"limit": "2"}),
+    ):
+        _, body = await site.get(f"/api/v1/{path}", params=parameters)
+        assert (len(body["data"]), body["warnings"]) == (2, ["results truncated due to limit"])
+    _, body = await site.get("/api/v1/series", params={"match[]": "up", "limit": "3"})
+    assert (len(body["data"]), "warnings" in body) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters", "text"),
+    [
+        ("series", {}, "no match[] parameter provided"),
+        (
+            "series",
+            {"match[]": "{a=~'.*'}"},
+            'invalid parameter "match[]": match[] must contain at least one non-empty matcher',
+        ),
+        ("labels", {"match[]": "{}"}, "match[] must contain at least one non-empty matcher"),
+        ("label/U__/values", {}, 'invalid label name: "U__"'),
+        (
+            "labels",
+            {"start": "x"},
+            "invalid parameter \"start\": Invalid time value for 'start':"
+            ' cannot parse "x" to a valid timestamp',
+        ),
+        ("metadata", {"limit": "x"}, "limit must be a number"),
+        ("metadata", {"limit_per_metric": "x"}, "limit_per_metric must be a number"),
+        ("targets/metadata", {"limit": "x"}, "limit must be a number"),
+        ("status/tsdb", {"limit": "0"}, "limit must be a positive number"),
+        ("status/tsdb", {"limit": "10001"}, "limit must not exceed 10000"),
+        ("rules", {"type": "x"}, 'invalid parameter "type": not supported value "x"'),
+        (
+            "rules",
+            {"group_limit": "0"},
+            'invalid parameter "group_limit": group_limit needs to be greater than 0',
+        ),
+        ("scrape_pools/config", {"scrapePool": "x"}, 'scrape pool "x" not found'),
+    ],
+)
+async def test_bad_parameters_of_metadata_endpoints(
+    site: Site, path: str, parameters: dict[str, str], text: str
+) -> None:
+    expected = (400, {"status": "error", "errorType": "bad_data", "error": text})
+    assert await site.get(f"/api/v1/{path}", params=parameters) == expected
+
+
+async def test_targets(make_site: SiteFactory) -> None:
+    site: Site = await make_site(scrape=FakeScrape())
+    data = (await site.get("/api/v1/targets"))[1]["data"]
+    assert [item["scrapePool"] for item in data["activeTargets"]] == ["db", "node"]
+    assert data["activeTargets"][1] == {
+        "discoveredLabels": {"__address__": "10.0.0.1:9100", "note": "<b>"},
+        "labels": {"instance": "10.0.0.1:9100", "job": "node"},
+        "scrapePool": "node",
+        "scrapeUrl": "http://10.0.0.1:9100/metrics",
+        "globalUrl": "http://10.0.0.1:9100/metrics",
+        "lastError": "",
+        "lastScrape": "2023-11-14T22:13:20.5Z",
+        "lastScrapeDuration": 0.25,
+        "health": "up",
+        "scrapeInterval": "15s",
+        "scrapeTimeout": "10s",
+    }
+    assert data["activeTargets"][0]["lastScrape"] == "0001-01-01T00:00:00Z"
+    assert data["droppedTargets"] == [{"discoveredLabels": {"a": "b"}, "scrapePool": "db"}]
+    assert data["droppedTargetCounts"] == {"db": 1, "node": 0}
+    data = (await site.get("/api/v1/targets?state=active&scrapePool=node"))[1]["data"]
+    assert (len(data["activeTargets"]), data["droppedTargets"], data["droppedTargetCounts"]) == (1, [], None)
+    assert (await site.get("/api/v1/scrape_pools"))[1]["data"] == {"scrapePools": ["db", "node"]}
+    assert (await site.get("/api/v1/scrape_pools/config?scrapePool=node"))[1]["data"] == {
+        "yaml": "job_name: node\n"
+    }
+
+
+async def test_metadata_of_families_and_targets(make_site: SiteFactory) -> None:
+    site: Site = await make_site(scrape=FakeScrape())
+    counter = {"type": "counter", "help": "a < b", "unit": ""}
+    gauge = {"type": "gauge", "help": "", "unit": "s"}
+    assert (await site.get("/api/v1/metadata"))[1]["data"] == {"up_total": [counter], "x": [gauge]}
+    assert (await site.get("/api/v1/metadata?limit=1"))[1]["data"] == {"up_total": [counter]}
+    assert (await site.get("/api/v1/metadata?metric=x"))[1]["data"] == {"x": [gauge]}
+    found = (await site.get("/api/v1/targets/metadata", params={"match_target": '{job="db"}'}))[1]["data"]
+    assert found[0] == {"target": {"instance": "db:1", "job": "db"}, "metric": "up_total", **counter}
+    found = (await site.get("/api/v1/targets/metadata", params={"metric": "x", "limit": "1"}))[1]["data"]
+    assert found == [{"target": {"instance": "10.0.0.1:9100", "job": "node"}, **gauge}]
+
+
+# Status.
+
+
+async def test_status_endpoints_have_their_shapes(make_site: SiteFactory) -> None:
+    site: Site = await make_site(
+        flags={"web.page-title": "T", "web.enable-lifecycle": "false"},
+        config_yaml=lambda: "global: {}\n",
+        reload_state=lambda: ReloadState(True, 1_700_000_000.0),
+        start_time_s=1_600_000_000.25,
+    )
+    get = site.get
+    assert (await get("/api/v1/status/buildinfo"))[1]["data"]["version"] == "1.2.3"
+    assert (await get("/version"))[1]["goVersion"] == "python3"
+    assert (await get("/api/v1/status/flags"))[1]["data"]["web.enable-lifecycle"] == "false"
+    assert (await get("/api/v1/status/config"))[1]["data"] == {"yaml": "global: {}\n"}
+    runtime = (await get("/api/v1/status/runtimeinfo"))[1]["data"]
+    assert runtime["startTime"] == "2020-09-13T12:26:40.25Z"
+    assert runtime["lastConfigTime"] == "2023-11-14T22:13:20Z"
+    assert runtime["storageRetention"] == "15d"
+    head = (await get("/api/v1/status/tsdb"))[1]["data"]
+    assert set(head) == {
+        *("headStats", "seriesCountByMetricName", "labelValueCountByLabelName", "memoryInBytesByLabelName"),
+        "seriesCountByLabelValuePair",
+    }
+    assert (await get("/api/v1/status/tsdb/blocks"))[1]["data"] == {"blocks": []}
+    assert (await get("/api/v1/status/walreplay"))[1]["data"] == {"min": 0, "max": 0, "current": 0}
+    assert (await get("/api/v1/rules"))[1]["data"] == {"groups": []}
+    assert (await get("/api/v1/alerts"))[1]["data"] == {"alerts": []}
+    assert (await get("/api/v1/alertmanagers"))[1]["data"] == {
+        "activeAlertmanagers": [],
+        "droppedAlertmanagers": [],
+    }
+    assert (await get("/api/v1/notifications"))[1]["data"] == []
+    features = (await get("/api/v1/features"))[1]["data"]
+    assert features["promql_functions"]["rate"] is True
+    assert len(features) == 12
+
+
+# Admin and lifecycle.
+
+
+async def test_admin_endpoints_are_off_by_default(site: Site) -> None:
+    for path in ("delete_series", "clean_tombstones", "snapshot"):
+        assert await site.post(f"/api/v1/admin/tsdb/{path}", params={"match[]": "up"}) == (
+            500,
+            {"status": "error", "errorType": "unavailable", "error": "admin APIs disabled"},
+        )
+
+
+async def test_admin_endpoints(make_site: SiteFactory) -> None:
+    site: Site = await make_site(enable_admin_api=True)
+    path = "/api/v1/admin/tsdb"
+    assert (await site.post(f"{path}/delete_series"))[1]["error"] == "no match[] parameter provided"
+    assert await site.post(f"{path}/delete_series", params={"match[]": "up", "start": "1", "end": "2"}) == (
+        204,
+        "",
+    )
+    assert site.database.deleted[0][1:] == (1000, 2000)
+    _, body = await site.post(f"{path}/snapshot", params={"skip_head": "true"})
+    assert body["data"] == {"name": "20231114T221320Z-0000000000000001"}
+    assert (await site.post(f"{path}/snapshot", params={"skip_head": "maybe"}))[0] == 400
+    assert (await site.post(f"{path}/clean_tombstones"))[1]["errorType"] == "unavailable"
+    async with site.client.get(f"{path}/snapshot") as response:
+        assert response.status == 405
+
+
+async def test_lifecycle_is_off_by_default(site: Site) -> None:
+    for path in ("/-/reload", "/-/quit"):
+        assert await site.post(path) == (403, "Lifecycle API is not enabled.")
+        assert (await site.get(path))[0] == 405
+
+
+async def test_reload_and_quit(make_site: SiteFactory) -> None:
+    outcomes: list[Exception | None] = [None, ValueError("bad key")]
+    quits: list[bool] = []
+
+    async def reload() -> None:
+        error = outcomes.pop(0)
+        if error is not None:
+            raise error
+
+    site: Site = await make_site(enable_lifecycle=True, reload=reload, quit=lambda: quits.append(True))
+    assert (await site.post("/-/reload"))[0] == 200
+    assert await site.post("/-/reload") == (500, "failed to reload config: bad key\n")
+    assert await site.post("/-/quit") == (200, "Requesting termination... Goodbye!")
+    assert quits == [True]
+
+
+# The gate.
+
+
+async def test_nothing_gated_answers_before_the_store_is_open(make_site: SiteFactory) -> None:
+    site: Site = await make_site(ready=False, database=None)
+    for path in ("/api/v1/query?query=1", "/api/v1/labels", "/-/ready", "/federate", "/query"):
+        async with site.client.get(path) as response:
+            assert (response.status, await response.text()) == (503, "Service Unavailable")
+            assert response.headers["X-Prometheus-Stopping"] == "false"
+            assert response.content_type == "text/plain"
+    for path in ("/-/healthy", "/metrics", "/api/v1/status/walreplay", "/api/v1/notifications"):
+        assert (await site.get(path))[0] == 200
+    site.services.readiness.set_ready()
+    assert await site.get("/-/ready") == (200, "Vedette is Ready.\n")
+    site.services.readiness.set_stopping()
+    async with site.client.get("/-/ready") as response:
+        assert response.headers["X-Prometheus-Stopping"] == "true"
+
+
+def test_a_stopping_server_never_becomes_ready_again() -> None:
+    readiness = Readiness()
+    readiness.set_stopping()
+    readiness.set_ready()
+    assert not readiness.is_ready
+
+
+# Around the handlers.
+
+
+async def test_cors_and_options(make_site: SiteFactory) -> None:
+    site: Site = await make_site()
+    async with site.client.options("/api/v1/query", headers={"Origin": "https://g"}) as response:
+        assert response.status == 204
+        assert response.headers["Access-Control-Allow-Origin"] == "*"
+        assert response.headers["Access-Control-Allow-Methods"] == "GET, POST, OPTIONS"
+        assert response.headers["Access-Control-Expose-Headers"] == "Date"
+    async with site.client.get("/api/v1/labels") as response:
+        assert "Access-Control-Allow-Origin" not in response.headers
+        assert response.headers.getall("Vary") == ["Origin", "Accept-Encoding"]
+    picky: Site = await make_site(cors_origin=r"https://(a|b)\.example")
+    for origin, allowed in (("https://a.example", True), ("https://a.example.evil", False)):
+        async with picky.client.get("/api/v1/labels", headers={"Origin": origin}) as response:
+            assert response.headers.get("Access-Control-Allow-Origin") == (origin if allowed else None)
+
+
+async def test_unknown_paths_and_methods(site: Site) -> None:
+    assert await site.get("/nope") == (404, "404 page not found\n")
+    assert await site.get("/api/v1/nope") == (404, "404 page not found\n")
+    async with site.client.put("/api/v1/query") as response:
+        assert (response.status, await response.text()) == (405, "Method Not Allowed\n")
+
+
+async def test_a_route_prefix_moves_everything(make_site: SiteFactory) -> None:
+    site: Site = await make_site(route_prefix="/prom/")
+    assert (await site.get("/prom/api/v1/labels"))[0] == 200
+    assert (await site.get("/api/v1/labels"))[0] == 404
+    async with site.client.get("/prom/", allow_redirects=False) as response:
+        assert (response.status, response.headers["Location"]) == (302, "/prom/query")
+    async with site.client.get("/prom/graph?g0.expr=up", allow_redirects=False) as response:
+        assert response.headers["Location"] == "/prom/query?g0.expr=up"
+
+
+async def test_own_metrics_count_requests_by_route(site: Site) -> None:
+    await site.get("/api/v1/label/job/values")
+    await site.get("/api/v1/label/instance/values")
+    await site.get("/api/v1/query", params={"query": "("})
+    await site.get("/nope")
+    _, text = await site.get("/metrics")
+    samples = {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    requests = "prometheus_http_requests_total"
+    assert samples[requests, (("code", "200"), ("handler", "/api/v1/label/:name/values"))] == 2
+    assert samples[requests, (("code", "400"), ("handler", "/api/v1/query"))] == 1
+    handler = ("handler", "/api/v1/label/:name/values")
+    assert samples["prometheus_http_request_duration_seconds_count", (handler,)] == 2
+    assert samples["prometheus_http_response_size_bytes_bucket", (handler, ("le", "100.0"))] == 2
+    assert samples["prometheus_ready", ()] == 1
+    names = {name for name, _ in samples}
+    assert {"process_start_time_seconds", "process_resident_memory_bytes", "prometheus_build_info"} <= names
+    assert not any(name.endswith("_created") for name in names)
+    assert not any("nope" in str(labels) for _, labels in samples)
+
+
+async def test_the_exposition_follows_the_accept_header(site: Site) -> None:
+    async with site.client.get(
+        "/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0"}
+    ) as r:
+        assert r.content_type == "application/openmetrics-text"
+        assert (await r.text()).endswith("# EOF\n")
+    async with site.client.get("/metrics") as response:
+        assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+
+
+# Federation and writing.
+
+
+async def test_federation_shows_the_newest_sample_of_each_series(make_site: SiteFactory) -> None:
+    site: Site = await make_site(external_labels={"zone": "z", "job": "never"})
+    store, now = site.database.store, int(NOW_S * 1000)
+    store.add_float(Labels.from_dict({"__name__": "old", "job": "x"}), now - 300_000, 1.0)
+    gone = Labels.from_dict({"__name__": "up", "instance": "gone"})
+    store.add_bits(gone, now - 1000, STALE_BITS)
+    store.add_float(Labels.from_dict({"__name__": "bare", "q": 'a"\n'}), now - 1, 1e7)
+    _, text = await site.get(
+        "/federate", params={"match[]": ["up", "{job='web'}", "{__name__=~'old|bare|up'}"]}
+    )
+    assert text == (
+        "# TYPE bare untyped\n"
+        f'bare{{q="a\\"\\n",job="never",zone="z",instance=""}} 1e+07 {now - 1}\n'
+        "# TYPE http_total untyped\n"
+        f'http_total{{"http.path"="/<x>",job="web",zone="z",instance=""}} 2.5 {now - 250}\n'
+        "# TYPE up untyped\n"
+        f'up{{instance="a:1",job="node",zone="z"}} 1 {now - 5000}\n'
+        f'up{{instance="b:2",job="node",zone="z"}} 1 {now - 5000}\n'
+        f'up{{instance="c:3",job="node",zone="z"}} 1 {now - 5000}\n'
+    )
+    assert (await site.get("/federate", params={"match[]": "up{"}))[0] == 400
+
+
+class FakeReceiver:
+    """Answers by the body."""
+
+    async def handle(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], str]:
+        assert headers["Content-Encoding"] == "snappy"
+        return (204, {}, "") if body == b"good" else (400, {"X-Written": "0"}, "out of order sample")
+
+
+async def test_remote_write_goes_to_the_receiver(make_site: SiteFactory) -> None:
+    site: Site = await make_site(receiver=FakeReceiver(), remote_write_body_bytes_max=100)
+    headers = {"Content-Encoding": "snappy"}
+    assert await site.post("/api/v1/write", data=b"good", headers=headers) == (204, "")
+    assert await site.post("/api/v1/write", data=b"bad", headers=headers) == (400, "out of order sample\n")
+    status, text = await site.post("/api/v1/write", data=b"x" * 101, headers=headers)
+    assert (status, text) == (413, "request body exceeds the limit of 100 bytes (--web.max-body-size)\n")
+    assert (await site.get("/api/v1/write"))[0] == 405
+
+
+async def test_remote_write_without_a_receiver_is_not_found(site: Site) -> None:
+    assert (await site.post("/api/v1/write", data=b""))[0] == 404
+
+
+async def test_an_error_of_the_store_is_internal(site: Site) -> None:
+    def broken() -> Any:
+        raise StorageError("checksum of block 01 does not match")
+
+    site.database.querier = broken  # type: ignore[method-assign]
+    status, body = await site.get("/api/v1/labels")
+    assert (status, body["errorType"]) == (500, "internal")
+    assert "checksum" in body["error"]

@@ -1,0 +1,183 @@
+"""/query, /query_range, /query_exemplars, /format_query, /parse_query (prometheus-surface.md 1.2)."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from promql.budget import CancelFlag
+from promql.errors import ParseError
+from promql.parser import ParserOptions, parse
+from tsdb.select import Querier
+from web.context import AppContext, context_of
+from web.envelope import ApiError, ErrorType, bad_data, invalid_parameter, success
+from web.evaluation import as_api_error, client_is_gone, evaluate, run_blocking
+from web.negotiation import respond, respond_streamed
+from web.parameters import (
+    MAX_TIME_MS,
+    MIN_TIME_MS,
+    RANGE_POINTS_MAX,
+    Form,
+    duration_parameter,
+    limit_parameter,
+    parse_duration_ms,
+    read_form,
+    required_time,
+    time_parameter,
+)
+from web.render import Answer, answer_pieces, value_text
+from web.services import QueryResult
+
+_STATS_VALUES = ("true", "all")
+
+
+def parser_options(context: AppContext) -> ParserOptions:
+    """Which parts of the language the feature flags allow."""
+    names = context.services.enabled_features
+    return ParserOptions(
+        experimental_functions="promql-experimental-functions" in names,
+        extended_range_selectors="promql-extended-range-selectors" in names,
+        binop_fill_modifiers="promql-binop-fill-modifiers" in names,
+    )
+
+
+def _timeout_s(context: AppContext, form: Form) -> float:
+    limit_s = context.services.query_timeout_s
+    if not form.get("timeout"):
+        return limit_s
+    return min(max(duration_parameter(form, "timeout") / 1000, 0.0), limit_s)
+
+
+def _lookback_ms(form: Form) -> int:
+    text = form.get("lookback_delta")
+    if not text:
+        return 0
+    try:
+        return int(parse_duration_ms(text))
+    except ValueError as error:
+        raise bad_data(f"error parsing lookback delta duration: {error}") from None
+
+
+def _answer(form: Form, result: QueryResult, instant: bool, time_ms: int, limit: int) -> Answer:
+    warnings, stats = list(result.warnings), None
+    wanted = form.get("stats")
+    if wanted:
+        stats = result.stats
+        if wanted not in _STATS_VALUES:
+            warnings.append(f'the value "{wanted}" of parameter "stats" is deprecated, use "true" or "all"')
+    return Answer(result.value, instant, time_ms, limit, warnings, result.infos, stats)
+
+
+async def _send(context: AppContext, request: web.Request, answer: Answer) -> web.StreamResponse:
+    if client_is_gone(request):
+        raise ApiError(ErrorType.CANCELED, "query was canceled in result rendering")
+    return await respond_streamed(request, answer_pieces(answer), context.pool)
+
+
+async def query(request: web.Request) -> web.StreamResponse:
+    """An instant query."""
+    context, form = context_of(request), await read_form(request)
+    limit = limit_parameter(form)
+    time_ms = time_parameter(form, "time", context.now_ms())
+    timeout_s, lookback_ms, text = _timeout_s(context, form), _lookback_ms(form), form.get("query")
+
+    def work(querier: Querier, left_s: float, cancel: CancelFlag) -> QueryResult:
+        return context.services.engine.instant(
+            querier, text, time_ms, lookback_ms=lookback_ms, timeout_s=left_s, cancel=cancel
+        )
+
+    result = await evaluate(context, request, timeout_s, work)
+    return await _send(context, request, _answer(form, result, True, time_ms, limit))
+
+
+def _range(form: Form) -> tuple[int, int, int]:
+    """(start, end, step) in milliseconds, checked in Prometheus's order. Raises ApiError."""
+    start, end = required_time(form, "start"), required_time(form, "end")
+    if end < start:
+        raise invalid_parameter("end", "end timestamp must not be before start time")
+    step = int(duration_parameter(form, "step"))
+    if step <= 0:
+        raise invalid_parameter(
+            "step",
+            "zero or negative query resolution step widths are not accepted. Try a positive integer",
+        )
+    if (end - start) // step > RANGE_POINTS_MAX:
+        raise bad_data(
+            f"exceeded maximum resolution of {RANGE_POINTS_MAX:,} points per timeseries."
+            " Try decreasing the query resolution (?step=XX)"
+        )
+    return start, end, step
+
+
+async def query_range(request: web.Request) -> web.StreamResponse:
+    """A range query."""
+    context, form = context_of(request), await read_form(request)
+    limit = limit_parameter(form)
+    start, end, step = _range(form)
+    timeout_s, lookback_ms, text = _timeout_s(context, form), _lookback_ms(form), form.get("query")
+
+    def work(querier: Querier, left_s: float, cancel: CancelFlag) -> QueryResult:
+        return context.services.engine.range(
+            querier, text, start, end, step, lookback_ms=lookback_ms, timeout_s=left_s, cancel=cancel
+        )
+
+    result = await evaluate(context, request, timeout_s, work)
+    return await _send(context, request, _answer(form, result, False, end, limit))
+
+
+async def query_exemplars(request: web.Request) -> web.StreamResponse:
+    """Exemplars of the series an expression selects; 204 when it has no selector."""
+    from promql.visit import selectors
+
+    context, form = context_of(request), await read_form(request)
+    start = time_parameter(form, "start", MIN_TIME_MS)
+    end = time_parameter(form, "end", MAX_TIME_MS)
+    if end < start:
+        raise bad_data("end timestamp must not be before start timestamp")
+    try:
+        found = selectors(parse(form.get("query"), parser_options(context)))
+    except ParseError as error:
+        raise bad_data(str(error)) from None
+    if not found:
+        return web.Response(status=204)
+    read = getattr(context.database(), "exemplars", None)
+    sets = [selector.matchers for selector in found]
+    series = await run_blocking(context, lambda: read(sets, start, end)) if read is not None else []
+    data = [
+        {
+            "seriesLabels": item.labels,
+            "exemplars": [
+                {"labels": e.labels, "value": value_text(e.value), "timestamp": _seconds(e.t_ms)}
+                for e in item.exemplars
+            ],
+        }
+        for item in series
+    ]
+    return await respond(request, success(data))
+
+
+def _seconds(t_ms: int) -> float | int:
+    return t_ms // 1000 if t_ms % 1000 == 0 else t_ms / 1000
+
+
+async def format_query(request: web.Request) -> web.Response:
+    """The expression, laid out over lines."""
+    from promql.printer import pretty
+
+    context, form = context_of(request), await read_form(request)
+    try:
+        text = pretty(parse(form.get("query"), parser_options(context)))
+    except ParseError as error:
+        raise as_api_error(error) from None
+    return await respond(request, success(text))
+
+
+async def parse_query(request: web.Request) -> web.Response:
+    """The expression's tree."""
+    from promql.treejson import to_json
+
+    context, form = context_of(request), await read_form(request)
+    try:
+        tree = to_json(parse(form.get("query"), parser_options(context)))
+    except ParseError as error:
+        raise as_api_error(error) from None
+    return await respond(request, success(tree))

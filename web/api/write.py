@@ -1,0 +1,24 @@
+"""/api/v1/write: the body goes to the remote-write receiver as it is (prometheus-surface.md section 5)."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from web.context import context_of
+from web.parameters import read_body
+
+DISABLED = "remote write receiver needs to be enabled with --web.enable-remote-write-receiver\n"
+
+
+async def write(request: web.Request) -> web.Response:
+    """Store one remote-write request."""
+    services = context_of(request).services
+    if services.receiver is None:
+        return web.Response(status=404, text=DISABLED)
+    body = await read_body(request, services.remote_write_body_bytes_max, "--web.max-body-size")
+    status, headers, text = await services.receiver.handle(body, request.headers)
+    if status == 204:
+        return web.Response(status=204, headers=headers)
+    body_text = text if text.endswith("\n") else text + "\n"
+    answer = {"Content-Type": "text/plain; charset=utf-8", **headers}
+    return web.Response(status=status, headers=answer, body=body_text.encode("utf-8", "replace"))

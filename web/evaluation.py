@@ -1,0 +1,139 @@
+"""Evaluating one query for one client: a turn in the queue, a thread, a timeout, and a way to stop.
+
+A query whose client goes away is told so within CLIENT_POLL_S by its cancel flag.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from aiohttp import web
+
+from promql.budget import CancelFlag, new_cancel_flag
+from promql.engineerrors import ExecutionError, QueryCancelled, QueryTimeout, StorageReadError
+from promql.errors import ParseError
+from tsdb.errors import StorageError
+from tsdb.select import Querier
+from web.context import AppContext
+from web.envelope import ApiError, ErrorType, invalid_parameter
+
+log = logging.getLogger("vedette.web")
+
+CLIENT_POLL_S = 0.05
+"""How often a running query looks whether its client is still there."""
+
+WAITING_QUERIES_MAX = 1024
+"""Queries in the queue; more are refused at once."""
+
+_QUEUE = "query queue"
+
+T = TypeVar("T")
+
+
+def client_is_gone(request: web.Request) -> bool:
+    """Whether the connection of a request is closed."""
+    transport = request.transport
+    return transport is None or transport.is_closing()
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """The answer to an error of parsing, evaluation, or the store."""
+    match error:
+        case ApiError():
+            return error
+        case ParseError():
+            return invalid_parameter("query", error)
+        case QueryTimeout():
+            return ApiError(ErrorType.TIMEOUT, str(error))
+        case QueryCancelled():
+            return ApiError(ErrorType.CANCELED, str(error))
+        case ExecutionError():
+            return ApiError(ErrorType.EXECUTION, str(error))
+        case StorageReadError() | StorageError():
+            return ApiError(ErrorType.INTERNAL, str(error))
+    log.error("unexpected error while serving a request", exc_info=error)
+    return ApiError(ErrorType.INTERNAL, f"{type(error).__name__}: {error}")
+
+
+async def run_blocking(context: AppContext, work: Callable[[], T]) -> T:
+    """Run a reader of the store in a thread. Raises ApiError."""
+    try:
+        return await asyncio.get_running_loop().run_in_executor(context.pool, work)
+    except Exception as error:
+        raise as_api_error(error) from error
+
+
+async def with_querier(context: AppContext, work: Callable[[Querier], T]) -> T:
+    """Run a reader of one consistent view in a thread; the view is closed afterwards. Raises ApiError."""
+
+    def read() -> T:
+        querier = context.querier()
+        try:
+            return work(querier)
+        finally:
+            querier.close()
+
+    return await run_blocking(context, read)
+
+
+async def _take_slot(context: AppContext, request: web.Request, deadline_s: float) -> None:
+    if context.slots.locked() and context.waiting_queries >= WAITING_QUERIES_MAX:
+        text = f"{context.waiting_queries} queries are waiting, the limit is {WAITING_QUERIES_MAX}"
+        raise ApiError(ErrorType.TIMEOUT, text)
+    context.waiting_queries += 1
+    taking = asyncio.ensure_future(context.slots.acquire())
+    try:
+        while not taking.done():
+            await asyncio.wait({taking}, timeout=CLIENT_POLL_S)
+            if taking.done():
+                break
+            if client_is_gone(request):
+                raise as_api_error(QueryCancelled(_QUEUE))
+            if time.monotonic() > deadline_s:
+                raise as_api_error(QueryTimeout(_QUEUE))
+    except BaseException:
+        if not taking.cancel() and not taking.cancelled():
+            context.slots.release()
+        raise
+    finally:
+        context.waiting_queries -= 1
+
+
+async def evaluate(
+    context: AppContext,
+    request: web.Request,
+    timeout_s: float,
+    work: Callable[[Querier, float, CancelFlag], T],
+) -> T:
+    """Wait for a turn, then call `work(querier, seconds left, cancel flag)` in a thread. Raises ApiError.
+
+    The turn ends with the evaluation, or, when the client goes away, as soon as the engine has noticed.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    await _take_slot(context, request, deadline_s)
+    cancel = new_cancel_flag()
+
+    def read() -> T:
+        querier = context.querier()
+        try:
+            return work(querier, max(deadline_s - time.monotonic(), 1e-6), cancel)
+        finally:
+            querier.close()
+
+    running = asyncio.get_running_loop().run_in_executor(context.pool, read)
+    running.add_done_callback(lambda _: context.slots.release())
+    try:
+        while not running.done():
+            await asyncio.wait({running}, timeout=CLIENT_POLL_S)
+            if client_is_gone(request):
+                cancel[0] = 1
+        return running.result()
+    except asyncio.CancelledError:
+        cancel[0] = 1
+        raise
+    except Exception as error:
+        raise as_api_error(error) from error

@@ -1,0 +1,1 @@
+"""The pages of the user interface: static files, no framework, no request to anywhere else."""
