@@ -9,12 +9,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from aiohttp import web
 
 from promql.budget import CancelFlag, new_cancel_flag
-from promql.engineerrors import ExecutionError, QueryCancelled, QueryTimeout, StorageReadError
+from promql.engineerrors import (
+    ExecutionError,
+    PreparationError,
+    QueryCancelled,
+    QueryTimeout,
+    StorageReadError,
+)
 from promql.errors import ParseError
 from tsdb.errors import StorageError
 from tsdb.select import Querier
@@ -34,6 +41,14 @@ _QUEUE = "query queue"
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluated(Generic[T]):
+    """A result and how long the query waited for its turn."""
+
+    value: T
+    queue_s: float
+
+
 def client_is_gone(request: web.Request) -> bool:
     """Whether the connection of a request is closed."""
     transport = request.transport
@@ -45,7 +60,7 @@ def as_api_error(error: Exception) -> ApiError:
     match error:
         case ApiError():
             return error
-        case ParseError():
+        case ParseError() | PreparationError():
             return invalid_parameter("query", error)
         case QueryTimeout():
             return ApiError(ErrorType.TIMEOUT, str(error))
@@ -108,13 +123,15 @@ async def evaluate(
     request: web.Request,
     timeout_s: float,
     work: Callable[[Querier, float, CancelFlag], T],
-) -> T:
+) -> Evaluated[T]:
     """Wait for a turn, then call `work(querier, seconds left, cancel flag)` in a thread. Raises ApiError.
 
     The turn ends with the evaluation, or, when the client goes away, as soon as the engine has noticed.
     """
-    deadline_s = time.monotonic() + timeout_s
+    arrived_s = time.monotonic()
+    deadline_s = arrived_s + timeout_s
     await _take_slot(context, request, deadline_s)
+    queue_s = time.monotonic() - arrived_s
     cancel = new_cancel_flag()
 
     def read() -> T:
@@ -131,7 +148,7 @@ async def evaluate(
             await asyncio.wait({running}, timeout=CLIENT_POLL_S)
             if client_is_gone(request):
                 cancel[0] = 1
-        return running.result()
+        return Evaluated(running.result(), queue_s)
     except asyncio.CancelledError:
         cancel[0] = 1
         raise

@@ -90,14 +90,6 @@ class RowSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class RangeVector:
-    """Raw samples of a range selector at an instant, as the engine hands them over."""
-
-    labels: SeriesLabels
-    samples: SampleBatch
-
-
 def time_texts(t_ms: I64Array) -> Texts:
     """Texts of timestamps, with spare room behind the last for word loads."""
     data = np.empty((len(t_ms) + 1) * TIME_BYTES_MAX, dtype=np.uint8)

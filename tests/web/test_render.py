@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from promql.matrix import ABSENT_BITS, Grid, HistogramCells, Matrix
+from promql.result import RangeVectors
 from tests.reference import render as slow
 from tests.web.histograms import histogram_pool
 from tsdb.labels import Labels
@@ -20,7 +21,7 @@ from tsdb.select import STALE_BITS, SampleBatch
 from tsdb.serieslabels import SeriesLabels
 from tsdb.symbols import SymbolTable
 from web import render
-from web.render import Answer, RangeVector, answer_pieces
+from web.render import Answer, answer_pieces
 
 EDGES = [
     *(0.0, -0.0, 1.0, -1.0, 0.1, 1 / 3, 2 / 3, 1e-6, 9.999999999999999e-7, 1.5e-6, 5e-324, 1e21, 1e20, 1e22),
@@ -141,7 +142,7 @@ def test_raw_samples_keep_their_own_times_and_lose_stale_markers() -> None:
     values = np.array([1.0, 2.0, 3.0, 4.5])
     values.view(np.uint64)[1] = STALE_BITS
     batch = SampleBatch(np.array([0, 2, 2, 4]), np.array([1000, 2000, 1500, 2500]), values)
-    data = body_of(Answer(RangeVector(labels, batch), True, 9000))["data"]
+    data = body_of(Answer(RangeVectors(labels, batch), True, 9000))["data"]
     assert data == {
         "resultType": "matrix",
         "result": [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from aiohttp import web
 
 from promql.budget import CancelFlag
@@ -10,7 +13,7 @@ from promql.parser import ParserOptions, parse
 from tsdb.select import Querier
 from web.context import AppContext, context_of
 from web.envelope import ApiError, ErrorType, bad_data, invalid_parameter, success
-from web.evaluation import as_api_error, client_is_gone, evaluate, run_blocking
+from web.evaluation import Evaluated, as_api_error, client_is_gone, evaluate, run_blocking
 from web.negotiation import respond, respond_streamed
 from web.parameters import (
     MAX_TIME_MS,
@@ -57,11 +60,21 @@ def _lookback_ms(form: Form) -> int:
         raise bad_data(f"error parsing lookback delta duration: {error}") from None
 
 
-def _answer(form: Form, result: QueryResult, instant: bool, time_ms: int, limit: int) -> Answer:
+def _with_queue_time(stats: Any, queue_s: float) -> Any:
+    """The engine's statistics with the time the query waited for its turn."""
+    if not isinstance(stats, Mapping) or "timings" not in stats:
+        return stats
+    timings = {**stats["timings"], "execQueueTime": queue_s}
+    timings["execTotalTime"] = timings.get("execTotalTime", 0.0) + queue_s
+    return {**stats, "timings": timings}
+
+
+def _answer(form: Form, evaluated: Evaluated[QueryResult], instant: bool, time_ms: int, limit: int) -> Answer:
+    result = evaluated.value
     warnings, stats = list(result.warnings), None
     wanted = form.get("stats")
     if wanted:
-        stats = result.stats
+        stats = _with_queue_time(result.stats, evaluated.queue_s)
         if wanted not in _STATS_VALUES:
             warnings.append(f'the value "{wanted}" of parameter "stats" is deprecated, use "true" or "all"')
     return Answer(result.value, instant, time_ms, limit, warnings, result.infos, stats)
@@ -85,8 +98,8 @@ async def query(request: web.Request) -> web.StreamResponse:
             querier, text, time_ms, lookback_ms=lookback_ms, timeout_s=left_s, cancel=cancel
         )
 
-    result = await evaluate(context, request, timeout_s, work)
-    return await _send(context, request, _answer(form, result, True, time_ms, limit))
+    evaluated = await evaluate(context, request, timeout_s, work)
+    return await _send(context, request, _answer(form, evaluated, True, time_ms, limit))
 
 
 def _range(form: Form) -> tuple[int, int, int]:
@@ -120,8 +133,8 @@ async def query_range(request: web.Request) -> web.StreamResponse:
             querier, text, start, end, step, lookback_ms=lookback_ms, timeout_s=left_s, cancel=cancel
         )
 
-    result = await evaluate(context, request, timeout_s, work)
-    return await _send(context, request, _answer(form, result, False, end, limit))
+    evaluated = await evaluate(context, request, timeout_s, work)
+    return await _send(context, request, _answer(form, evaluated, False, end, limit))
 
 
 async def query_exemplars(request: web.Request) -> web.StreamResponse:
