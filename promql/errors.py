@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from promql.ast import Position
 
 
@@ -23,7 +21,6 @@ def position_text(text: str, offset: int) -> str:
     return f"{line}:{column}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class ParseError(Exception):
     """A query that does not parse or has wrong types.
 
@@ -31,9 +28,11 @@ class ParseError(Exception):
     text. `str()` gives `line:col: parse error: message`, the text of the API.
     """
 
-    message: str
-    pos: Position
-    query: str
+    def __init__(self, message: str, pos: Position, query: str) -> None:
+        super().__init__(message, pos, query)
+        self.message = message
+        self.pos = pos
+        self.query = query
 
     def __str__(self) -> str:
         return f"{position_text(self.query, self.pos.start)}: parse error: {self.message}"
