@@ -248,7 +248,8 @@ def add(h: FloatHistogram, other: FloatHistogram, sign: int = 1) -> tuple[bool, 
     h.hint = adjust_hint(h.hint, other.hint)
     other = other.copy()
     if not h.is_custom:
-        h.zero_count += sign * _reconcile_zero(h, other, None)[0]
+        count, _ = _reconcile_zero(h, other, None)
+        h.zero_count += sign * count
     h.count += sign * other.count
     h.sum += sign * other.sum
     if h.is_custom:

@@ -1,0 +1,188 @@
+"""Range functions over histograms: what `operators.window` calls for windows that hold any.
+
+Windows that mix floats and histograms are sorted out before; here a window's floats matter only to changes
+and resets. Reports go to `note(row, kind, text)` with `{name}` and `{for_metric}` to be filled in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from promql.histogrampool import batch_of, pool_of
+from promql.kernels import histogramcombine, histogramrate
+from promql.kernels.histogramarith import neighbours
+from promql.kernels.histogrampool import Pool
+from promql.matrix import BoolArray, F64Array, HistogramCells
+from promql.operators.operator import RangePiece, WindowGrid
+from tsdb.histogram import HistogramBatch
+
+I64Array = npt.NDArray[np.int64]
+U8Array = npt.NDArray[np.uint8]
+Note = Callable[[int, str, str], None]
+
+_MIXED_BUCKETS = (
+    "vector contains a mix of histograms with exponential and custom buckets schemas for metric name {name}"
+)
+_RATE_NOTES = (
+    (histogramrate.MIXED_BUCKETS, "warn", _MIXED_BUCKETS),
+    (histogramrate.NOT_COUNTER, "warn", "this native histogram metric is not a counter: {name}"),
+    (histogramrate.NOT_GAUGE, "warn", "this native histogram metric is not a gauge: {name}"),
+    (histogramrate.RECONCILED_SUB, "info", "mismatched custom buckets were reconciled during subtraction"),
+    (histogramrate.RECONCILED_ADD, "info", "mismatched custom buckets were reconciled during addition"),
+)
+COMBINE_NOTES = (
+    (histogramcombine.INCOMPATIBLE, "warn", _MIXED_BUCKETS),
+    (histogramcombine.COLLISION, "warn", "conflicting counter resets during histogram aggregation"),
+    (histogramcombine.RECONCILED, "info", "mismatched custom buckets were reconciled during aggregation"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowResult:
+    """`cells` of functions that give histograms, `values` f64[R, K] of those that give floats."""
+
+    cells: HistogramCells | None = None
+    values: F64Array | None = None
+
+
+def window_histograms(
+    name: str,
+    piece: RangePiece,
+    window: WindowGrid,
+    which: BoolArray,
+    note: Note,
+    use_start_times: bool = False,
+) -> WindowResult:
+    """Evaluate a range function at the windows `which` bool[R, K]."""
+    batch = piece.samples.histograms
+    if batch is None:
+        return WindowResult()
+    if name in ("changes", "resets"):
+        return WindowResult(values=_transitions(name, piece, batch, window, use_start_times))
+    if name in ("sum_over_time", "avg_over_time"):
+        return WindowResult(_combined(name, batch, window, which, note))
+    return WindowResult(_rates(name, batch, window, which, note, use_start_times))
+
+
+def _report(flags: U8Array, table: tuple[tuple[int, str, str], ...], note: Note) -> None:
+    for row in np.flatnonzero(flags).tolist():
+        for flag, kind, text in table:
+            if flags[row] & flag:
+                note(row, kind, text)
+
+
+def _flat(array: npt.NDArray[np.int64]) -> I64Array:
+    return np.require(array, np.int64, ("C", "W"))
+
+
+def start_time_resets(offsets: I64Array, t_ms: I64Array, start_ms: I64Array | None) -> BoolArray:
+    """bool[N]: samples whose start time tells of a reset since the sample before: it lies after that sample,
+    or on it where that sample has a start time too (surface document 2.8)."""
+    out = np.zeros(len(t_ms), dtype=np.bool_)
+    if start_ms is None or len(t_ms) < 2:
+        return out
+    start, before = start_ms[1:], t_ms[:-1]
+    known = (start != 0) & (start <= t_ms[1:])
+    out[1:] = known & ((start > before) | ((start == before) & (start_ms[:-1] != 0)))
+    firsts = offsets[:-1]
+    out[firsts[firsts < len(out)]] = False
+    return out
+
+
+def _resets(pool: Pool, batch: HistogramBatch, use_start_times: bool) -> U8Array:
+    out = np.empty(len(batch), dtype=np.uint8)
+    rows = _flat(batch.row_offsets)
+    neighbours(pool, rows, False, out)
+    if use_start_times:
+        out |= start_time_resets(rows, batch.t_ms, batch.start_t_ms)
+    return out
+
+
+def _rates(
+    name: str, batch: HistogramBatch, window: WindowGrid, which: BoolArray, note: Note, use_start_times: bool
+) -> HistogramCells:
+    pool = pool_of(batch)
+    rows, times = _flat(batch.row_offsets), _flat(batch.t_ms)
+    reset = _resets(pool, batch, use_start_times)
+    index = np.empty(which.shape, dtype=np.int32)
+    flags = np.empty(len(which), dtype=np.uint8)
+    asked = np.ascontiguousarray(which)
+    borders = (window.first_end_ms, window.step_ms, window.range_ms)
+    if name in ("irate", "idelta"):
+        out = histogramrate.last_two(pool, rows, times, reset, asked, *borders, name == "irate", index, flags)
+    else:
+        starts = batch.start_t_ms if use_start_times and name != "delta" else None
+        out = histogramrate.extrapolated(
+            pool,
+            rows,
+            times,
+            reset,
+            np.zeros(0, dtype=np.int64) if starts is None else _flat(starts),
+            asked,
+            *borders,
+            name != "delta",
+            name == "rate",
+            index,
+            flags,
+        )
+    _report(flags, _RATE_NOTES, note)
+    return HistogramCells(index, batch_of(out))
+
+
+def _combined(
+    name: str, batch: HistogramBatch, window: WindowGrid, which: BoolArray, note: Note
+) -> HistogramCells:
+    rows, times = _flat(batch.row_offsets), batch.t_ms
+    lo, hi = np.empty(which.shape, dtype=np.int64), np.empty(which.shape, dtype=np.int64)
+    ends = window.ends_ms()
+    for row in range(len(which)):
+        first, last = int(rows[row]), int(rows[row + 1])
+        part = times[first:last]
+        lo[row] = first + np.searchsorted(part, ends - window.range_ms, side="right")
+        hi[row] = first + np.searchsorted(part, ends, side="right")
+    hi[~which] = lo[~which]
+    index = np.empty(which.size, dtype=np.int32)
+    flags = np.empty(which.size, dtype=np.uint8)
+    members = np.arange(len(batch), dtype=np.int64)
+    average = name == "avg_over_time"
+    out = histogramcombine.combine(
+        pool_of(batch), members, lo.ravel(), hi.ravel(), average, False, index, flags
+    )
+    _report(np.bitwise_or.reduce(flags.reshape(which.shape), axis=1), COMBINE_NOTES, note)
+    return HistogramCells(index.reshape(which.shape), batch_of(out))
+
+
+def _transitions(
+    name: str, piece: RangePiece, batch: HistogramBatch, window: WindowGrid, use_start_times: bool
+) -> F64Array:
+    samples = piece.samples
+    pool = pool_of(batch)
+    rows = _flat(batch.row_offsets)
+    if name == "resets":
+        differs = _resets(pool, batch, use_start_times)
+    else:
+        differs = np.empty(len(batch), dtype=np.uint8)
+        neighbours(pool, rows, True, differs)
+    offsets, times = _flat(samples.offsets), _flat(samples.t_ms)
+    starts = samples.start_t_ms if use_start_times and name == "resets" else None
+    float_reset = start_time_resets(offsets, times, starts).astype(np.uint8)
+    out = np.empty((len(samples), window.steps))
+    histogramrate.transitions(
+        offsets,
+        times,
+        np.require(samples.values, np.float64, ("C", "W")),
+        rows,
+        _flat(batch.t_ms),
+        differs,
+        float_reset,
+        window.first_end_ms,
+        window.step_ms,
+        window.range_ms,
+        name == "resets",
+        out,
+    )
+    return out
