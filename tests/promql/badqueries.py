@@ -109,6 +109,10 @@ BAD_QUERIES: tuple[tuple[str, str], ...] = (
     ('up[5m:1m "x"]', '1:10: parse error: unexpected string "\\"x\\"" in subquery selector, expected "]"'),
     ("up[:1m]", "1:5: parse error: unexpected colon before duration in duration expression"),
     ("up[:]", "1:5: parse error: unexpected colon before duration in duration expression"),
+    (
+        "up[5m:(]",
+        '1:8: parse error: unexpected "]" in subquery selector, expected number, duration, step(), range(), or "]"',
+    ),
     ("up[5m:1m:1m]", "1:9: parse error: unexpected colon ':'"),
     ("up[5m:1m:]", "1:9: parse error: unexpected colon ':'"),
     ("up[foo]", "1:4: parse error: unexpected character in duration expression: 'f'"),
