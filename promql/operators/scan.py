@@ -18,6 +18,7 @@ from promql.ast import VectorSelector
 from promql.context import EvalContext
 from promql.engineerrors import ExecutionError, StorageReadError
 from promql.histogrampool import batch_of, pool_of, take_pool
+from promql.kernels import extended
 from promql.kernels import scan as kernels
 from promql.matrix import ABSENT, F64Array, Grid, HistogramCells
 from promql.operators.operator import (
@@ -36,6 +37,8 @@ from tsdb.serieslabels import SeriesLabels
 
 I64Array = npt.NDArray[np.int64]
 I32Array = npt.NDArray[np.int32]
+
+NO_HISTOGRAMS = "smoothed and anchored modifiers do not work with native histograms"
 
 PIECE_WORK_MAX = 1 << 19
 """Samples plus cells of one piece: 4 MiB of cells stay near the cache, and the fixed cost of a piece (about
@@ -133,7 +136,8 @@ class VectorScan(RowwiseOperator):
     def _announce(self) -> Series:
         times = self._times
         mint = times.first_ms - self.ctx.lookback_ms + 1
-        self._selection = select(self.ctx, self._selector, mint, times.last_ms, self._hints)
+        maxt = times.last_ms + (self.ctx.lookback_ms if self._selector.smoothed else 0)
+        self._selection = select(self.ctx, self._selector, mint, maxt, self._hints)
         return announced(self.ctx, self._selection)
 
     def splits(self) -> Sequence[tuple[int, int]]:
@@ -144,6 +148,8 @@ class VectorScan(RowwiseOperator):
     def load(self, lo: int, hi: int) -> Piece:
         """Read and look back."""
         batch = read(self.ctx, cast(Selection, self._selection), lo, hi)
+        if self._selector.smoothed and self._want == "value":
+            return Piece(lo, self._smoothed(batch))
         if self._want == "value" and batch.histograms is None:
             return Piece(lo, self._values(batch))
         return self._load_by_index(lo, batch)
@@ -159,6 +165,22 @@ class VectorScan(RowwiseOperator):
             times.step_ms,
             self.ctx.lookback_ms,
             out.view(np.uint64),
+        )
+        return out
+
+    def _smoothed(self, batch: SampleBatch) -> F64Array:
+        if batch.histograms is not None:
+            raise ExecutionError(NO_HISTOGRAMS)
+        times, samples = self._times, clean(batch)
+        out = np.empty((len(samples), times.steps))
+        extended.smoothed_value(
+            samples.offsets,
+            samples.t_ms,
+            samples.values,
+            times.first_ms,
+            times.step_ms,
+            self.ctx.lookback_ms,
+            out,
         )
         return out
 
@@ -198,7 +220,6 @@ class VectorScan(RowwiseOperator):
             return Piece(lo, values, cells)
         if self._want == "start_time":
             chosen_ms = np.zeros_like(chosen_ms) if start_ms is None else start_ms
-            present = present & (chosen_ms != 0)
         return Piece(lo, np.where(present, chosen_ms / 1000.0, ABSENT))
 
     def explain(self) -> Explain:
@@ -241,7 +262,7 @@ class RangeScan(RangeOperator):
         """Read, and strip stale markers."""
         batch = read(self.ctx, cast(Selection, self._selection), lo, hi)
         if batch.histograms is not None and (self.selector.anchored or self.selector.smoothed):
-            raise ExecutionError("smoothed and anchored modifiers do not work with native histograms")
+            raise ExecutionError(NO_HISTOGRAMS)
         return RangePiece(lo, clean(batch))
 
     def explain(self) -> Explain:

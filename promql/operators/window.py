@@ -21,7 +21,7 @@ from promql.kernels import scan as scan_kernels
 from promql.kernels import window as kernels
 from promql.matrix import ABSENT, BoolArray, F64Array, HistogramCells, I32Array
 from promql.operators.collect import rows_present
-from promql.operators.extended import extended_rate
+from promql.operators.extended import START_TIME_FUNCTIONS, extended_window, start_time_window
 from promql.operators.merge import checked
 from promql.operators.operator import (
     Builder,
@@ -47,6 +47,8 @@ ANCHORED_FUNCTIONS = ("changes", "delta", "increase", "rate", "resets")
 SMOOTHED_FUNCTIONS = ("delta", "increase", "rate")
 
 IGNORED_HISTOGRAMS = "ignored histograms in a range containing both floats and histograms{for_metric}"
+
+Note = Callable[[int, str, str], None]
 
 FloatKernel = Callable[[SampleBatch, WindowGrid, Sequence[F64Array], F64Array], int]
 """(samples, windows, scalar arguments f64[K] each, out f64[R, K]) -> cells present."""
@@ -144,6 +146,7 @@ class WindowOperator(RowwiseOperator):
         self._child = child
         self._args = args
         self._extended = extended
+        self._uses_starts = child.ctx.options.start_timestamps and self._name in START_TIME_FUNCTIONS
         self._arg_values: list[F64Array] = []
         self._metric_ids = np.empty(0, dtype=np.uint32)
         self._suspects: dict[int, str] = {}
@@ -203,9 +206,8 @@ class WindowOperator(RowwiseOperator):
         out = np.empty((len(samples), window.steps))
         if self._extended:
             lookback = self.ctx.lookback_ms
-            extended_rate(self._name, self._extended, samples, window, lookback, out)
-            present = 1
-        elif self.ctx.options.start_timestamps and samples.start_t_ms is not None:
+            present = extended_window(self._name, self._extended, samples, window, lookback, out)
+        elif self._uses_starts and samples.start_t_ms is not None:
             present = self._with_start_times(lo, samples, out)
         else:
             present = self._function.floats(samples, window, self._arg_values, out)
@@ -216,16 +218,17 @@ class WindowOperator(RowwiseOperator):
         return self._with_histograms(piece, out)
 
     def _with_start_times(self, lo: int, samples: SampleBatch, out: F64Array) -> int:
-        from promql.operators.starttimes import start_time_window
+        seen: set[int] = set()
 
         def overlap(row: int) -> None:
-            name = self.ctx.symbols.text(int(self._metric_ids[lo + row]))
-            text = "sample has start time that overlaps with previous sample timestamp"
-            self.ctx.annotations.warn(f"{text} for metric {quoted(name)}", self._pos)
+            name_id = int(self._metric_ids[lo + row])
+            if name_id not in seen:
+                seen.add(name_id)
+                name = quoted(self.ctx.symbols.text(name_id))
+                text = "sample has start time that overlaps with previous sample timestamp for metric"
+                self.ctx.annotations.warn(f"{text} {name}", self._pos)
 
-        if self._name in ("rate", "increase", "resets", "irate"):
-            return start_time_window(self._name, samples, self._child.window, overlap, out)
-        return self._function.floats(samples, self._child.window, self._arg_values, out)
+        return start_time_window(self._name, samples, self._child.window, overlap, out)
 
     def _report_suspects(self, lo: int, out: F64Array) -> None:
         ids = self._metric_ids[lo : lo + len(out)]
@@ -233,8 +236,8 @@ class WindowOperator(RowwiseOperator):
             if name_id in self._suspects:
                 self.ctx.annotations.info(self._suspects[name_id], self._pos)
 
-    def _note(self, lo: int) -> Callable[[int, str, str], None]:
-        """How the histogram functions report: (row of the piece, "warn" or "info", text); `{name}` in the text
+    def _note(self, lo: int) -> Note:
+        """How the histogram functions report: (row of the piece, "warn" or "info", text); `{name}` in it
         becomes the quoted metric name, `{for_metric}` the suffix of annotations."""
 
         def note(row: int, kind: str, text: str) -> None:
@@ -279,7 +282,7 @@ class WindowOperator(RowwiseOperator):
         assert result is not None
         return Piece(piece.lo, np.where(histograms > 0, result, out))
 
-    def _warn_mixed(self, mixed: BoolArray, note: Callable[[int, str, str], None]) -> None:
+    def _warn_mixed(self, mixed: BoolArray, note: Note) -> None:
         for row in np.flatnonzero(mixed.any(axis=1)).tolist():
             note(row, "warn", "encountered a mix of histograms and floats{for_metric}")
 
@@ -302,7 +305,7 @@ class WindowOperator(RowwiseOperator):
         return Piece(piece.lo, np.where(use, ABSENT, out), HistogramCells(index, pool))
 
     def _last_two_of_both(
-        self, piece: RangePiece, out: F64Array, note: Callable[[int, str, str], None]
+        self, piece: RangePiece, out: F64Array, note: Note
     ) -> Piece:
         """irate and idelta look at the last two samples of any kind; two of different kinds give nothing."""
         from promql.operators.histogramwindow import window_histograms
@@ -344,7 +347,7 @@ def last_two_times(
     starts_ms: I64Array,
     rows: int,
 ) -> tuple[I64Array, I64Array]:
-    """i64[R, K] twice: times of the last and the last but one sample of each window; far past where missing."""
+    """i64[R, K] twice: times of the last and the last but one sample of each window; far past for none."""
     never = np.int64(-(1 << 62))
     if not len(t_ms):
         missing = np.full((rows, window.steps), never)
