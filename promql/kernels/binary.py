@@ -39,9 +39,9 @@ def _arithmetic(op: int, x: float, y: float) -> float:
     if op == DIV:
         return x / y
     if op == MOD:
-        return np.fmod(x, y)
+        return float(np.fmod(x, y))
     if op == POW:
-        return x**y
+        return float(x**y)
     return math.atan2(x, y)
 
 

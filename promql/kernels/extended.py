@@ -27,7 +27,8 @@ def _between(t_ms: I64, v: F64, i: int, at_ms: int, is_counter: int, is_left: bo
             y1 = 0.0
         else:
             y2 += y1
-    return y1 + (y2 - y1) * float(at_ms - t_ms[i]) / float(t_ms[i + 1] - t_ms[i])
+    slope: float = (y2 - y1) * float(at_ms - t_ms[i]) / float(t_ms[i + 1] - t_ms[i])
+    return float(y1 + slope)
 
 
 @kernel(

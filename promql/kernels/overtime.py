@@ -62,7 +62,7 @@ def _window_mean(v: F64, a: int, b: int) -> float:
         mean, comp = kahan(v[i] / count, q * mean, q * comp)
     if incremental:
         return mean + comp
-    return total / count + comp / count
+    return float(total / count + comp / count)
 
 
 @kernel(

@@ -27,7 +27,7 @@ def starts_anew(t_ms: I64, start_ms: I64, i: int) -> bool:
         return False
     if start > before:
         return True
-    return start == before and start_ms[i - 1] != 0 and start_ms[i - 1] < before
+    return bool(start == before and start_ms[i - 1] != 0 and start_ms[i - 1] < before)
 
 
 @kernel(

@@ -17,6 +17,7 @@ from promql.histogrampool import concat_cells
 from promql.kernels import aggregate as kernels
 from promql.matrix import ABSENT, BoolArray, F64Array, HistogramCells
 from promql.operators.collect import absent_cells, collect
+from promql.operators.histogramaggregate import aggregate_histograms
 from promql.operators.operator import Explain, Piece, ScalarOperator, Series, VectorOperator
 from promql.operators.window import warn_of_quantiles
 from tsdb.labels import METRIC_NAME
@@ -137,7 +138,6 @@ class Aggregate(VectorOperator):
     def _sum_histograms(
         self, values: F64Array, kept: list[tuple[int, HistogramCells | None]]
     ) -> HistogramCells | None:
-        from promql.operators.histogramaggregate import aggregate_histograms
 
         series = self._child.series()
         cells = concat_cells(kept, len(series), self.grid.steps)

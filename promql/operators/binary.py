@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from promql.ast import BinaryExpr, Cardinality, VectorMatching
 from promql.engineerrors import ExecutionError
-from promql.histogrampool import concat_cells
+from promql.histogrampool import batch_of, concat_cells, empty_pool
 from promql.kernels import binary as kernels
 from promql.matching import PAIRS_MAX, Signatures, pair_rows, result_labels, signatures
 from promql.matrix import ABSENT, BoolArray, F64Array, HistogramCells
 from promql.operators.collect import NO_CELLS, Collected, absent_cells, collect, rowwise
+from promql.operators.histogrambinary import binary_histograms
 from promql.operators.merge import checked, merge_equal
 from promql.operators.operator import (
     Explain,
@@ -106,8 +107,6 @@ class ScalarSide(RowwiseOperator):
             )
 
     def _histograms(self, cells: HistogramCells) -> HistogramCells | None:
-        from promql.operators.histogrambinary import binary_histograms
-
         present = np.asarray(cells.index >= 0)
         scalar = np.ascontiguousarray(np.broadcast_to(self._values, cells.index.shape))
         annotations = self.ctx.annotations
@@ -245,8 +244,6 @@ class VectorBinary(VectorOperator):
     def _histograms(
         self, lhs: Collected, rhs: Collected, i: I64Array, j: I64Array, out: F64Array
     ) -> HistogramCells | None:
-        from promql.operators.histogrambinary import binary_histograms
-
         op = self._expr.op
         annotations = self.ctx.annotations
         note = note_of(self._expr, annotations.warn, annotations.info)
@@ -277,6 +274,7 @@ class VectorBinary(VectorOperator):
         if self._expr.return_bool:
             if kept_bool is not None and op in ("==", "!="):
                 present, keep = kept_bool
+                assert keep is not None
                 out[present] = np.where(keep[present], 1.0, 0.0)
             return None
         return _overlay([part for part in parts if part is not None], out.shape)
@@ -343,8 +341,6 @@ def _operand(rows: Collected, at: I64Array) -> tuple[F64Array, HistogramCells]:
         if rows.histograms is not None
         else np.full((len(at), rows.values.shape[1]), -1, dtype=np.int32)
     )
-    from promql.histogrampool import batch_of, empty_pool
-
     pool = rows.histograms.pool if rows.histograms is not None else batch_of(empty_pool())
     return rows.values[at], HistogramCells(np.ascontiguousarray(index), pool)
 

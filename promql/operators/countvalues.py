@@ -10,6 +10,7 @@ import numpy.typing as npt
 from promql.annotations import quoted
 from promql.ast import AggregateExpr
 from promql.engineerrors import ExecutionError
+from promql.histogramtext import histogram_texts
 from promql.matrix import ABSENT, F64Array
 from promql.numberformat import format_f
 from promql.operators.aggregate import describe, group_series
@@ -59,8 +60,6 @@ class CountValues(VectorOperator):
         ids = np.full(rows.values.shape, -1, dtype=np.int64)
         ids[present] = place
         if rows.histograms is not None:
-            from promql.histogramtext import histogram_texts
-
             index = rows.histograms.index
             here = index >= 0
             used, place = np.unique(index[here], return_inverse=True)

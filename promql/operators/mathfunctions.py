@@ -11,6 +11,7 @@ from promql.ast import Call
 from promql.kernels import binary as kernels
 from promql.matrix import ABSENT, F64Array, HistogramCells
 from promql.operators.collect import rowwise
+from promql.operators.histogrambinary import binary_histograms
 from promql.operators.merge import checked
 from promql.operators.operator import (
     Builder,
@@ -140,7 +141,6 @@ class NegateOperator(RowwiseOperator):
 
 
 def _negated(cells: HistogramCells, values: F64Array) -> HistogramCells | None:
-    from promql.operators.histogrambinary import binary_histograms
 
     present = cells.index >= 0
     minus = np.full(values.shape, -1.0)

@@ -22,6 +22,7 @@ from promql.kernels import window as kernels
 from promql.matrix import ABSENT, BoolArray, F64Array, HistogramCells, I32Array
 from promql.operators.collect import rows_present
 from promql.operators.extended import START_TIME_FUNCTIONS, extended_window, start_time_window
+from promql.operators.histogramwindow import WindowResult, window_histograms
 from promql.operators.merge import checked
 from promql.operators.operator import (
     Builder,
@@ -249,8 +250,6 @@ class WindowOperator(RowwiseOperator):
         return note
 
     def _with_histograms(self, piece: RangePiece, out: F64Array) -> Piece:
-        from promql.operators.histogramwindow import window_histograms
-
         samples, window = piece.samples, self._child.window
         floats, histograms = window_counts(samples, window)
         note = self._note(piece.lo)
@@ -260,7 +259,7 @@ class WindowOperator(RowwiseOperator):
             self._warn_mixed(mixed, note)
             out[mixed] = ABSENT
             only = (histograms > 0) & ~mixed
-            return Piece(piece.lo, out, window_histograms(self._name, piece, window, only, note).cells)
+            return Piece(piece.lo, out, self._of_histograms(piece, only, note).cells)
         if kind == "floats":
             has_result = np.asarray(out.view(np.uint64) != ABSENT.view(np.uint64))
             for row in np.flatnonzero((mixed & has_result).any(axis=1)).tolist():
@@ -278,9 +277,13 @@ class WindowOperator(RowwiseOperator):
             return self._edge_of_both(piece, out, floats, histograms)
         if kind == "last_two":
             return self._last_two_of_both(piece, out, note)
-        result = window_histograms(self._name, piece, window, histograms > 0, note).values
+        result = self._of_histograms(piece, histograms > 0, note).values
         assert result is not None
         return Piece(piece.lo, np.where(histograms > 0, result, out))
+
+    def _of_histograms(self, piece: RangePiece, which: BoolArray, note: Note) -> WindowResult:
+        starts = self.ctx.options.start_timestamps
+        return window_histograms(self._name, piece, self._child.window, which, note, starts)
 
     def _warn_mixed(self, mixed: BoolArray, note: Note) -> None:
         for row in np.flatnonzero(mixed.any(axis=1)).tolist():
@@ -304,12 +307,8 @@ class WindowOperator(RowwiseOperator):
         index = np.where(use, index, -1).astype(np.int32)
         return Piece(piece.lo, np.where(use, ABSENT, out), HistogramCells(index, pool))
 
-    def _last_two_of_both(
-        self, piece: RangePiece, out: F64Array, note: Note
-    ) -> Piece:
+    def _last_two_of_both(self, piece: RangePiece, out: F64Array, note: Note) -> Piece:
         """irate and idelta look at the last two samples of any kind; two of different kinds give nothing."""
-        from promql.operators.histogramwindow import window_histograms
-
         pool, samples, window = piece.samples.histograms, piece.samples, self._child.window
         assert pool is not None
         starts = window.ends_ms() - window.range_ms
@@ -321,7 +320,7 @@ class WindowOperator(RowwiseOperator):
             ~both_float & ~both_histogram & (np.maximum(f1, h1) > starts) & (np.minimum(f1, h1) > starts)
         )
         self._warn_mixed(crossed, note)
-        result = window_histograms(self._name, piece, window, both_histogram & (h2 > starts), note)
+        result = self._of_histograms(piece, both_histogram & (h2 > starts), note)
         return Piece(piece.lo, np.where(both_float, out, ABSENT), result.cells)
 
     def explain(self) -> Explain:
