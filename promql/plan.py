@@ -20,6 +20,7 @@ from promql.ast import (
     Expr,
     MatrixSelector,
     NumberLiteral,
+    Position,
     StringLiteral,
     SubqueryExpr,
     UnaryExpr,
@@ -29,6 +30,7 @@ from promql.ast import (
 from promql.context import EvalContext
 from promql.duration import DurationError, evaluate_duration
 from promql.engineerrors import ExecutionError, PreparationError
+from promql.histogramhints import selectors_with_resolved_hints
 from promql.matrix import Grid
 from promql.operators.aggregate import Aggregate, Quantile
 from promql.operators.binary import VectorBinary, with_scalar
@@ -81,11 +83,14 @@ class PlanBuilder:
         self._shared = shared
         self._cells = {} if cells is None else cells
         self._hints = SelectHints()
+        self._hints_resolved: frozenset[Position] = frozenset()
 
     @classmethod
     def for_query(cls, ctx: EvalContext, expr: Expr) -> PlanBuilder:
         """The builder of a whole query."""
-        return cls(ctx, shared_expressions(expr))
+        builder = cls(ctx, shared_expressions(expr))
+        builder._hints_resolved = selectors_with_resolved_hints(expr)
+        return builder
 
     @property
     def ctx(self) -> EvalContext:
@@ -95,6 +100,7 @@ class PlanBuilder:
     def _on(self, grid: Grid) -> PlanBuilder:
         builder = PlanBuilder(self._ctx.on_grid(grid), self._shared, self._cells)
         builder._hints = self._hints
+        builder._hints_resolved = self._hints_resolved
         return builder
 
     @contextmanager
@@ -169,7 +175,9 @@ class PlanBuilder:
     def selector(self, expr: VectorSelector, want: str = "value") -> VectorOperator:
         """Scan of an instant selector; `want` is "value", "time" or "start_time"."""
         times = self._times(expr)
-        return VectorScan(self._ctx, expr, times, self._hints_over(times, 0), want)
+        scan = VectorScan(self._ctx, expr, times, self._hints_over(times, 0), want)
+        scan.resolve_hints = expr.pos in self._hints_resolved
+        return scan
 
     def _times(self, expr: VectorSelector | SubqueryExpr) -> SelectorTimes:
         offset = expr.offset_ms
@@ -210,7 +218,9 @@ class PlanBuilder:
             if expr.range_expr is not None:
                 span = self._duration(expr.range_expr)
             times = self._times(expr.selector)
-            return RangeScan(self._ctx, expr.selector, times, span, self._hints_over(times, span))
+            scan = RangeScan(self._ctx, expr.selector, times, span, self._hints_over(times, span))
+            scan.resolve_hints = expr.selector.pos in self._hints_resolved
+            return scan
         if isinstance(expr, SubqueryExpr):
             return self._subquery(expr)
         raise ExecutionError(f"unexpected expression type {type_of(expr).value!r}")

@@ -81,16 +81,31 @@ def _flat(array: npt.NDArray[np.int64]) -> I64Array:
 
 def start_time_resets(offsets: I64Array, t_ms: I64Array, start_ms: I64Array | None) -> BoolArray:
     """bool[N]: samples whose start time tells of a reset since the sample before: it lies after that sample,
-    or on it where that sample has a start time too (surface document 2.8)."""
+    or on it where that sample has an earlier start of its own (as kernels.starttimes for floats)."""
     out = np.zeros(len(t_ms), dtype=np.bool_)
     if start_ms is None or len(t_ms) < 2:
         return out
-    start, before = start_ms[1:], t_ms[:-1]
-    known = (start != 0) & (start <= t_ms[1:])
-    out[1:] = known & ((start > before) | ((start == before) & (start_ms[:-1] != 0)))
+    start, start_before, before = start_ms[1:], start_ms[:-1], t_ms[:-1]
+    known = (start != 0) & (start < t_ms[1:])
+    again = (start == before) & (start_before != 0) & (start_before < before)
+    out[1:] = known & ((start > before) | again)
     firsts = offsets[:-1]
     out[firsts[firsts < len(out)]] = False
     return out
+
+
+def _warn_of_overlaps(rows: I64Array, batch: HistogramBatch, note: Note) -> None:
+    """Warn of rows where a sample starts before the one before it ended."""
+    starts = batch.start_t_ms
+    if starts is None or len(batch) < 2:
+        return
+    overlaps = np.zeros(len(batch), dtype=np.bool_)
+    overlaps[1:] = (starts[1:] != 0) & (starts[1:] < batch.t_ms[:-1]) & (starts[1:] != starts[:-1])
+    firsts = rows[:-1]
+    overlaps[firsts[firsts < len(batch)]] = False
+    for row in np.unique(np.searchsorted(rows, np.flatnonzero(overlaps), side="right") - 1).tolist():
+        text = "sample has start time that overlaps with previous sample timestamp for metric {name}"
+        note(row, "warn", text)
 
 
 def _resets(pool: Pool, batch: HistogramBatch, use_start_times: bool) -> U8Array:
@@ -116,6 +131,8 @@ def _rates(
         out = histogramrate.last_two(pool, rows, times, reset, asked, *borders, name == "irate", index, flags)
     else:
         starts = batch.start_t_ms if use_start_times and name != "delta" else None
+        if starts is not None:
+            _warn_of_overlaps(rows, batch, note)
         out = histogramrate.extrapolated(
             pool,
             rows,

@@ -13,9 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from promql.ast import (
-    AggregateExpr,
     AtModifier,
-    BinaryExpr,
     Call,
     DurationExpr,
     Expr,
@@ -23,7 +21,6 @@ from promql.ast import (
     NumberLiteral,
     ParenExpr,
     SubqueryExpr,
-    UnaryExpr,
     VectorSelector,
 )
 from promql.engineerrors import ExecutionError
@@ -31,6 +28,7 @@ from promql.matrix import ABSENT, ABSENT_BITS, HistogramCells
 from promql.operators.collect import Collected, collect
 from promql.operators.merge import merge_equal
 from promql.operators.operator import Builder, Explain, FunctionBuilder, Piece, Series, VectorOperator
+from promql.visit import children
 from tsdb.labels import METRIC_NAME, Labels, Matcher, MatchType
 from tsdb.serieslabels import SeriesLabels
 
@@ -88,23 +86,11 @@ def read_time(expr: Expr, outer: ReadTime = ReadTime()) -> ReadTime | None:
         return outer.then(expr.selector)
     if isinstance(expr, SubqueryExpr):
         return read_time(expr.expr, outer.then(expr))
-    for child in _children(expr):
+    for child in children(expr):
         found = read_time(child, outer)
         if found is not None:
             return found
     return None
-
-
-def _children(expr: Expr) -> tuple[Expr, ...]:
-    if isinstance(expr, ParenExpr | UnaryExpr):
-        return (expr.expr,)
-    if isinstance(expr, Call):
-        return expr.args
-    if isinstance(expr, BinaryExpr):
-        return (expr.lhs, expr.rhs)
-    if isinstance(expr, AggregateExpr):
-        return (expr.expr,) if expr.param is None else (expr.param, expr.expr)
-    return ()
 
 
 def name_matchers(matchers: Sequence[Matcher]) -> list[Matcher]:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from promql.ast import VectorSelector
 from promql.context import EvalContext
 from promql.engineerrors import ExecutionError, StorageReadError
+from promql.histogramhints import resolve_hints
 from promql.histogrampool import batch_of, pool_of, take_pool
 from promql.kernels import extended
 from promql.kernels import scan as kernels
@@ -132,6 +133,8 @@ class VectorScan(RowwiseOperator):
         self._hints = hints
         self._want = want
         self._selection: Selection | None = None
+        self.resolve_hints = False
+        """Whether unknown reset hints are worked out (promql.histogramhints); set by the planner."""
 
     def _announce(self) -> Series:
         times = self._times
@@ -199,6 +202,8 @@ class VectorScan(RowwiseOperator):
         start_ms = None if chosen_start is None else _gather(chosen_start, latest, 0)
         present = np.asarray(values.view(np.uint64) != ABSENT.view(np.uint64))
         pool = batch.histograms
+        if pool is not None and self.resolve_hints:
+            pool = resolve_hints(pool)
         if pool is not None:
             index = self._latest(
                 np.require(pool.row_offsets, np.int64, ("C", "W")),
@@ -244,6 +249,8 @@ class RangeScan(RangeOperator):
         self._times = times
         self._hints = hints
         self._selection: Selection | None = None
+        self.resolve_hints = False
+        """Whether unknown reset hints are worked out (promql.histogramhints); set by the planner."""
 
     def _announce(self) -> Series:
         selector, times, lookback = self.selector, self._times, self.ctx.lookback_ms
@@ -263,7 +270,10 @@ class RangeScan(RangeOperator):
         batch = read(self.ctx, cast(Selection, self._selection), lo, hi)
         if batch.histograms is not None and (self.selector.anchored or self.selector.smoothed):
             raise ExecutionError(NO_HISTOGRAMS)
-        return RangePiece(lo, clean(batch))
+        batch = clean(batch)
+        if self.resolve_hints and batch.histograms is not None:
+            batch = replace(batch, histograms=resolve_hints(batch.histograms))
+        return RangePiece(lo, batch)
 
     def explain(self) -> Explain:
         """Matchers, range and times."""

@@ -1,0 +1,62 @@
+"""Counter-reset hints that are worked out while reading, for queries that look at counts and sums only.
+
+Prometheus reads selectors under histogram_count, histogram_sum and histogram_avg without buckets, and then
+has to find resets from one sample to the next, which turns hints "unknown" into "reset" or "not_reset". That
+shows in warnings about conflicting resets, so the same selectors get the same hints here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from promql.ast import BinaryExpr, Call, Expr, Position, SubqueryExpr, VectorSelector
+from promql.histogrampool import pool_of, take_pool
+from promql.kernels.histogramarith import neighbours
+from promql.kernels.histogrampool import HINT_NOT_RESET, HINT_RESET, HINT_UNKNOWN
+from promql.visit import children
+from tsdb.histogram import HistogramBatch
+from tsdb.select import STALE_BITS
+
+_COUNTS_AND_SUMS = ("histogram_count", "histogram_sum", "histogram_avg")
+_WHOLE = ("histogram_quantile", "histogram_quantiles", "histogram_fraction")
+
+
+def selectors_with_resolved_hints(expr: Expr) -> frozenset[Position]:
+    """Places of the selectors under a function of counts and sums. A subquery or a function of whole
+    histograms above hides that function; a binary operator starts anew."""
+    found: set[Position] = set()
+    _search(expr, False, True, found)
+    return frozenset(found)
+
+
+def _search(expr: Expr, resolved: bool, allowed: bool, found: set[Position]) -> None:
+    if isinstance(expr, VectorSelector):
+        if resolved and allowed:
+            found.add(expr.pos)
+        return
+    if isinstance(expr, BinaryExpr):
+        resolved, allowed = False, True
+    elif isinstance(expr, SubqueryExpr):
+        allowed = False
+    elif isinstance(expr, Call):
+        allowed = allowed and expr.function not in _WHOLE
+        resolved = resolved or expr.function in _COUNTS_AND_SUMS
+    for child in children(expr):
+        _search(child, resolved, allowed, found)
+
+
+def resolve_hints(batch: HistogramBatch) -> HistogramBatch:
+    """The batch with each unknown hint replaced by what the sample before it in the row shows; the first
+    sample of a row, and stale markers, keep theirs."""
+    kept = np.flatnonzero(batch.sum.view(np.uint64) != np.uint64(STALE_BITS))
+    rows = np.searchsorted(kept, batch.row_offsets).astype(np.int64)
+    reset = np.empty(len(kept), dtype=np.uint8)
+    neighbours(take_pool(pool_of(batch), kept), rows, False, reset)
+    hints = batch.reset_hint.copy()
+    unknown = hints[kept] == HINT_UNKNOWN
+    firsts = rows[:-1]
+    unknown[firsts[firsts < len(kept)]] = False
+    hints[kept[unknown]] = np.where(reset[unknown] != 0, HINT_RESET, HINT_NOT_RESET)
+    return replace(batch, reset_hint=hints)
