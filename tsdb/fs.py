@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from tsdb.errors import DiskFullError, LockedError, StorageError
 
 U8Array = npt.NDArray[np.uint8]
-Buffer = bytes | bytearray | memoryview | npt.NDArray[np.generic]
+Buffer = bytes | bytearray | memoryview | npt.NDArray[Any]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _BUFFERS_PER_WRITE = 512
@@ -40,7 +40,7 @@ class AppendFile:
     def write(self, buffers: Sequence[Buffer]) -> int:
         """Write all buffers; returns their total size. After an error the file may end in a part of them: cut
         it with `truncate`. Raises DiskFullError, OSError."""
-        views = [memoryview(part).cast("B") for part in buffers if memoryview(part).nbytes]
+        views = [memoryview(cast(Any, part)).cast("B") for part in buffers if len(part)]
         total = sum(len(view) for view in views)
         try:
             while views:

@@ -6,14 +6,14 @@ reader while it copies what may change; kernels run under it without the GIL.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from tsdb.arena import reserve
-from tsdb.chunks import ChunkLog
+from tsdb.chunks import SEGMENT_BYTES, ChunkLog
 from tsdb.columns import HistogramColumns, Rejected
 from tsdb.errors import LimitError
 from tsdb.headhistograms import HeadHistograms, offsets_of, take
@@ -24,7 +24,7 @@ from tsdb.kernels.truncate import JUST_CREATED, compact_late, compact_sealed, sw
 from tsdb.labels import Labels, Matcher
 from tsdb.postings import Postings
 from tsdb.select import SelectHints
-from tsdb.series import SERIES_LIMIT, SLOT_MASK, SeriesTable
+from tsdb.series import SERIES_LIMIT, SLOT_BITS, SLOT_MASK, SeriesTable
 from tsdb.symbols import SymbolTable
 
 U8Array = npt.NDArray[np.uint8]
@@ -125,11 +125,19 @@ class Head:
         )
         return int(self.counters[k.SEALED_END]) - 1 + open_count
 
+    def chunk_storage_bytes(self) -> int:
+        """Bytes of sealed chunks."""
+        return int(self.counters[k.SEGMENT_USED]) + (len(self.chunk_log.segments) - 1) * SEGMENT_BYTES
+
     # Series.
 
-    def find_or_create(self, rows: Sequence[Labels]) -> tuple[U32Array, NewSeries | None]:
-        """Refs of valid label sets, and what is new. Caller holds the lock. Raises LimitError, none
-        created."""
+    def find_or_create(
+        self, rows: Sequence[Labels], check_limit: Callable[[int, int], None] | None = None
+    ) -> tuple[U32Array, NewSeries | None]:
+        """Refs of valid label sets, and what is new. Caller holds the lock.
+
+        `check_limit(active, new)` may refuse more series. Raises LimitError, having created none.
+        """
         offsets, ids = self.series.ids_of(rows)
         found, hashes, checks = self.series.find(offsets, ids)
         missing = np.flatnonzero(found < 0)
@@ -142,16 +150,34 @@ class Head:
         lengths = np.diff(offsets)[new_rows]
         new_offsets = offsets_of(lengths)
         new_ids = np.concatenate([ids[2 * offsets[row] : 2 * offsets[row + 1]] for row in new_rows.tolist()])
+        if check_limit is not None:
+            check_limit(self.series.series_count, len(new_rows))
         refs = self.series.create(new_offsets, new_ids, hashes[new_rows], checks[new_rows])
         self._index(refs, new_offsets, new_ids)
         found[missing] = refs[np.array(places)]
         return found.astype(np.uint32), NewSeries(refs, new_offsets, new_ids)
 
     def install(self, new: NewSeries) -> None:
-        """Put logged series back under their refs; refs already taken by the same labels are left alone."""
+        """Put logged series back under their refs; refs that live already are left alone.
+
+        A slot may be taken by another generation: the younger one stays, because the elder was collected
+        before the younger was made.
+        """
         slots = new.refs & np.uint32(SLOT_MASK)
+        if not len(slots):
+            return
+        if int(slots.max()) >= self.series.slot_capacity:
+            raise LimitError(
+                f"the log holds more than {self.series.slot_capacity - 1} series, which is the limit"
+            )
         taken = self.series.alive[slots] == 1
         if taken.any():
+            wanted = (new.refs >> np.uint32(SLOT_BITS)).astype(np.uint8)
+            ahead = (wanted - self.series.generation[slots]).view(np.int8)
+            evicted = slots[taken & (ahead > 0)]
+            if len(evicted):
+                self._evict(evicted)
+            taken &= ahead <= 0
             keep = np.flatnonzero(~taken)
             lengths = np.diff(new.offsets)[keep]
             offsets = offsets_of(lengths)
@@ -162,6 +188,18 @@ class Head:
             _, hashes, checks = self.series.find(new.offsets, new.ids)
             self.series.install(new.refs, new.offsets, new.ids, hashes, checks)
             self._index(new.refs, new.offsets, new.ids)
+
+    def _evict(self, slots: U32Array) -> None:
+        """Forget series whose slots a younger generation needs; only in a replay."""
+        self.postings.remove(slots)
+        self.hot[slots] = 0
+        self.cold[slots] = 0
+        self.series.remove(slots)
+
+    def finish_replay(self) -> None:
+        """Rebuild the list of free slots after series were installed."""
+        with self.lock:
+            self.series.find_free_slots()
 
     def _index(self, refs: U32Array, offsets: I64Array, ids: U32Array) -> None:
         slots = refs & np.uint32(SLOT_MASK)

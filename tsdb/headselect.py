@@ -27,10 +27,12 @@ U64Array = npt.NDArray[np.uint64]
 class HeadSelection:
     """A `select.Selection` over captured rows. Immutable; several threads may read."""
 
-    def __init__(self, labels: SeriesLabels, mint: int, maxt: int) -> None:
+    def __init__(self, labels: SeriesLabels, refs: U32Array, mint: int, maxt: int) -> None:
         """An empty capture; see `capture`."""
         rows = len(labels)
         self._labels = labels
+        self.refs = refs
+        """Ref of each row, u32[S]."""
         self._mint, self._maxt = mint, maxt
         self._bounds: I64Array = np.zeros(rows, dtype=np.int64)
         self._chunk_offsets: I64Array = np.zeros(rows + 1, dtype=np.int64)
@@ -57,7 +59,7 @@ class HeadSelection:
             slots, sizes = slots[rows], sizes[rows]
             if histograms is not None:
                 histograms = _take_rows(histograms, rows)
-        self = cls(head.series.labels_of(slots), mint, maxt)
+        self = cls(head.series.labels_of(slots), head.series.refs_of(slots), mint, maxt)
         self._bounds = np.ascontiguousarray(sizes[:, 3])
         if histograms is not None:
             self._histograms = histograms

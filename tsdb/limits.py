@@ -71,3 +71,26 @@ def _short(labels: Labels) -> str:
 def describe(rows: Sequence[Labels], limit: int = 3) -> str:
     """The first few label sets, for an error."""
     return ", ".join(_short(row) for row in rows[:limit])
+
+
+DAY_MS = 24 * 3600 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class StorageOptions:
+    """How a store behaves; times in ms, 0 turns a retention off.
+
+    `out_of_order_window_ms` 0 refuses samples older than the newest of their series, as Prometheus does by
+    default. `wal_sync` is batch, interval or never. `block_range_ms` is the range of the smallest block.
+    """
+
+    retention_ms: int = 15 * DAY_MS
+    retention_bytes: int = 0
+    out_of_order_window_ms: int = 3600 * 1000
+    wal_sync: str = "batch"
+    wal_segment_bytes: int = 128 << 20
+    lock_file: bool = True
+    block_range_ms: int = 2 * 3600 * 1000
+    background: bool = True
+    snapshot_on_close: bool = True
+    limits: Limits = Limits()

@@ -164,12 +164,17 @@ class SeriesTable:
             table.rebuild(inside & (self.alive[slot] == 1) & current)
         self._reclaim_pairs()
 
+    def find_free_slots(self) -> None:
+        """Free slots after a replay: all below the highest one used that hold no series."""
+        free = np.flatnonzero(self.alive[1 : self.slots_used] == 0) + 1
+        self.free_slots = deque(free.tolist())
+
     def _reclaim_pairs(self) -> None:
         live = np.flatnonzero(self.alive[: self.slots_used]).astype(np.uint32)
         counts = self.pairs_count[live].astype(np.int64)
         if 4 * int(counts.sum()) >= self._pairs_end:
             return
-        offsets, ids = self._gather(live)
+        offsets, ids = self.pairs_of(live)
         self._pairs[: len(ids)] = ids
         self._pairs_end = len(ids)
         self.pairs_start[live] = (2 * offsets[:-1]).astype(np.uint64)
@@ -193,7 +198,8 @@ class SeriesTable:
         start = int(self.pairs_start[slot])
         return self._pairs[start : start + 2 * int(self.pairs_count[slot])]
 
-    def _gather(self, slots: U32Array) -> tuple[I64Array, U32Array]:
+    def pairs_of(self, slots: U32Array) -> tuple[I64Array, U32Array]:
+        """Interned pairs of living slots as CSR, as `ids_of` gives them."""
         counts = self.pairs_count[slots].astype(np.int64)
         offsets = np.zeros(len(slots) + 1, dtype=np.int64)
         np.cumsum(counts, out=offsets[1:])
@@ -203,7 +209,7 @@ class SeriesTable:
     def labels_of(self, slots: U32Array) -> SeriesLabels:
         """Label sets of living slots, in the given order."""
         with self.lock:
-            offsets, ids = self._gather(slots)
+            offsets, ids = self.pairs_of(slots)
         return SeriesLabels(
             offsets, np.ascontiguousarray(ids[0::2]), np.ascontiguousarray(ids[1::2]), self.symbols
         )

@@ -93,6 +93,13 @@ def _float_bits(typing_context: Any, value: Any) -> Generator:
     return types.uint64(types.float64), generate
 
 
+def _bits_float(typing_context: Any, word: Any) -> Generator:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.DoubleType())
+
+    return types.float64(types.uint64), generate
+
+
 load64 = cast(Callable[[U8Array, Word], Word], intrinsic(_load64))
 """uint64 at a byte position, little-endian, any alignment."""
 
@@ -116,3 +123,6 @@ fold_multiply = cast(Callable[[Word, Word], Word], intrinsic(_fold_multiply))
 
 float_bits = cast(Callable[[Word], Word], intrinsic(_float_bits))
 """The uint64 bits of a float64, without arithmetic."""
+
+bits_float = cast(Callable[[Word], Word], intrinsic(_bits_float))
+"""The float64 of uint64 bits, without arithmetic."""

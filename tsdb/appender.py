@@ -1,0 +1,296 @@
+"""The one way in: judge a batch, log it, store it, under the head's lock; acknowledge when the log is on
+disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+import numpy as np
+import numpy.typing as npt
+
+from tsdb.columns import AppendResult, HistogramColumns, Rejected, SampleColumns, WriteBatch
+from tsdb.errors import ClosedError
+from tsdb.exemplar import ExemplarStore
+from tsdb.head import Head, NewSeries
+from tsdb.headhistograms import take
+from tsdb.kernels import append as k
+from tsdb.kernels.walcodec import KEY_BYTES_LIMIT, VALUE_BYTES_LIMIT, encode_samples
+from tsdb.labels import Labels
+from tsdb.limits import Limits
+from tsdb.metadata import MetadataStore
+from tsdb.metrics import StorageMetrics
+from tsdb.series import SLOT_MASK
+from tsdb.wal import Wal
+from tsdb.walrecords import (
+    SAMPLES_HEADER,
+    PayloadCodec,
+    RecordType,
+    encode_exemplars,
+    encode_histograms,
+    encode_metadata,
+    encode_series,
+)
+
+U8Array = npt.NDArray[np.uint8]
+U32Array = npt.NDArray[np.uint32]
+I64Array = npt.NDArray[np.int64]
+U64Array = npt.NDArray[np.uint64]
+
+MESSAGES_LIMIT = 10
+LogRecord = tuple[int, bytes, bool]
+
+_TEXTS = {
+    Rejected.OUT_OF_ORDER: "out of order sample",
+    Rejected.OUT_OF_BOUNDS: "out of bounds",
+    Rejected.TOO_OLD: "too old sample",
+    Rejected.DUPLICATE: "duplicate sample for timestamp",
+    Rejected.UNKNOWN_SERIES: "unknown series",
+    Rejected.INVALID_HISTOGRAM: "invalid histogram",
+}
+
+
+class _Column:
+    """One kind of samples of a batch on its way in."""
+
+    __slots__ = ("bits", "codes", "refs", "t_ms", "undo")
+
+    def __init__(self, refs: U32Array, t_ms: I64Array, bits: U64Array) -> None:
+        self.refs, self.t_ms, self.bits = refs, t_ms, bits
+        self.codes: U8Array = np.empty(0, dtype=np.uint8)
+        self.undo: U64Array = np.empty((0, 3), dtype=np.uint64)
+
+    def refused(self) -> int:
+        """Samples that were not accepted."""
+        return int(np.count_nonzero((self.codes != k.ACCEPTED) & (self.codes < k.COMPARE)))
+
+
+def _done() -> Future[None]:
+    future: Future[None] = Future()
+    future.set_result(None)
+    return future
+
+
+class HeadAppender:
+    """`columns.Appender` over head and log. Any thread may call; calls are serialised by the head's lock."""
+
+    def __init__(
+        self,
+        head: Head,
+        wal: Wal,
+        limits: Limits,
+        exemplars: ExemplarStore,
+        metadata: MetadataStore,
+        metrics: StorageMetrics,
+        now_ms: Callable[[], int],
+        newest_t: dict[int, int],
+    ) -> None:
+        """`newest_t` collects the newest sample time of each segment of the log."""
+        self._head, self._wal, self._limits = head, wal, limits
+        self._exemplars, self._metadata, self._metrics = exemplars, metadata, metrics
+        self._now_ms = now_ms
+        self._newest_t = newest_t
+        self._codec = PayloadCodec()
+        self.closed = False
+
+    def refs(self, rows: Sequence[Labels]) -> U32Array:
+        """Refs of label sets, creating series as needed.
+
+        Raises InvalidLabelsError or LimitError for the first bad row, having created none.
+        """
+        for row in rows:
+            self._limits.check_labels(row)
+        self._wal.check()
+        with self._head.lock:
+            if self.closed:
+                raise ClosedError("the database is closed")
+            refs, new = self._head.find_or_create(rows, self._limits.check_series)
+            if new is not None:
+                self._wal.log([self._series_record(new)])
+                self._metrics.series_created.inc(len(new.refs))
+        return refs
+
+    def _series_record(self, new: NewSeries) -> LogRecord:
+        return (RecordType.SERIES, *self._codec.pack(encode_series(new, self._head.symbols)))
+
+    def append(self, batch: WriteBatch, *, atomic: bool = False, now_ms: int | None = None) -> AppendResult:
+        """Validate, log and store a batch; see `columns.Appender.append`."""
+        head = self._head
+        floats = _float_column(batch.samples)
+        histograms = _histogram_column(batch.histograms)
+        self._wal.check()
+        with head.lock:
+            if self.closed:
+                raise ClosedError("the database is closed")
+            head.check_room(len(floats.refs))
+            if batch.histograms is not None:
+                head.histograms.check_room(batch.histograms.batch)
+            self._admit(floats, batch.histograms, histograms, self._now_ms() if now_ms is None else now_ms)
+            refused = floats.refused() + histograms.refused()
+            messages = self._messages(floats, histograms) if refused else ()
+            if atomic and refused:
+                head.retract(histograms.refs, histograms.codes, histograms.undo)
+                head.retract(floats.refs, floats.codes, floats.undo)
+                self._count(floats, histograms, stored=False)
+                return _result(floats, histograms, 0, _done(), messages)
+            records = self._records(floats, batch, histograms)
+            if records:
+                times = [int(column.t_ms.max()) for column in (floats, histograms) if len(column.t_ms)]
+                newest = max(times, default=head.max_time)
+                segment = self._wal.segment
+                self._newest_t[segment] = max(self._newest_t.get(segment, newest), newest)
+                durable = self._wal.log(records)
+            else:
+                durable = _done()
+            head.store(floats.refs, floats.t_ms, floats.bits, floats.codes)
+            if batch.histograms is not None:
+                head.store_histograms(batch.histograms, histograms.codes)
+        self._count(floats, histograms, stored=True)
+        stored = len(floats.codes) + len(histograms.codes) - refused
+        return _result(floats, histograms, stored, durable, messages)
+
+    def _admit(
+        self, floats: _Column, columns: HistogramColumns | None, histograms: _Column, now_ms: int
+    ) -> None:
+        head = self._head
+        first_t = _first_time(floats, histograms, now_ms)
+        rules = head.rules(now_ms, first_t)
+        floats.codes, floats.undo = head.admit(floats.refs, floats.t_ms, floats.bits, rules)
+        if columns is not None:
+            rules = head.rules(now_ms, first_t, histograms=True)
+            histograms.codes, histograms.undo = head.admit_histograms(columns, rules)
+
+    def _records(self, floats: _Column, batch: WriteBatch, histograms: _Column) -> list[LogRecord]:
+        """What of a batch is to be logged; exemplars and metadata are stored on the way."""
+        records: list[LogRecord] = []
+        for wanted, kind in ((k.ACCEPTED, RecordType.SAMPLES), (k.LATE, RecordType.LATE_SAMPLES)):
+            if len(floats.refs) and (floats.codes == wanted).any():
+                records.append((kind, *self._codec.pack(self._samples(floats, wanted))))
+        if batch.histograms is not None:
+            rows = np.flatnonzero((histograms.codes == k.ACCEPTED) | (histograms.codes == k.LATE))
+            if len(rows):
+                picked = batch.histograms
+                if len(rows) < len(histograms.refs):
+                    picked = take_columns(picked, rows)
+                records.append((RecordType.HISTOGRAMS, *self._codec.pack(encode_histograms(picked))))
+        if batch.exemplars:
+            before = self._exemplars.out_of_order_count
+            exemplars = self._exemplars.add(batch.exemplars)
+            self._metrics.exemplars_out_of_order.inc(self._exemplars.out_of_order_count - before)
+            self._metrics.exemplars_appended.inc(len(exemplars))
+            if exemplars:
+                records.append((RecordType.EXEMPLARS, *self._codec.pack(encode_exemplars(exemplars))))
+        if batch.metadata:
+            changed = self._metadata.update(batch.metadata)
+            if changed:
+                records.append((RecordType.METADATA, *self._codec.pack(encode_metadata(changed))))
+        return records
+
+    def _samples(self, floats: _Column, wanted: int) -> list[bytes | memoryview]:
+        count = len(floats.refs)
+        keys = np.empty(count * KEY_BYTES_LIMIT, dtype=np.uint8)
+        coded = np.empty(count * VALUE_BYTES_LIMIT, dtype=np.uint8)
+        sizes = np.empty(3, dtype=np.int64)
+        written = encode_samples(
+            floats.refs,
+            floats.t_ms,
+            floats.bits,
+            floats.codes,
+            wanted,
+            self._wal.segment,
+            floats.undo,
+            self._head.hot,
+            keys,
+            coded,
+            sizes,
+        )
+        refs_size, times_size, coded_size = sizes.tolist()
+        header = SAMPLES_HEADER.pack(written, refs_size, times_size)
+        return [header, keys[: refs_size + times_size].data, coded[:coded_size].data]
+
+    def _messages(self, floats: _Column, histograms: _Column) -> Sequence[str]:
+        found: list[str] = []
+        for column in (floats, histograms):
+            refused = np.flatnonzero((column.codes != k.ACCEPTED) & (column.codes < k.COMPARE))
+            shown = refused[: MESSAGES_LIMIT - len(found)].tolist()
+            found.extend(self._message(column, i) for i in shown)
+        return found
+
+    def _message(self, column: _Column, i: int) -> str:
+        code = Rejected(int(column.codes[i]))
+        if code is not Rejected.DUPLICATE:
+            return _TEXTS[code]
+        row = self._head.hot[int(column.refs[i]) & SLOT_MASK]
+        t = int(column.t_ms[i])
+        text = f"duplicate sample for timestamp {t}"
+        if int(row[k.LAST_T]) != t or int(row[k.META]) & k.LAST_IS_HISTOGRAM:
+            return text
+        old, new = (float(bits.view(np.float64)) for bits in (row[k.LAST_V], column.bits[i]))
+        return f"{text}; overrides not allowed: existing {old:g}, new value {new:g}"
+
+    def _count(self, floats: _Column, histograms: _Column, stored: bool) -> None:
+        metrics = self._metrics
+        for column, kind in ((floats, "float"), (histograms, "histogram")):
+            if not len(column.codes):
+                continue
+            counts = np.bincount(column.codes, minlength=256)
+            if stored:
+                appended, late = int(counts[k.ACCEPTED] + counts[k.REPEATED]), int(counts[k.LATE])
+                if kind == "float":
+                    metrics.floats_appended.inc(appended + late)
+                    metrics.late_floats_appended.inc(late)
+                else:
+                    metrics.histograms_appended.inc(appended + late)
+                    metrics.late_histograms_appended.inc(late)
+            for code, counter in (
+                (k.OUT_OF_ORDER, metrics.out_of_order),
+                (k.OUT_OF_BOUNDS, metrics.out_of_bounds),
+                (k.TOO_OLD, metrics.too_old),
+            ):
+                if counts[code]:
+                    counter.labels(kind).inc(int(counts[code]))
+            if counts[k.DUPLICATE]:
+                metrics.duplicates.inc(int(counts[k.DUPLICATE]))
+            if counts[k.UNKNOWN_SERIES]:
+                metrics.series_not_found.inc(int(counts[k.UNKNOWN_SERIES]))
+
+
+def take_columns(columns: HistogramColumns, rows: npt.NDArray[np.intp]) -> HistogramColumns:
+    """Some of the samples."""
+    return HistogramColumns(columns.refs[rows], take(columns.batch, rows, np.zeros(1, dtype=np.int64)))
+
+
+def _float_column(samples: SampleColumns | None) -> _Column:
+    if samples is None:
+        empty = np.empty(0, dtype=np.int64)
+        return _Column(np.empty(0, dtype=np.uint32), empty, empty.view(np.uint64))
+    return _Column(
+        np.ascontiguousarray(samples.refs, dtype=np.uint32),
+        np.ascontiguousarray(samples.t_ms, dtype=np.int64),
+        np.ascontiguousarray(samples.values).view(np.uint64),
+    )
+
+
+def _histogram_column(columns: HistogramColumns | None) -> _Column:
+    if columns is None:
+        return _float_column(None)
+    count = len(columns.batch)
+    return _Column(columns.refs, columns.batch.t_ms, np.zeros(count, dtype=np.uint64))
+
+
+def _first_time(floats: _Column, histograms: _Column, now_ms: int) -> int:
+    """The first sample's time, which an empty head takes as its newest, if the clock allows it."""
+    for column in (floats, histograms):
+        if len(column.t_ms):
+            return min(int(column.t_ms[0]), now_ms)
+    return now_ms
+
+
+def _result(
+    floats: _Column, histograms: _Column, stored: int, durable: Future[None], messages: Sequence[str]
+) -> AppendResult:
+    codes, histogram_codes = (
+        np.where(column.codes >= k.COMPARE, np.uint8(Rejected.NO), column.codes)
+        for column in (floats, histograms)
+    )
+    return AppendResult(codes, histogram_codes, stored, durable, messages)

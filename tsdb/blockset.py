@@ -1,0 +1,150 @@
+"""The blocks of a store: opened at the start, replaced after compactions, with their tombstones.
+
+The list is a tuple that is swapped as a whole; a querier keeps the tuple it started with, and the files of a
+removed block stay readable through their mappings until the last querier lets go.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tsdb.block import Block
+from tsdb.blockmeta import BlockMeta
+from tsdb.errors import CorruptionError
+from tsdb.fs import FileSystem
+from tsdb.labels import Matcher
+from tsdb.metrics import StorageMetrics
+from tsdb.select import SelectHints, Selection
+from tsdb.symbols import SymbolTable
+from tsdb.tombstone import (
+    BlockTombstone,
+    Mask,
+    masked,
+    matching_rows,
+    read_tombstones,
+    write_tombstones,
+)
+from tsdb.ulid import is_ulid
+
+log = logging.getLogger("tsdb.blocks")
+
+QUARANTINE = "quarantine"
+TEMPORARY_SUFFIX = ".tmp"
+DELETION_SUFFIX = ".tmp-for-deletion"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """An open block, where it lies, and what of it is deleted."""
+
+    block: Block
+    path: Path
+    tombstones: tuple[BlockTombstone, ...] = ()
+
+    @property
+    def meta(self) -> BlockMeta:
+        """The block's meta.json."""
+        return self.block.meta
+
+    def overlaps(self, mint: int, maxt: int) -> bool:
+        """Whether the block may have samples in [mint, maxt], both inclusive."""
+        return self.meta.min_time <= maxt and mint < self.meta.max_time
+
+    def select(self, matchers: Sequence[Matcher], mint: int, maxt: int, hints: SelectHints) -> Selection:
+        """The block's selection less what is deleted."""
+        selection = self.block.select(matchers, mint, maxt, hints)
+        masks = [
+            Mask(matching_rows(selection.labels, stone.matchers), stone.mint, stone.maxt)
+            for stone in self.tombstones
+            if stone.mint <= maxt and stone.maxt >= mint
+        ]
+        return masked(selection, masks)
+
+
+class BlockSet:
+    """Any thread reads `blocks`; changes take the lock."""
+
+    def __init__(self, fs: FileSystem, root: Path, symbols: SymbolTable, metrics: StorageMetrics) -> None:
+        self._fs, self.root, self._symbols, self._metrics = fs, root, symbols, metrics
+        self._lock = threading.RLock()
+        self.blocks: tuple[StoredBlock, ...] = ()
+        """Ascending by time."""
+
+    def load(self) -> None:
+        """Open every block; remove what a crash left unfinished; set damaged blocks aside.
+
+        Raises UnknownVersionError for a block of a newer format.
+        """
+        found = []
+        for name in self._fs.list(self.root):
+            path = self.root / name
+            if not self._fs.is_directory(path):
+                continue
+            if name.endswith((TEMPORARY_SUFFIX, DELETION_SUFFIX)) or ".tmp-for-" in name:
+                log.info("Removing an unfinished block", extra={"directory": str(path)})
+                self._fs.remove_tree(path)
+            elif is_ulid(name):
+                opened = self._open(path)
+                if opened is not None:
+                    found.append(opened)
+        self._replace(self._without_parents(found), [])
+        self._metrics.reloads.inc()
+
+    def _open(self, path: Path) -> StoredBlock | None:
+        try:
+            block = Block.open(self._fs, path, self._symbols)
+            return StoredBlock(block, path, tuple(read_tombstones(self._fs, path)))
+        except (CorruptionError, FileNotFoundError) as error:
+            target = self.root / QUARANTINE / path.name
+            self._fs.make_directory(target.parent)
+            self._fs.rename(path, target)
+            self._metrics.quarantined.labels("block").inc()
+            self._metrics.reloads_failed.inc()
+            log.error(
+                "A damaged block was set aside",
+                extra={"block": path.name, "moved_to": str(target), "err": str(error)},
+            )
+            return None
+
+    def _without_parents(self, found: list[StoredBlock]) -> list[StoredBlock]:
+        """Remove blocks that a compaction had replaced when the process died before deleting them."""
+        replaced = {parent.ulid for stored in found for parent in stored.meta.parents}
+        for stored in found:
+            if stored.meta.ulid in replaced:
+                log.info("Removing a block that was compacted", extra={"block": stored.meta.ulid})
+                self._delete(stored)
+        return [stored for stored in found if stored.meta.ulid not in replaced]
+
+    def _replace(self, added: Sequence[StoredBlock], removed: Sequence[StoredBlock]) -> None:
+        with self._lock:
+            kept = [stored for stored in self.blocks if stored not in removed]
+            ordered = sorted([*kept, *added], key=lambda s: (s.meta.min_time, s.meta.max_time, s.meta.ulid))
+            self.blocks = tuple(ordered)
+
+    def swap(self, added: Sequence[BlockMeta], removed: Sequence[StoredBlock]) -> None:
+        """Take up written blocks and delete the ones they replace."""
+        opened = [self._open(self.root / meta.ulid) for meta in added]
+        self._replace([stored for stored in opened if stored is not None], removed)
+        for stored in removed:
+            self._delete(stored)
+
+    def _delete(self, stored: StoredBlock) -> None:
+        # Renamed first, so that a crash in the middle never leaves half a block under its name.
+        doomed = stored.path.with_name(stored.path.name + DELETION_SUFFIX)
+        self._fs.rename(stored.path, doomed)
+        self._fs.remove_tree(doomed)
+
+    def bury(self, stored: StoredBlock, stone: BlockTombstone) -> None:
+        """Add a tombstone to a block."""
+        with self._lock:
+            tombstones = (*stored.tombstones, stone)
+            write_tombstones(self._fs, stored.path, tombstones)
+            self._replace([StoredBlock(stored.block, stored.path, tombstones)], [stored])
+
+    def size_bytes(self, stored: StoredBlock) -> int:
+        """Bytes of a block's files."""
+        return self._fs.size(stored.path)

@@ -1,0 +1,80 @@
+"""Planning of compactions: which blocks are merged next, and which ranges of the head become blocks.
+
+Ranges grow by three from the smallest block (2 h, 6 h, 18 h, ...) up to a tenth of the retention, at most 31
+days, as in Prometheus. Blocks of one aligned range are merged when the range is complete; overlapping blocks
+are merged at once; a block with many deletions is rewritten alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tsdb.blockmeta import BlockMeta
+
+RANGE_FACTOR = 3
+RANGE_LIMIT_MS = 31 * 24 * 3600 * 1000
+RETENTION_DIVISOR = 10
+COMPACTABLE_SPAN = 1.5
+"""The head is cut when it spans this many block ranges, so that samples a little late still find it."""
+
+
+def ranges(block_range_ms: int, retention_ms: int) -> list[int]:
+    """Block ranges from the smallest up."""
+    longest = min(RANGE_LIMIT_MS, retention_ms // RETENTION_DIVISOR) if retention_ms else RANGE_LIMIT_MS
+    found = [block_range_ms]
+    while found[-1] * RANGE_FACTOR <= longest:
+        found.append(found[-1] * RANGE_FACTOR)
+    return found
+
+
+def head_cut(min_time: int, max_time: int, block_range_ms: int) -> int | None:
+    """End of the head's oldest aligned range if the head spans enough to cut it, else None."""
+    if max_time - min_time <= block_range_ms * COMPACTABLE_SPAN:
+        return None
+    return (min_time // block_range_ms + 1) * block_range_ms
+
+
+def aligned_ranges(mint: int, end: int, range_ms: int) -> list[tuple[int, int]]:
+    """Aligned [from, to) ranges that cover [mint, end)."""
+    first = mint // range_ms * range_ms
+    return [(at, min(at + range_ms, end)) for at in range(first, end, range_ms)]
+
+
+def overlapping(metas: Sequence[BlockMeta]) -> list[BlockMeta]:
+    """The first run of blocks (ascending by time) that overlap each other; empty if none do."""
+    ordered = sorted(metas, key=lambda meta: (meta.min_time, meta.max_time))
+    run: list[BlockMeta] = []
+    end = 0
+    for meta in ordered:
+        if run and meta.min_time < end:
+            run.append(meta)
+            end = max(end, meta.max_time)
+        elif len(run) > 1:
+            break
+        else:
+            run, end = [meta], meta.max_time
+    return run if len(run) > 1 else []
+
+
+def plan(metas: Sequence[BlockMeta], block_ranges: Sequence[int]) -> list[BlockMeta]:
+    """Blocks to merge into one next; empty when there is nothing to do."""
+    overlaps = overlapping(metas)
+    if overlaps:
+        return overlaps
+    ordered = sorted(metas, key=lambda meta: meta.min_time)
+    # The newest block may still get neighbours in its range.
+    candidates = ordered[:-1]
+    newest_start = ordered[-1].min_time if ordered else 0
+    for range_ms in block_ranges[1:]:
+        groups: dict[int, list[BlockMeta]] = {}
+        for meta in candidates:
+            start = meta.min_time // range_ms * range_ms
+            if meta.max_time <= start + range_ms:
+                groups.setdefault(start, []).append(meta)
+        for start in sorted(groups):
+            group = groups[start]
+            covered = group[-1].max_time - group[0].min_time
+            complete = covered == range_ms or start + range_ms <= newest_start
+            if len(group) > 1 and complete:
+                return group
+    return []

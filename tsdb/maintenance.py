@@ -1,0 +1,289 @@
+"""Background work: the head's old ranges become blocks, blocks are merged, old ones deleted, the log cut.
+
+One thread at a time (a lock); the writers only wait while the head is truncated.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tsdb.blockmeta import BlockMeta
+from tsdb.blockset import StoredBlock
+from tsdb.blockwriter import write_block
+from tsdb.checkpoint import checkpoint_numbers, checkpoint_path, write_checkpoint
+from tsdb.compact import aligned_ranges, head_cut, plan, ranges
+from tsdb.errors import StorageError
+from tsdb.head import NO_HINTS, NO_MAX_TIME, NO_MIN_TIME, NewSeries
+from tsdb.labels import Matcher
+from tsdb.mergeselect import merge_selections
+from tsdb.retention import beyond_age, beyond_size
+from tsdb.select import SelectHints
+from tsdb.tombstone import BlockTombstone, HeadTombstone
+from tsdb.wal import segment_name, segment_numbers
+from tsdb.walrecords import (
+    PayloadCodec,
+    RecordType,
+    encode_exemplars,
+    encode_metadata,
+    encode_series,
+    encode_tombstones,
+    encode_truncated,
+)
+
+if TYPE_CHECKING:
+    from tsdb.database import Database
+
+log = logging.getLogger("tsdb.maintenance")
+
+CHECKPOINT_SERIES_PER_RECORD = 65_536
+SNAPSHOTS = "snapshots"
+COMPACTIONS_PER_ROUND_LIMIT = 64
+
+
+class Maintenance:
+    """Any thread may call; calls wait for each other."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self._lock = threading.RLock()
+
+    def run(self) -> None:
+        """One round of everything that is due. Raises StorageError, OSError."""
+        with self._lock:
+            self._db.metrics.compactions_triggered.inc()
+            self.compact_head()
+            self.compact_blocks()
+            self.retain()
+
+    # The head.
+
+    def compact_head(self) -> None:
+        """Write every complete range of the head as blocks and truncate head and log."""
+        head = self._db.head
+        with self._lock:
+            while not head.empty:
+                cut = head_cut(head.min_time, head.max_time, head.block_range_ms)
+                if cut is None:
+                    return
+                self.cut_head(cut)
+
+    def cut_head(self, cut: int) -> None:
+        """Write everything before `cut` as blocks of aligned ranges, then drop it from head and log."""
+        db, head = self._db, self._db.head
+        with self._lock:
+            began = time.monotonic()
+            try:
+                oldest = min(head.min_time, head.min_late_time)
+                metas = []
+                for lo, hi in aligned_ranges(oldest, cut, head.block_range_ms):
+                    meta = self._write_head_range(lo, hi)
+                    if meta is not None:
+                        metas.append(meta)
+            except (StorageError, OSError):
+                db.metrics.compactions_failed.inc()
+                raise
+            db.block_set.swap(metas, [])
+            db.metrics.compactions.inc(len(metas))
+            db.metrics.compaction_duration.observe(time.monotonic() - began)
+            log.info("Head compacted", extra={"cut": cut, "blocks": [meta.ulid for meta in metas]})
+            self._truncate(cut)
+
+    def _write_head_range(self, lo: int, hi: int) -> BlockMeta | None:
+        db = self._db
+        querier = db.querier()
+        selection = querier.select_head((), lo, hi - 1, NO_HINTS)
+        if not len(selection.labels):
+            return None
+        meta = write_block(db.fs, db.path, lo, hi, selection)
+        if meta.stats.num_samples:
+            return meta
+        self._discard(meta)
+        return None
+
+    def _discard(self, meta: BlockMeta) -> None:
+        self._db.fs.remove_tree(self._db.path / meta.ulid)
+
+    def _truncate(self, cut: int) -> None:
+        """Drop what is in blocks from the head, write a checkpoint, delete the segments before it."""
+        db, head = self._db, self._db.head
+        metrics = db.metrics
+        began = time.monotonic()
+        metrics.truncations.inc()
+        codec = PayloadCodec()
+        with head.lock:
+            packed, compressed = codec.pack(encode_truncated(cut))
+            db.wal.log([(RecordType.TRUNCATED, packed, compressed)])
+            removed = head.truncate(cut)
+            db.head_tombstones = tuple(s for s in db.head_tombstones if s.maxt >= cut)
+            number = db.wal.cut()
+            records = list(self._checkpoint_records(cut))
+        metrics.series_removed.inc(removed)
+        metrics.gc_duration.observe(time.monotonic() - began)
+        self._cut_log(cut, number, records)
+
+    def _cut_log(self, cut: int, number: int, records: list[tuple[int, list[bytes]]]) -> None:
+        db = self._db
+        metrics, directory = db.metrics, db.path / "wal"
+        began = time.monotonic()
+        metrics.wal_truncations.inc()
+        metrics.checkpoint_creations.inc()
+        db.wal.flush()
+        try:
+            write_checkpoint(db.fs, directory, number, records)
+        except (StorageError, OSError):
+            metrics.checkpoint_creations_failed.inc()
+            metrics.wal_truncations_failed.inc()
+            raise
+        for old in checkpoint_numbers(db.fs, directory):
+            if old < number:
+                metrics.checkpoint_deletions.inc()
+                db.fs.remove(checkpoint_path(directory, old))
+        for segment in segment_numbers(db.fs, directory):
+            # The log's own segment may be younger than `number` by now; only older ones are looked at.
+            if segment < number and db.newest_t.get(segment, NO_MAX_TIME) < cut:
+                db.fs.remove(directory / segment_name(segment))
+                db.newest_t.pop(segment, None)
+        db.fs.sync_directory(directory)
+        metrics.wal_truncate_duration.observe(time.monotonic() - began)
+
+    def _checkpoint_records(self, cut: int) -> Iterator[tuple[int, list[bytes]]]:
+        db, series = self._db, self._db.head.series
+        yield RecordType.TRUNCATED, encode_truncated(cut)
+        slots = np.flatnonzero(series.alive[: series.slots_used]).astype(np.uint32)
+        for at in range(0, len(slots), CHECKPOINT_SERIES_PER_RECORD):
+            part = slots[at : at + CHECKPOINT_SERIES_PER_RECORD]
+            offsets, ids = series.pairs_of(part)
+            yield RecordType.SERIES, encode_series(NewSeries(series.refs_of(part), offsets, ids), db.symbols)
+        metadata = db.metadata()
+        if metadata:
+            yield RecordType.METADATA, encode_metadata(metadata)
+        exemplars = db.exemplar_store.all()
+        if exemplars:
+            yield RecordType.EXEMPLARS, encode_exemplars(exemplars)
+        for stone in db.head_tombstones:
+            yield RecordType.TOMBSTONES, encode_tombstones(stone.refs, stone.mint, stone.maxt)
+
+    # Blocks.
+
+    def compact_blocks(self) -> None:
+        """Merge blocks until the plan is empty."""
+        db = self._db
+        with self._lock:
+            block_ranges = ranges(db.options.block_range_ms, db.options.retention_ms)
+            for _ in range(COMPACTIONS_PER_ROUND_LIMIT):
+                stored = {s.meta.ulid: s for s in db.blocks()}
+                chosen = plan([s.meta for s in stored.values()], block_ranges)
+                if not chosen:
+                    return
+                self._merge([stored[meta.ulid] for meta in chosen])
+
+    def _merge(self, parts: Sequence[StoredBlock]) -> None:
+        """Replace blocks by one."""
+        db = self._db
+        began = time.monotonic()
+        metas = [stored.meta for stored in parts]
+        lo, hi = min(meta.min_time for meta in metas), max(meta.max_time for meta in metas)
+        covered = sum(meta.max_time - meta.min_time for meta in metas)
+        if covered > hi - lo:
+            db.metrics.vertical_compactions.inc()
+        try:
+            selection = merge_selections([s.select((), lo, hi - 1, NO_HINTS) for s in parts])
+            written = write_block(
+                db.fs,
+                db.path,
+                lo,
+                hi,
+                selection,
+                level=max(meta.level for meta in metas) + 1,
+                sources=tuple(sorted({source for meta in metas for source in meta.sources or (meta.ulid,)})),
+                parents=tuple(meta.desc for meta in metas),
+            )
+        except (StorageError, OSError):
+            db.metrics.compactions_failed.inc()
+            raise
+        if written.stats.num_samples:
+            db.block_set.swap([written], parts)
+        else:
+            self._discard(written)
+            db.block_set.swap([], parts)
+        db.metrics.compactions.inc()
+        db.metrics.compaction_duration.observe(time.monotonic() - began)
+        log.info("Blocks merged", extra={"from": [meta.ulid for meta in metas], "to": written.ulid})
+
+    def retain(self) -> None:
+        """Delete blocks that the retention by time or size no longer keeps."""
+        db, options = self._db, self._db.options
+        with self._lock:
+            blocks = {s.meta.ulid: s for s in db.blocks()}
+            metas = [s.meta for s in blocks.values()]
+            newest = max([meta.max_time for meta in metas], default=NO_MAX_TIME)
+            aged = beyond_age(metas, newest, options.retention_ms)
+            db.metrics.time_retentions.inc(len(aged))
+            kept = [meta for meta in metas if meta not in aged]
+            sized: list[BlockMeta] = []
+            if options.retention_bytes:
+                sizes = [db.block_set.size_bytes(blocks[meta.ulid]) for meta in kept]
+                other = db.wal_bytes() + db.head.chunk_storage_bytes()
+                sized = beyond_size(kept, sizes, other, options.retention_bytes)
+                db.metrics.size_retentions.inc(len(sized))
+            doomed = [*aged, *sized]
+            if doomed:
+                log.info("Deleting blocks", extra={"blocks": [meta.ulid for meta in doomed]})
+                db.block_set.swap([], [blocks[meta.ulid] for meta in doomed])
+
+    # Administration.
+
+    def delete_series(self, matcher_sets: Sequence[Sequence[Matcher]], mint: int, maxt: int) -> None:
+        """Delete existing samples in [mint, maxt] of matching series; later ones are seen again."""
+        db, head = self._db, self._db.head
+        with self._lock:
+            for matchers in matcher_sets:
+                for stored in db.blocks():
+                    if stored.overlaps(mint, maxt):
+                        lo, hi = max(mint, stored.meta.min_time), min(maxt, stored.meta.max_time - 1)
+                        db.block_set.bury(stored, BlockTombstone(tuple(matchers), lo, hi))
+                with head.lock:
+                    selection = head.select(matchers, mint, maxt, SelectHints(labels_only=True))
+                    last = min(maxt, head.max_time)
+                    if not len(selection.labels) or last < mint:
+                        continue
+                    stone = HeadTombstone(selection.refs, max(mint, head.min_time), last)
+                    packed = PayloadCodec().pack(encode_tombstones(stone.refs, stone.mint, stone.maxt))
+                    durable = db.wal.log([(RecordType.TOMBSTONES, *packed)])
+                    db.head_tombstones = (*db.head_tombstones, stone)
+                durable.result()
+
+    def clean_tombstones(self) -> None:
+        """Rewrite each block that has tombstones."""
+        began = time.monotonic()
+        with self._lock:
+            for stored in self._db.blocks():
+                if stored.tombstones:
+                    self._merge([stored])
+        self._db.metrics.tombstone_cleanup.observe(time.monotonic() - began)
+
+    def snapshot(self, skip_head: bool) -> str:
+        """Hard-link all blocks and write the head as a block below `snapshots/<name>`; returns the name."""
+        db, fs = self._db, self._db.fs
+        with self._lock:
+            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(db.now_ms() / 1000))
+            name = f"{stamp}-{secrets.token_hex(8)}"
+            target = db.path / SNAPSHOTS / name
+            fs.make_directory(target)
+            for stored in db.blocks():
+                fs.make_directory(target / stored.path.name)
+                for file in fs.list(stored.path):
+                    fs.link(stored.path / file, target / stored.path.name / file)
+            head = db.head
+            if not skip_head and not head.empty:
+                lo, hi = min(head.min_time, head.min_late_time, NO_MIN_TIME), head.max_time + 1
+                selection = db.querier().select_head((), lo, hi - 1, NO_HINTS)
+                write_block(fs, target, lo, hi, selection)
+            return name

@@ -1,0 +1,273 @@
+"""Rebuild the head from checkpoint and segments at the start.
+
+Records are decoded and stored by kernels, batch by batch, in the order they were written, so that the head
+goes through the same states as before. Damage is cut off or set aside, counted and logged, never dropped in
+silence.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tsdb.checkpoint import checkpoint_numbers, checkpoint_path, remove_leftovers
+from tsdb.errors import CorruptionError
+from tsdb.exemplar import ExemplarStore
+from tsdb.fs import FileSystem
+from tsdb.head import NO_MAX_TIME, NO_MIN_TIME, Head
+from tsdb.kernels.append import UNKNOWN_SERIES
+from tsdb.kernels.walcodec import decode_samples
+from tsdb.metadata import MetadataStore
+from tsdb.metrics import StorageMetrics
+from tsdb.tombstone import HeadTombstone
+from tsdb.wal import COMPRESSED, Record, SegmentRead, read_segment, segment_name, segment_numbers
+from tsdb.walrecords import (
+    SAMPLES_HEADER,
+    PayloadCodec,
+    RecordType,
+    decode_exemplars,
+    decode_histograms,
+    decode_metadata,
+    decode_series,
+    decode_tombstones,
+    decode_truncated,
+)
+
+U8Array = npt.NDArray[np.uint8]
+
+log = logging.getLogger("tsdb.replay")
+
+QUARANTINE = "quarantine"
+SAMPLES_PER_RECORD_LIMIT = 1 << 26
+
+
+@dataclass(slots=True)
+class ReplayProgress:
+    """Segments to read and the one being read; all 0 when there is nothing to replay."""
+
+    first: int = 0
+    last: int = 0
+    current: int = 0
+
+
+@dataclass(slots=True)
+class ReplayResult:
+    """What the replay found."""
+
+    last_segment: int = 0
+    sequence: int = 0
+    sample_count: int = 0
+    unknown_series_count: int = 0
+    corruption_count: int = 0
+    newest_t: dict[int, int] = field(default_factory=dict)
+    """Newest sample time of each segment."""
+
+
+class Replayer:
+    """Used once, by one thread, before the store takes anything."""
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        root: Path,
+        head: Head,
+        exemplars: ExemplarStore,
+        metadata: MetadataStore,
+        metrics: StorageMetrics,
+        progress: ReplayProgress,
+    ) -> None:
+        self._fs, self._root, self._head = fs, root, head
+        self._directory = root / "wal"
+        self._exemplars, self._metadata, self._metrics = exemplars, metadata, metrics
+        self._progress = progress
+        self._codec = PayloadCodec()
+        self._result = ReplayResult()
+        self._refs = np.empty(0, dtype=np.uint32)
+        self._t_ms = np.empty(0, dtype=np.int64)
+        self._bits = np.empty(0, dtype=np.uint64)
+        self._codes = np.empty(0, dtype=np.uint8)
+        self._segment = 0
+        self._oldest = NO_MAX_TIME
+        self._checkpoint = 0
+        self.tombstones: list[HeadTombstone] = []
+        self._apply: dict[int, Callable[[U8Array], None]] = {
+            RecordType.SERIES: self._series,
+            RecordType.SAMPLES: self._samples,
+            RecordType.LATE_SAMPLES: self._late_samples,
+            RecordType.HISTOGRAMS: self._histograms,
+            RecordType.EXEMPLARS: self._add_exemplars,
+            RecordType.METADATA: self._add_metadata,
+            RecordType.TOMBSTONES: self._tombstones,
+            RecordType.TRUNCATED: self._truncated,
+        }
+
+    def run(self, after_segment: int = 0) -> ReplayResult:
+        """Replay the newest checkpoint and all segments above `after_segment` (a snapshot has the others)."""
+        fs, directory = self._fs, self._directory
+        remove_leftovers(fs, directory)
+        numbers = segment_numbers(fs, directory)
+        checkpoints = checkpoint_numbers(fs, directory)
+        self._result.last_segment = max([*numbers, *checkpoints, after_segment], default=0)
+        if not after_segment and checkpoints:
+            self._read_checkpoint(checkpoints[-1])
+        wanted = [number for number in numbers if number > after_segment]
+        if wanted:
+            self._progress.first, self._progress.last = wanted[0], wanted[-1]
+        for number in wanted:
+            self._progress.current = number
+            self._read_segment(number, last=number == wanted[-1])
+        self._head.finish_replay()
+        return self._result
+
+    def _read_checkpoint(self, number: int) -> None:
+        state = SegmentRead()
+        data = self._fs.map_file(checkpoint_path(self._directory, number))
+        self._checkpoint = number
+        for batch in read_segment(data, number, state):
+            self._apply_batch(batch)
+        if state.damage:
+            self._count_damage(f"checkpoint {number}", state, len(data))
+            target = self._quarantine_path(checkpoint_path(self._directory, number).name)
+            self._fs.rename(checkpoint_path(self._directory, number), target)
+
+    def _read_segment(self, number: int, last: bool) -> None:
+        path = self._directory / segment_name(number)
+        data = self._fs.map_file(path)
+        state = SegmentRead()
+        self._segment = number
+        self._result.newest_t[number] = NO_MAX_TIME
+        for batch in read_segment(data, number, state):
+            self._apply_batch(batch)
+        self._result.sequence = max(self._result.sequence, state.sequence)
+        if not state.damage:
+            return
+        self._count_damage(f"segment {number}", state, len(data))
+        # What was cut off stays readable for a human; the good part stays the segment.
+        aside = self._quarantine_path(f"wal-{segment_name(number)}" + (".tail" if last else ""))
+        self._fs.write_file(aside, [data[state.good_bytes :] if last else data])
+        if state.good_bytes == 0:
+            self._fs.remove(path)
+        else:
+            file = self._fs.append_file(path, create=False)
+            file.truncate(state.good_bytes)
+            file.sync()
+            file.close()
+
+    def _quarantine_path(self, name: str) -> Path:
+        directory = self._root / QUARANTINE
+        self._fs.make_directory(directory)
+        self._metrics.quarantined.labels("wal").inc()
+        taken = set(self._fs.list(directory))
+        attempt, chosen = 1, name
+        while chosen in taken:
+            attempt += 1
+            chosen = f"{name}.{attempt}"
+        return directory / chosen
+
+    def _count_damage(self, what: str, state: SegmentRead, size: int) -> None:
+        self._result.corruption_count += 1
+        self._metrics.wal_corruptions.inc()
+        log.warning(
+            "Damage in the write-ahead log: the part before it is kept, the rest is set aside",
+            extra={"file": what, "damage": state.damage, "good_bytes": state.good_bytes, "bytes": size},
+        )
+
+    def _apply_batch(self, batch: list[Record]) -> None:
+        for record in batch:
+            apply = self._apply.get(record.kind)
+            if apply is None:
+                raise CorruptionError(f"WAL record {record.sequence} has unknown type {record.kind}")
+            apply(self._codec.unpack(record.payload, bool(record.flags & COMPRESSED)))
+
+    @property
+    def _covered(self) -> bool:
+        """Whether the checkpoint was made after the segment being read."""
+        return 0 < self._segment < self._checkpoint
+
+    def _series(self, data: U8Array) -> None:
+        self._head.install(decode_series(data, self._head.symbols))
+
+    def _samples(self, data: U8Array) -> None:
+        self._store(data, late=False)
+
+    def _late_samples(self, data: U8Array) -> None:
+        self._store(data, late=True)
+
+    def _store(self, data: U8Array, late: bool) -> None:
+        head = self._head
+        count, refs_size, times_size = SAMPLES_HEADER.unpack_from(data.data, 0)
+        if count > SAMPLES_PER_RECORD_LIMIT:
+            raise CorruptionError(f"record of {count} samples, the limit is {SAMPLES_PER_RECORD_LIMIT}")
+        if count > len(self._refs):
+            self._refs = np.empty(count, dtype=np.uint32)
+            self._t_ms = np.empty(count, dtype=np.int64)
+            self._bits = np.empty(count, dtype=np.uint64)
+            self._codes = np.empty(count, dtype=np.uint8)
+        refs, t_ms = self._refs[:count], self._t_ms[:count]
+        bits, codes = self._bits[:count], self._codes[:count]
+        oldest = self._oldest if self._covered else NO_MAX_TIME
+        kept = decode_samples(
+            data[SAMPLES_HEADER.size :],
+            count,
+            refs_size,
+            times_size,
+            late,
+            self._segment,
+            oldest,
+            head.series.slots_used,
+            head.series.alive,
+            head.series.generation,
+            head.hot,
+            refs,
+            t_ms,
+            bits,
+            codes,
+        )
+        if kept < 0:
+            raise CorruptionError("samples record does not decode although its checksum is right")
+        head.store(refs, t_ms, bits, codes)
+        self._result.sample_count += kept
+        if kept < count:
+            self._result.unknown_series_count += int(np.count_nonzero(codes == UNKNOWN_SERIES))
+        if count:
+            newest = self._result.newest_t
+            newest[self._segment] = max(newest.get(self._segment, NO_MAX_TIME), int(t_ms.max()))
+
+    def _histograms(self, data: U8Array) -> None:
+        columns = decode_histograms(data)
+        rules = self._head.rules(0, 0, histograms=True, replay=True)
+        codes, _ = self._head.admit_histograms(columns, rules)
+        if self._covered:
+            codes[columns.batch.t_ms < self._oldest] = UNKNOWN_SERIES
+        self._head.store_histograms(columns, codes)
+        self._result.sample_count += len(codes)
+        newest = self._result.newest_t
+        if len(codes):
+            newest_t = int(columns.batch.t_ms.max())
+            newest[self._segment] = max(newest.get(self._segment, NO_MAX_TIME), newest_t)
+
+    def _add_exemplars(self, data: U8Array) -> None:
+        self._exemplars.add(decode_exemplars(data))
+
+    def _add_metadata(self, data: U8Array) -> None:
+        self._metadata.update(decode_metadata(data))
+
+    def _tombstones(self, data: U8Array) -> None:
+        refs, mint, maxt = decode_tombstones(data)
+        self.tombstones.append(HeadTombstone(refs, mint, maxt))
+
+    def _truncated(self, data: U8Array) -> None:
+        oldest = decode_truncated(data)
+        self.tombstones = [stone for stone in self.tombstones if stone.maxt >= oldest]
+        if self._segment == 0:
+            self._oldest = oldest
+            self._head.min_valid_t = oldest
+        elif not self._covered:
+            if self._head.max_time != NO_MAX_TIME and oldest < NO_MIN_TIME:
+                self._head.truncate(oldest)
+            self._head.min_valid_t = max(self._head.min_valid_t, oldest)
