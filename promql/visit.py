@@ -62,11 +62,12 @@ def replace(expr: Expr, function: Callable[[Expr], Expr]) -> Expr:
     returns it or another. Untouched parts are shared with the old tree."""
     fresh = [replace(child, function) for child in children(expr)]
     if any(new is not old for new, old in zip(fresh, children(expr), strict=True)):
-        expr = _with_children(expr, fresh)
+        expr = with_children(expr, fresh)
     return function(expr)
 
 
-def _with_children(expr: Expr, fresh: list[Expr]) -> Expr:
+def with_children(expr: Expr, fresh: list[Expr]) -> Expr:
+    """The node with other children, in the order of `children`."""
     if isinstance(expr, (ParenExpr, UnaryExpr, SubqueryExpr)):
         return changed(expr, expr=fresh[0])
     if isinstance(expr, BinaryExpr):
