@@ -151,7 +151,7 @@ class LimitRatio(_Filter):
         """The child's pieces with the rest blanked."""
         series = self.series()
         ratio = self._param.values()
-        if np.isnan(ratio).any() and not (np.nanmax(ratio) == 0 == np.nanmin(ratio)):
+        if np.isnan(ratio).any():
             raise ExecutionError("Ratio value is NaN")
         assert self._expr.param is not None
         for value, cap in ((ratio.max(), 1.0), (ratio.min(), -1.0)):
