@@ -19,16 +19,12 @@ F64 = npt.NDArray[np.float64]
 
 
 @inline
-def _between(t_ms: I64, v: F64, i: int, at_ms: int, is_counter: int, is_left: bool) -> float:
+def _between(t_ms: I64, v: F64, i: int, at_ms: int, is_counter: int) -> float:
     """Value at a time between samples i and i+1; across a counter reset the line starts from zero."""
     y1, y2 = v[i], v[i + 1]
     if is_counter != 0 and y2 < y1:
-        if is_left:
-            y1 = 0.0
-        else:
-            y2 += y1
-    slope: float = (y2 - y1) * float(at_ms - t_ms[i]) / float(t_ms[i + 1] - t_ms[i])
-    return float(y1 + slope)
+        y1 = 0.0
+    return float(y1 + (y2 - y1) * float(at_ms - t_ms[i]) / float(t_ms[i + 1] - t_ms[i]))
 
 
 @kernel(
@@ -73,13 +69,13 @@ def extended_rate(
                     last = a
                     while last < b - 1 and t_ms[last] < end_ms:
                         last += 1
-                if t_ms[last] > start_ms:
+                if t_ms[last] > start_ms and t_ms[first] <= end_ms:
                     if is_smoothed != 0 and t_ms[first] < start_ms:
-                        left = _between(t_ms, v, first, start_ms, is_counter, True)
+                        left = _between(t_ms, v, first, start_ms, is_counter)
                     else:
                         left = v[first]
                     if is_smoothed != 0 and last > a and t_ms[last] > end_ms:
-                        right = _between(t_ms, v, last - 1, end_ms, is_counter, False)
+                        right = _between(t_ms, v, last - 1, end_ms, is_counter)
                     else:
                         right = v[last]
                     result = right - left
@@ -166,7 +162,7 @@ def smoothed_value(
                 if t_ms[b - 1] == at_ms or b == hi or t_ms[b] > at_ms + lookback_ms:
                     out[row, k] = v[b - 1]
                 else:
-                    out[row, k] = _between(t_ms, v, b - 1, at_ms, 0, False)
+                    out[row, k] = _between(t_ms, v, b - 1, at_ms, 0)
                 present += 1
             at_ms += step_ms
     return present

@@ -31,6 +31,7 @@ from promql.operators.operator import (
     VectorOperator,
     drop_metadata,
 )
+from promql.quoting import quote
 from tsdb.labels import Labels
 from tsdb.serieslabels import SeriesLabels
 
@@ -197,8 +198,8 @@ class VectorBinary(VectorOperator):
         self, labels: SeriesLabels, later: int, earlier: int, sigs: Signatures, signature: int
     ) -> None:
         side = "left" if self._swapped else "right"
-        group = Labels(tuple(sigs.labels.row(signature)))
-        both = sorted(str(labels.row(row)) for row in (later, earlier))
+        group = braced(sigs.labels.row(signature))
+        both = sorted(braced(labels.row(row)) for row in (later, earlier))
         raise ExecutionError(
             f"found duplicate series for the match group {group} on the {side} hand-side of the operation: "
             f"[{', '.join(both)}];many-to-many matching not allowed: "
@@ -282,13 +283,12 @@ class VectorBinary(VectorOperator):
     def _filled(
         self, many: Collected, one: Collected, sigs: Signatures
     ) -> tuple[Collected, Collected, Signatures]:
-        """fill modifiers: rows for match groups that miss on one side, present where the other side is."""
+        """fill modifiers: rows for match groups that miss on one side, present where the other side is.
+
+        fill_left belongs to the "many" side even under group_right, where that is the right operand: so
+        Prometheus has it, and its tests say so."""
         matching = self._matching
-        fill_many, fill_one = (
-            (matching.fill_rhs, matching.fill_lhs)
-            if self._swapped
-            else (matching.fill_lhs, matching.fill_rhs)
-        )
+        fill_many, fill_one = matching.fill_lhs, matching.fill_rhs
         many_here, one_here = _presence(many, sigs.many, sigs.count), _presence(one, sigs.one, sigs.count)
         if fill_one is not None:
             one, added = _with_fill(one, many_here & ~one_here, fill_one, sigs.labels)
@@ -310,6 +310,11 @@ class VectorBinary(VectorOperator):
         word = "on" if matching.on else "ignoring"
         text = f"{self._expr.op} {matching.card.value} {word}({', '.join(matching.labels)})"
         return Explain("VectorBinary", text, (self._lhs.explain(), self._rhs.explain()))
+
+
+def braced(labels: Labels) -> str:
+    """A label set as Prometheus's errors print it: the metric name inside the braces like any other label."""
+    return "{" + ", ".join(f"{name}={quote(value)}" for name, value in labels) + "}"
 
 
 def _presence(rows: Collected, groups: I64Array, count: int) -> BoolArray:

@@ -19,6 +19,7 @@ from tsdb.labels import METRIC_NAME
 from tsdb.serieslabels import SeriesLabels
 
 U32Array = npt.NDArray[np.uint32]
+BoolArray = npt.NDArray[np.bool_]
 
 _REFERENCE = re.compile(r"\$(?:\$|(\w+)|\{(\w+)\})", re.ASCII)
 
@@ -33,20 +34,18 @@ class Relabel(VectorOperator):
         self._target = target
         self._rows: Collected | None = None
 
-    def _values(self, labels: SeriesLabels) -> U32Array:
+    def _values(self, labels: SeriesLabels) -> tuple[U32Array, BoolArray]:
+        """Value ids of the label u32[S], and which rows it is written to bool[S]."""
         raise NotImplementedError
 
     def _announce(self) -> Series:
         series = self._child.series()
-        values = self._values(series.labels)
-        changed = values != series.labels.column(self._target)
-        labels = with_label(series.labels, self._target, values) if changed.any() else series.labels
+        values, written = self._values(series.labels)
+        labels = with_label(series.labels, self._target, values) if written.any() else series.labels
         drop = series.drop_name
         if self._target == METRIC_NAME:
-            drop = drop & ~changed
+            drop = drop & ~written
         relabelled = Series(labels, drop)
-        if self.ctx.options.delayed_name_removal:
-            return relabelled
         _, first = labels.group_first_rows()
         if len(first) == len(labels):
             return relabelled
@@ -83,7 +82,7 @@ class LabelReplace(Relabel):
         except re2.error as error:
             raise ExecutionError(f"invalid regular expression in label_replace(): {pattern}") from error
 
-    def _values(self, labels: SeriesLabels) -> U32Array:
+    def _values(self, labels: SeriesLabels) -> tuple[U32Array, BoolArray]:
         source, current = labels.column(self._source), labels.column(self._target)
         distinct, place = np.unique(source, return_inverse=True)
         matched = np.zeros(len(distinct), dtype=np.bool_)
@@ -93,7 +92,8 @@ class LabelReplace(Relabel):
             if match is not None:
                 matched[i] = True
                 made[i] = self.ctx.symbols.intern(expand(self._replacement, match))
-        return np.where(matched[place], made[place], current)
+        written = matched[place]
+        return np.where(written, made[place], current), written
 
 
 class LabelJoin(Relabel):
@@ -106,13 +106,14 @@ class LabelJoin(Relabel):
         self._separator = separator
         self._sources = sources
 
-    def _values(self, labels: SeriesLabels) -> U32Array:
+    def _values(self, labels: SeriesLabels) -> tuple[U32Array, BoolArray]:
+        written = np.ones(len(labels), dtype=np.bool_)
         if not self._sources:
-            return np.zeros(len(labels), dtype=np.uint32)
+            return np.zeros(len(labels), dtype=np.uint32), written
         columns = np.stack([labels.column(name) for name in self._sources])
         distinct, place = np.unique(columns, axis=1, return_inverse=True)
         joined = [self._separator.join(labels.symbols.texts(column)) for column in distinct.T.tolist()]
-        return self.ctx.symbols.intern_many(joined)[place.reshape(-1)]
+        return self.ctx.symbols.intern_many(joined)[place.reshape(-1)], written
 
 
 def expand(template: str, match: object) -> str:

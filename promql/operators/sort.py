@@ -16,7 +16,7 @@ from tsdb.labels import Labels
 
 I64Array = npt.NDArray[np.int64]
 
-INEFFECTIVE = "{name} is ineffective for range queries since results are always ordered by labels"
+INEFFECTIVE = "sort is ineffective for range queries since results are always ordered by labels"
 _DIGITS = re.compile(r"\d+|\D+", re.ASCII)
 
 
@@ -37,8 +37,7 @@ class Sort(VectorOperator):
 
     def _announce(self) -> Series:
         if self.ctx.query_grid.steps > 1:
-            text = INEFFECTIVE.replace("{name}", self._call.function)
-            self.ctx.annotations.warn(text, self._call.args[0].pos)
+            self.ctx.annotations.warn(INEFFECTIVE, self._call.pos)
         if self.grid.steps > 1:
             return self._child.series()
         rows = collect(self._child)

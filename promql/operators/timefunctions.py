@@ -22,6 +22,7 @@ from promql.operators.operator import (
     drop_metadata,
 )
 from promql.operators.scalar import Time, Vector
+from tsdb.serieslabels import SeriesLabels
 
 I64Array = npt.NDArray[np.int64]
 
@@ -156,6 +157,30 @@ class DropNames(RowwiseOperator):
         return self._child.explain()
 
 
+class NoStartTimes(RowwiseOperator):
+    """start_timestamp() of what is not a selector: its samples have no start timestamps."""
+
+    def __init__(self, child: VectorOperator) -> None:
+        super().__init__(child.ctx)
+        self._child = child
+
+    def _announce(self) -> Series:
+        labels = SeriesLabels.from_labels([], self.ctx.symbols)
+        return Series(labels, np.zeros(0, dtype=np.bool_))
+
+    def splits(self) -> Sequence[tuple[int, int]]:
+        """None."""
+        return []
+
+    def load(self, lo: int, hi: int) -> Piece:
+        """Never called: there are no splits."""
+        raise AssertionError("there are no rows")
+
+    def explain(self) -> Explain:
+        """The child, which is not evaluated."""
+        return Explain("NoStartTimes", "", (self._child.explain(),))
+
+
 def plain_selector(expr: Expr) -> VectorSelector | None:
     """The selector that an expression is, parentheses aside."""
     while isinstance(expr, ParenExpr):
@@ -176,7 +201,8 @@ def _timestamp(call: Call, builder: Builder) -> VectorOperator:
     if selector is not None:
         want = "start_time" if starts else "time"
         return checked(DropNames(builder.selector(selector, want)))
-    return checked(EvalTime(builder.vector(call.args[0])))
+    child = builder.vector(call.args[0])
+    return checked(EvalTime(child)) if not starts else NoStartTimes(child)
 
 
 FUNCTIONS: dict[str, FunctionBuilder] = {
