@@ -28,7 +28,10 @@ from tsdb.kernels.append import (
     SEALED_SIZES,
     SLAB_FREE,
     SLABS,
+    TAIL_BASE,
     TAIL_MASK,
+    TAIL_OFFSETS,
+    TAIL_VALUES,
 )
 from tsdb.kernels.bits import Word
 from tsdb.kernels.compile import device, kernel
@@ -112,6 +115,28 @@ def _free_slabs(row: U64Array, slab_next: U32Array, slab_free: U32Array, counter
     row[CHUNK] = _ZERO
 
 
+@device
+def _trim_tail(tail: U64Array, oldest: Word) -> None:
+    """Drop the samples of a tail that are before `oldest`."""
+    length = np.int64(tail[META] & _TAIL_MASK)
+    base = np.int64(tail[TAIL_BASE])
+    if length == 0 or base >= oldest:
+        return
+    kept = 0
+    for k in range(length):
+        offset = (tail[TAIL_OFFSETS + (k >> 1)] >> np.uint64((k & 1) << 5)) & _LOW32
+        if base + np.int64(offset) < oldest:
+            continue
+        word = TAIL_OFFSETS + (kept >> 1)
+        if kept & 1:
+            tail[word] = (tail[word] & _LOW32) | (offset << _U32)
+        else:
+            tail[word] = (tail[word] & ~_LOW32) | offset
+        tail[TAIL_VALUES + kept] = tail[TAIL_VALUES + k]
+        kept += 1
+    tail[META] = (tail[META] & ~_TAIL_MASK) | np.uint64(kept)
+
+
 @kernel(
     "int64(int64, int64, uint8[::1], uint64[:,::1], uint64[:,::1], uint32[::1], uint32[::1], int64[::1],"
     " uint32[::1], uint32[::1], uint32[::1])",
@@ -145,8 +170,7 @@ def sweep_series(
         row[CHAINS] = sealed_entry | (late_entry << _U32)
         if row[CHUNK] != _ZERO and np.int64(row[ENCODED_T]) < oldest:
             _free_slabs(row, slab_next, slab_free, counters)
-        if np.int64(tail[LAST_T]) < oldest:
-            tail[META] &= ~_TAIL_MASK
+        _trim_tail(tail, oldest)
         fresh = tail[META] & _JUST_CREATED != _ZERO
         tail[META] &= ~_JUST_CREATED
         empty = row[CHUNK] == _ZERO and tail[META] & _TAIL_MASK == _ZERO
