@@ -18,17 +18,11 @@ PLOT_FILES = ("uPlot.iife.min.js", "uPlot.min.css", "LICENSE")
 """What `web.ui.build` puts under vendor/."""
 
 _ASSETS = (
-    "query.css",
-    "query.js",
-    "chart.js",
-    "table.js",
-    "client.js",
-    "complete.js",
-    "state.js",
-    "icon.svg",
+    *("query.css", "query.js", "theme.js", "state.js", "client.js", "dom.js", "table.js", "chart.js"),
+    *("highlight.js", "complete.js", "icon.svg"),
 )
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
     " connect-src 'self'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
 )
 
