@@ -11,8 +11,8 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from tsdb.block import Block
 from tsdb.blockmeta import BlockMeta
 from tsdb.errors import CorruptionError
 from tsdb.fs import FileSystem
@@ -29,9 +29,6 @@ from tsdb.tombstone import (
     write_tombstones,
 )
 from tsdb.ulid import is_ulid
-
-if TYPE_CHECKING:
-    from tsdb.block import Block
 
 log = logging.getLogger("tsdb.blocks")
 
@@ -98,8 +95,6 @@ class BlockSet:
         self._metrics.reloads.inc()
 
     def _open(self, path: Path) -> StoredBlock | None:
-        from tsdb.block import Block
-
         try:
             block = Block.open(self._fs, path, self._symbols)
             return StoredBlock(block, path, tuple(read_tombstones(self._fs, path)))

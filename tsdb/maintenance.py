@@ -10,12 +10,13 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tsdb.blockmeta import BlockMeta
 from tsdb.blockset import StoredBlock
+from tsdb.blockwriter import write_block
 from tsdb.checkpoint import checkpoint_numbers, checkpoint_path, write_checkpoint
 from tsdb.compact import aligned_ranges, head_cut, plan, ranges
 from tsdb.errors import StorageError
@@ -44,13 +45,6 @@ log = logging.getLogger("tsdb.maintenance")
 CHECKPOINT_SERIES_PER_RECORD = 65_536
 SNAPSHOTS = "snapshots"
 COMPACTIONS_PER_ROUND_LIMIT = 64
-
-
-def write_block(*args: Any, **kwargs: Any) -> BlockMeta:
-    """`tsdb.blockwriter.write_block`, imported with the first block."""
-    from tsdb.blockwriter import write_block as write
-
-    return write(*args, **kwargs)
 
 
 class Maintenance:

@@ -110,7 +110,7 @@ class _Reader:
         if self.at + size > len(self.data):
             raise CorruptionError(f"record payload of {len(self.data)} bytes is too short for its columns")
         # A copy, because columns in a payload are not aligned and not writable.
-        values = self.data[self.at : self.at + size].copy().view(kind)
+        values: npt.NDArray[Any] = self.data[self.at : self.at + size].copy().view(kind)
         self.at += size
         return values
 
