@@ -46,7 +46,8 @@ _REASONS = {
 _local = threading.local()
 
 
-def _compressor() -> zstandard.ZstdCompressor:
+def compressor() -> zstandard.ZstdCompressor:
+    """This thread's compressor."""
     found: zstandard.ZstdCompressor | None = getattr(_local, "compressor", None)
     if found is None:
         found = _local.compressor = zstandard.ZstdCompressor(
@@ -55,7 +56,8 @@ def _compressor() -> zstandard.ZstdCompressor:
     return found
 
 
-def _decompressor() -> zstandard.ZstdDecompressor:
+def decompressor() -> zstandard.ZstdDecompressor:
+    """This thread's decompressor."""
     found: zstandard.ZstdDecompressor | None = getattr(_local, "decompressor", None)
     if found is None:
         found = _local.decompressor = zstandard.ZstdDecompressor()
@@ -160,8 +162,8 @@ def compress(raw: U8Array) -> bytes:
     """The page as it is stored: number of parts, their stored lengths, the parts."""
     sizes = _part_sizes(raw)
     ends = np.cumsum(sizes).tolist()
-    compressor = _compressor()
-    parts = [compressor.compress(raw[end - size : end].data) for size, end in zip(sizes, ends, strict=True)]
+    zstd = compressor()
+    parts = [zstd.compress(raw[end - size : end].data) for size, end in zip(sizes, ends, strict=True)]
     return b"".join([struct.pack(f"<{len(parts) + 1}I", len(parts), *map(len, parts)), *parts])
 
 
@@ -175,7 +177,7 @@ def decompress(stored: bytes | memoryview, where: str) -> U8Array:
         at = 4 + 4 * count
         if at + sum(lengths) != len(stored):
             raise CorruptionError(f"{where}: page parts do not add up to {len(stored)} bytes")
-        decompressor, parts, total = _decompressor(), list[bytes](), 0
+        zstd, parts, total = decompressor(), list[bytes](), 0
         for length in lengths:
             part = stored[at : at + length]
             size = zstandard.frame_content_size(part)
@@ -184,7 +186,7 @@ def decompress(stored: bytes | memoryview, where: str) -> U8Array:
                 raise CorruptionError(
                     f"{where}: page of {total} bytes is over the limit of {PAGE_BYTES_LIMIT}"
                 )
-            parts.append(decompressor.decompress(part))
+            parts.append(zstd.decompress(part))
             at += length
     except (zstandard.ZstdError, struct.error) as error:
         raise CorruptionError(f"{where}: page does not decompress: {error}") from None

@@ -332,13 +332,14 @@ def spread_planes(offsets: Any, words: Any, width: Any, low: Any, out: Any) -> A
     starts = np.zeros(10, dtype=np.int64)
     for w in range(1, 9):
         starts[w + 1] = starts[w] + w * totals[w]
-    used, low_at = np.zeros(9, dtype=np.int64), starts[9]
+    used = np.zeros(9, dtype=np.int64)
+    low_at = starts[9]
     for row in range(len(width)):
-        w, cut = I64(width[row]), I64(low[row])
+        planes, cut = I64(width[row]), I64(low[row])
         count = offsets[row + 1] - offsets[row] - 1
         first = offsets[row] + 1
-        for plane in range(w):
-            at = starts[w] + plane * totals[w] + used[w]
+        for plane in range(planes):
+            at = starts[planes] + plane * totals[planes] + used[planes]
             shift = U64(8 * plane + cut)
             for i in range(count):
                 out[at + i] = np.uint8((words[first + i] >> shift) & U64(255))
@@ -351,5 +352,5 @@ def spread_planes(offsets: Any, words: Any, width: Any, low: Any, out: Any) -> A
                 if bits > U64(255):
                     out[at + 1] |= np.uint8(bits >> U64(8))
             low_at += (count * cut + 7) >> 3
-        used[w] += max(I64(0), count)
+        used[planes] += max(I64(0), count)
     return low_at

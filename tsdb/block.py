@@ -1,0 +1,270 @@
+"""An open block: selects over its index, samples decoded from its pages when read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tsdb import histogrampage
+from tsdb.blockmeta import META_FILE, BlockMeta
+from tsdb.columnpack import RecentlyUsed
+from tsdb.columnsfile import COLUMNS_FILE, FLOATS, HISTOGRAMS, ColumnsFile
+from tsdb.errors import CorruptionError
+from tsdb.fs import FileSystem
+from tsdb.histogram import HistogramBatch
+from tsdb.index import INDEX_FILE, BlockIndex
+from tsdb.kernels import blockrows as kernels
+from tsdb.kernels import merge as merge_kernels
+from tsdb.labels import Matcher
+from tsdb.matcherplan import resolve
+from tsdb.postings import Cardinality
+from tsdb.samplerows import concat_histograms, take_histograms
+from tsdb.select import SampleBatch, SelectHints
+from tsdb.seriesfile import SERIES_FILE, Runs, SeriesFile
+from tsdb.serieslabels import SeriesLabels
+from tsdb.symbols import SymbolTable
+from tsdb.timecolumn import TimeColumns
+
+U32Array = npt.NDArray[np.uint32]
+U64Array = npt.NDArray[np.uint64]
+I64Array = npt.NDArray[np.int64]
+
+HISTOGRAM_PAGES_CACHED = 16
+_NO_HINTS = SelectHints()
+
+
+class Block:
+    """Immutable. Any thread may select and read; `close` only when nobody does."""
+
+    def __init__(self, fs: FileSystem, path: Path, symbols: SymbolTable, meta: BlockMeta) -> None:
+        """Use `open`."""
+        self.meta = meta
+        self.path = path
+        self.symbols = symbols
+        self.index = BlockIndex(fs, path / INDEX_FILE, meta.stats.num_series)
+        self._series = SeriesFile(fs, path / SERIES_FILE, meta.stats.num_series, len(self.index.symbols))
+        self.columns = ColumnsFile(fs, path / COLUMNS_FILE)
+        self.times = TimeColumns(
+            self.columns, self._series.time_directory(), f"{path / SERIES_FILE}: time directory"
+        )
+        self.histogram_pages: RecentlyUsed[int, HistogramBatch] = RecentlyUsed(HISTOGRAM_PAGES_CACHED)
+        self._global = np.zeros(len(self.index.symbols), dtype=np.uint32)
+
+    @classmethod
+    def open(cls, fs: FileSystem, path: Path, symbols: SymbolTable) -> Block:
+        """Open a block's directory; label ids will be those of `symbols`.
+
+        Raises CorruptionError, UnknownVersionError, FileNotFoundError.
+        """
+        meta = BlockMeta.from_json(fs.read_file(path / META_FILE), str(path / META_FILE))
+        return cls(fs, path, symbols, meta)
+
+    @property
+    def size(self) -> int:
+        """Bytes of index, series and columns."""
+        return self.index.size + self._series.size + self.columns.size
+
+    def select(
+        self, matchers: Sequence[Matcher], mint: int, maxt: int, hints: SelectHints = _NO_HINTS
+    ) -> BlockSelection:
+        """Series with samples possible in [mint, maxt] (inclusive) that satisfy every matcher.
+
+        Raises CorruptionError, InvalidRegexError.
+        """
+        del hints
+        refs = np.frombuffer(resolve(self.index, matchers).to_array(), dtype=np.uint32)
+        rows = self._series.rows(refs)
+        runs = rows.runs
+        if len(runs.times) and int(runs.times.max()) >= len(self.times.counts):
+            raise CorruptionError(f"{self.path}: a run names timestamps that are not there")
+        touched = (self.times.mint[runs.times] <= maxt) & (self.times.maxt[runs.times] >= mint)
+        labels = SeriesLabels(
+            rows.offsets, self._interned(rows.name_ids), self._interned(rows.value_ids), self.symbols
+        )
+        if not touched.all():
+            runs = runs.keep(touched)
+            filled = np.flatnonzero(np.diff(runs.offsets))
+            if len(filled) < len(labels):
+                labels, runs, refs = labels.take(filled), runs.take(filled), refs[filled]
+        return BlockSelection(self, refs, labels, runs, mint, maxt)
+
+    def _interned(self, local: U32Array) -> U32Array:
+        """Ids of the process's table; strings are taken over when a selection first names them."""
+        found = self._global[local]
+        if not found.all():
+            missing = np.unique(local[found == 0])
+            self._global[missing] = self.symbols.intern_many(self.index.symbols.texts(missing))
+            found = self._global[local]
+        return found
+
+    def label_names(self, matchers: Sequence[Matcher] = ()) -> list[str]:
+        """Sorted label names of the series that match."""
+        return self.index.label_names(resolve(self.index, matchers) if matchers else None)
+
+    def label_values(self, name: str, matchers: Sequence[Matcher] = ()) -> list[str]:
+        """Sorted values of a label over the series that match."""
+        return self.index.label_values(name, resolve(self.index, matchers) if matchers else None)
+
+    def cardinality(self, limit: int = 10) -> Cardinality:
+        """Series, values and bytes by label name and pair."""
+        return self.index.cardinality(limit)
+
+    def close(self) -> None:
+        """Let go of the mappings; arrays handed out stay valid."""
+        self.index.close()
+        self._series.close()
+        self.columns.close()
+        self.histogram_pages.clear()
+
+
+class BlockSelection:
+    """A `select.Selection` over a block. Immutable; any thread may read."""
+
+    def __init__(
+        self, block: Block, refs: U32Array, labels: SeriesLabels, runs: Runs, mint: int, maxt: int
+    ) -> None:
+        self._block, self._runs = block, runs
+        self._mint, self._maxt = mint, maxt
+        self._labels = labels
+        self.refs = refs
+        """u32[S]: numbers of the series in the block."""
+
+    @property
+    def labels(self) -> SeriesLabels:
+        """Label sets of the series, by metric name and labels."""
+        return self._labels
+
+    def sample_bounds(self) -> I64Array:
+        """i64[S]: samples of the runs that touch the time range."""
+        counts = np.zeros(len(self._runs.times) + 1, dtype=np.int64)
+        np.cumsum(self._block.times.counts[self._runs.times], out=counts[1:])
+        return counts[self._runs.offsets[1:]] - counts[self._runs.offsets[:-1]]
+
+    def read(self, lo: int, hi: int) -> SampleBatch:
+        """Samples of rows lo to hi (exclusive) within the bounds of the select. Raises CorruptionError."""
+        return self.read_rows(np.arange(lo, hi, dtype=np.int64))
+
+    def read_rows(self, rows: I64Array) -> SampleBatch:
+        """Samples of any rows in the given order. Raises CorruptionError."""
+        runs = self._runs.take(rows)
+        owners = np.repeat(np.arange(len(rows)), np.diff(runs.offsets))
+        is_float = runs.kind == FLOATS
+        floats = _Timed.of(self._block, runs.keep(is_float), self._mint, self._maxt)
+        values = floats.values()
+        histograms = None
+        if not is_float.all():
+            mixed = runs.keep(~is_float)
+            timed = _Timed.of(self._block, mixed, self._mint, self._maxt)
+            histograms = timed.histograms(_row_offsets(owners[~is_float], timed.counts, len(rows)))
+        offsets = _row_offsets(owners[is_float], floats.counts, len(rows))
+        return SampleBatch(offsets, floats.t_ms, values, floats.start_t_ms(), histograms)
+
+
+def _row_offsets(owners: I64Array, counts: I64Array, row_count: int) -> I64Array:
+    """Offsets of rows, of which run k gives owners[k] counts[k] samples; owners ascend."""
+    before = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=before[1:])
+    return before[np.searchsorted(owners, np.arange(row_count + 1))]
+
+
+class _Timed:
+    """Runs of one kind with their timestamps, and the part of each that lies in the time range."""
+
+    def __init__(self, block: Block, runs: Runs, lengths: I64Array, lo: I64Array, hi: I64Array) -> None:
+        self._block, self._runs = block, runs
+        self._lengths, self._lo, self._hi = lengths, lo, hi
+        self.counts = hi - lo
+        self._places = np.cumsum(self.counts) - self.counts
+        self.t_ms = np.empty(int(self.counts.sum()), dtype=np.int64)
+
+    @classmethod
+    def of(cls, block: Block, runs: Runs, mint: int, maxt: int) -> _Timed:
+        """Decode the distinct timestamp vectors of the runs and copy each run's part of them."""
+        distinct, which = block.times.distinct(runs.times)
+        offsets, t_ms = block.times.read(distinct)
+        all_vectors = np.arange(len(distinct), dtype=np.int64)
+        lo, hi = np.empty_like(all_vectors), np.empty_like(all_vectors)
+        merge_kernels.clip_rows(offsets, t_ms, all_vectors, mint, maxt, lo, hi)
+        first = offsets[:-1][which]
+        made = cls(block, runs, np.diff(offsets)[which], lo[which] - first, hi[which] - first)
+        _copy(t_ms, lo[which], hi[which], made._places, made.t_ms)
+        return made
+
+    @property
+    def _whole(self) -> bool:
+        return bool((self.counts == self._lengths).all())
+
+    def _clipped(self, numbers: I64Array, starts: I64Array) -> I64Array:
+        """Of whole runs that begin at `starts` the parts in the time range."""
+        if self._whole:
+            return numbers
+        out = np.empty(len(self.t_ms), dtype=np.int64)
+        _copy(numbers, starts + self._lo, starts + self._hi, self._places, out)
+        return out
+
+    def values(self) -> npt.NDArray[np.float64]:
+        """The float values, bits as stored."""
+        starts = np.cumsum(self._lengths) - self._lengths
+        out = np.empty(int(self._lengths.sum()), dtype=np.uint64)
+        streams = self._runs.stream.astype(np.int64)
+        self._block.columns.read(FLOATS, streams, starts, self._lengths, out)
+        return self._clipped(out.view(np.int64), starts).view(np.float64)
+
+    def start_t_ms(self) -> I64Array | None:
+        """Start timestamps, 0 where a run has none; None where no run has any."""
+        some = np.flatnonzero(self._runs.starts)
+        if not len(some):
+            return None
+        vectors = self._runs.starts[some] - np.uint32(1)
+        if int(vectors.max()) >= len(self._block.times.counts):
+            raise CorruptionError(f"{self._block.path}: a run names start timestamps that are not there")
+        distinct, which = self._block.times.distinct(vectors)
+        offsets, numbers = self._block.times.read(distinct)
+        if not np.array_equal(np.diff(offsets)[which], self._lengths[some]):
+            raise CorruptionError(f"{self._block.path}: start timestamps do not fit their run")
+        out = np.zeros(len(self.t_ms), dtype=np.int64)
+        first = offsets[:-1][which]
+        _copy(numbers, first + self._lo[some], first + self._hi[some], self._places[some], out)
+        return out
+
+    def histograms(self, row_offsets: I64Array) -> HistogramBatch:
+        """The histograms of the runs, as rows."""
+        block = self._block
+        streams = self._runs.stream.astype(np.int64)
+        pages = block.columns.pages_of(HISTOGRAMS, streams)
+        distinct, which = np.unique(pages, return_inverse=True)
+        batches = [_histogram_page(block, number) for number in distinct.tolist()]
+        joined = concat_histograms(batches)
+        first_stream = block.columns.directory(HISTOGRAMS).first[distinct]
+        base = np.cumsum([0, *(len(batch.row_offsets) - 1 for batch in batches)])[:-1]
+        rows = streams - first_stream[which] + base[which]
+        begins = joined.row_offsets[rows]
+        if not np.array_equal(joined.row_offsets[rows + 1] - begins, self._lengths):
+            raise CorruptionError(f"{block.path}: histograms do not fit their timestamps")
+        picks = np.empty(len(self.t_ms), dtype=np.int64)
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        merge_kernels.spread_rows(begins + self._lo, begins + self._hi, np.arange(len(rows)), offsets, picks)
+        taken = take_histograms(joined, picks, row_offsets)
+        taken.t_ms[:] = self.t_ms
+        starts = self.start_t_ms()
+        return taken if starts is None else _with_starts(taken, starts)
+
+
+def _histogram_page(block: Block, number: int) -> HistogramBatch:
+    where = block.columns.where(HISTOGRAMS, number)
+    return block.histogram_pages.get(
+        number, lambda: histogrampage.decode(block.columns.stored(HISTOGRAMS, number), where)
+    )
+
+
+def _with_starts(batch: HistogramBatch, starts: I64Array) -> HistogramBatch:
+    fields = {name: getattr(batch, name) for name in batch.__slots__}
+    return HistogramBatch(**(fields | {"start_t_ms": starts}))
+
+
+def _copy(source: I64Array, lo: I64Array, hi: I64Array, starts: I64Array, out: I64Array) -> None:
+    if kernels.copy_runs(source, lo, hi, starts, out):
+        raise CorruptionError("runs of a block reach beyond their columns")
