@@ -173,6 +173,7 @@ def test_an_error_is_shown_with_its_place(site: str, browser: Browser) -> None:
     assert "bad_data" in browser.text(".message.error")
     assert "1:9: parse error: unexpected right parenthesis ')'" in browser.text(".message.error")
     assert browser.run("return document.querySelector('.message.error').getAttribute('role')") == "alert"
+    assert browser.text("#highlight .t-problem") == ")"
     browser.run("document.getElementById('expression').value = ''")
     browser.type("#expression", "up" + ENTER)
     browser.wait(lambda: browser.count("tbody tr") == 3, "table")

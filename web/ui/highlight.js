@@ -25,7 +25,9 @@ export function highlight(target, text, problem = -1) {
   const plain = (until) => {
     const skipped = text.slice(last, until);
     for (const char of skipped) depth += char === "{" ? 1 : char === "}" ? -1 : 0;
-    parts.push(skipped);
+    const at = problem - last;
+    if (at < 0 || at >= skipped.length) parts.push(skipped);
+    else parts.push(skipped.slice(0, at), element("span", { class: "t-problem" }, skipped[at]), skipped.slice(at + 1));
   };
   for (const match of text.matchAll(TOKEN)) {
     plain(match.index);
