@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,11 +22,7 @@ from urllib.parse import urlsplit
 
 import uvloop
 from aiohttp import web
-from ingest.scrape.manager import ScrapeManager
 from prometheus_client import CollectorRegistry, Gauge
-from promql.engine import Engine
-from tsdb.database import Database, open_database
-from web.app import create_app
 
 from cli.configuration import ConfigurationSource
 from cli.flags import ServeFlags
@@ -33,9 +30,13 @@ from cli.kernels import import_all_kernels
 from cli.serveroptions import engine_options, retention_text, storage_options
 from ingest.config.document import LoadedConfig, config_to_yaml
 from ingest.config.errors import ConfigError
-from ingest.remotewrite.receiver import Receiver
+from ingest.remotewrite.receiver import Receiver, RemoteWriteLimits
+from ingest.scrape.service import ScrapeManager, ScrapeSettings
+from promql.engine import Engine
+from tsdb.database import Database, open_database
 from tsdb.errors import StorageError
 from tsdb.kernels import compile as kernels
+from web.app import create_app
 from web.readiness import Readiness
 from web.services import AppServices, BuildInfo, ReloadState
 
@@ -116,19 +117,21 @@ class Server:
         options = storage_options(self._flags, self._config)
         store = asyncio.to_thread(functools.partial(open_database, path, options, registry=self._registry))
         try:
-            self._database, _ = await asyncio.gather(store, asyncio.to_thread(_warm_write_path))
+            database, _ = await asyncio.gather(store, asyncio.to_thread(_warm_write_path))
         except (StorageError, OSError) as error:
             raise StartError(f"open storage in {path}: {error}") from None
-        appender = self._database.appender()
-        self._services.database = self._database
+        self._database = database
+        appender = database.appender()
+        self._services.database = database
         if self._flags["web.enable-remote-write-receiver"]:
             self._services.receiver = Receiver(
                 appender,
-                self._database.series_table,
+                database.series_table,
+                RemoteWriteLimits(body_bytes_max=self._flags.size_bytes("web.max-body-size")),
                 registry=self._registry,
                 accepted_messages=self._flags["web.remote-write-receiver.accepted-protobuf-messages"],
             )
-        self._scrape = ScrapeManager(appender, registry=self._registry)
+        self._scrape = ScrapeManager(appender, self._registry, settings=self._scrape_settings())
         self._services.scrape = self._scrape
         await self._scrape.apply(self._config)
 
@@ -195,7 +198,9 @@ class Server:
         self._add_config_metrics()
         return AppServices(
             readiness=self._readiness,
-            engine=Engine(engine_options(flags), self._registry),
+            engine=Engine(
+                engine_options(flags), self._registry, concurrent_max=flags["query.max-concurrency"]
+            ),
             registry=self._registry,
             build=BuildInfo(
                 version=importlib.metadata.version("vedette"), go_version=f"python{platform.python_version()}"
@@ -217,6 +222,15 @@ class Server:
             query_timeout_s=flags.duration_ms("query.timeout") / 1000,
             lookback_ms=flags.duration_ms("query.lookback-delta"),
             remote_write_body_bytes_max=flags.size_bytes("web.max-body-size"),
+        )
+
+    def _scrape_settings(self) -> ScrapeSettings:
+        return ScrapeSettings(
+            user_agent=f"Vedette/{importlib.metadata.version('vedette')}",
+            hostname=socket.gethostname(),
+            external_url=self._flags["web.external-url"],
+            listen_port=self._flags.addresses()[0].port,
+            exemplars="exemplar-storage" in self._flags.features(),
         )
 
     def _add_config_metrics(self) -> None:
