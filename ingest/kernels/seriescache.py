@@ -110,7 +110,7 @@ def observe(
 
     `timed` u8[N] is not 0 for samples with an own timestamp; those are tracked for staleness only with
     `track_timed`. `keep` u8[N]: 1 kept, 0 dropped by relabelling, 2 a repeated series without timestamp.
-    `counts` i64[3]: after relabelling, repeated, first seen since the `previous` successful scrape.
+    `counts` i64[3]: after relabelling, repeated, and not seen in the `previous` successful scrape or since.
     """
     kept = 0
     counts[0], counts[1], counts[2] = 0, 0, 0
@@ -125,7 +125,7 @@ def observe(
             keep[i] = 2
             counts[1] += 1
             continue
-        if slot_seen[slot] != previous and slot_seen[slot] != iteration:
+        if slot_seen[slot] < previous:
             counts[2] += 1
         slot_seen[slot] = iteration
         if timed[i] == 0 or track_timed != 0:

@@ -283,6 +283,8 @@ def metadata_lines(scanned: Scanned) -> list[MetadataLine]:
             if name.startswith('"'):
                 name = unescape(name[1:-1])
             text = _metadata_text(kind, scanned.body[text_start:text_end], scanned.mode)
+            if kind == kernels.UNIT and text and not name.endswith(f"_{text}"):
+                raise ValueError(f'unit "{text}" not a suffix of metric "{name}"')
         except ValueError as error:
             raise ExpositionError(scanned.line_of(start), str(error)) from None
         found.append(MetadataLine(kind, name, text, start))
