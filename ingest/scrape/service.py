@@ -25,7 +25,7 @@ from ingest.scrape.loop import ScrapeLoop
 from ingest.scrape.pool import Identity, PoolContext, ScrapePool
 from ingest.scrape.target import job_defaults, offset_seed
 from tsdb.columns import Appender, Metadata
-from tsdb.labels import Matcher
+from tsdb.labels import Labels, Matcher
 
 SCRAPE_THREADS = min(4, os.cpu_count() or 1)
 """Threads that parse and append; more only contend for the store."""
@@ -47,6 +47,31 @@ class ScrapeSettings:
     listen_port: int = 0
     exemplars: bool = False
     seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TargetStatus:
+    """One scraped endpoint. `last_scrape_ms` 0 means never; `metadata` is that of its last exposition."""
+
+    discovered_labels: Labels
+    labels: Labels
+    pool: str
+    url: str
+    last_error: str
+    last_scrape_ms: int
+    last_duration_s: float
+    health: str
+    interval_ms: int
+    timeout_ms: int
+    metadata: tuple[Metadata, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedStatus:
+    """An endpoint that relabelling removed."""
+
+    discovered_labels: Labels
+    pool: str
 
 
 class ScrapeManager:
@@ -133,6 +158,31 @@ class ScrapeManager:
         for name in sorted(self._pools):
             for loop in sorted(self._pools[name].loops.values(), key=lambda loop: loop.target.identity):
                 yield name, loop
+
+    def active_targets(self) -> list[TargetStatus]:
+        """All targets being scraped, by pool and identity."""
+        return [
+            TargetStatus(
+                discovered_labels=loop.target.discovered,
+                labels=loop.target.labels,
+                pool=name,
+                url=loop.target.url,
+                last_error=loop.last_error,
+                last_scrape_ms=loop.last_scrape_ms,
+                last_duration_s=loop.last_duration,
+                health=loop.health,
+                interval_ms=loop.target.interval_ms,
+                timeout_ms=loop.target.timeout_ms,
+                metadata=tuple(loop.samples.metadata.values()),
+            )
+            for name, loop in self._loops()
+        ]
+
+    def dropped_targets(self) -> list[DroppedStatus]:
+        """Targets that relabelling removed, as far as `keep_dropped_targets` keeps them."""
+        return [
+            DroppedStatus(labels, name) for name in sorted(self._pools) for labels in self._pools[name].dropped
+        ]
 
     def targets(self, state: str = "any", pool: str = "") -> dict[str, Any]:
         """Data of /api/v1/targets; `state` is any, active or dropped, anything else counts as any."""
