@@ -1,0 +1,64 @@
+"""How long a start takes: on an empty store, and with ten million samples in the WAL."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ingest
+from benchmarks.load.bodies import Load, write_load
+from benchmarks.load.nodes import make_series
+from tests.e2e.processes import Api, start_vedette
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+EMPTY_START_S_MAX = 2.0
+REPLAY_START_S_MAX = 5.0
+SAMPLES = 10_000_000
+HOSTS = 200
+STEP_MS = 15_000
+LANES = 2
+
+
+def test_second_start_on_an_empty_store_is_ready_in_two_seconds(tmp_path: Path) -> None:
+    first = start_vedette(tmp_path)
+    first.wait_ready(120)
+    first.stop()
+    second = start_vedette(tmp_path)
+    try:
+        taken_s = second.wait_ready()
+    finally:
+        second.stop()
+    assert taken_s < EMPTY_START_S_MAX
+
+
+def _make_load(folder: Path) -> Load:
+    series = make_series(HOSTS)
+    end_ms = int(time.time() * 1000) // STEP_MS * STEP_MS
+    steps = -(-SAMPLES // len(series))
+    return write_load(
+        folder / "load", series, steps=steps, step_ms=STEP_MS, end_ms=end_ms, lane_count=LANES, seed=1
+    )
+
+
+def test_start_with_ten_million_samples_in_the_wal_is_ready_in_five_seconds(tmp_path: Path) -> None:
+    load = _make_load(tmp_path)
+    first = start_vedette(tmp_path)
+    try:
+        first.wait_ready()
+        ingest.send(first, load, LANES)
+    finally:
+        # Not a clean stop: everything has to come back from the WAL.
+        first.kill()
+    second = start_vedette(tmp_path)
+    try:
+        taken_s = second.wait_ready()
+        api = Api(second.port)
+        (row,) = api.query("count({job='node'})", load.end_ms / 1000)["result"]
+        api.close()
+    finally:
+        second.stop()
+    assert int(row["value"][1]) == load.series_count
+    assert taken_s < REPLAY_START_S_MAX
