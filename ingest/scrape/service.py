@@ -181,7 +181,9 @@ class ScrapeManager:
     def dropped_targets(self) -> list[DroppedStatus]:
         """Targets that relabelling removed, as far as `keep_dropped_targets` keeps them."""
         return [
-            DroppedStatus(labels, name) for name in sorted(self._pools) for labels in self._pools[name].dropped
+            DroppedStatus(labels, name)
+            for name in sorted(self._pools)
+            for labels in self._pools[name].dropped
         ]
 
     def targets(self, state: str = "any", pool: str = "") -> dict[str, Any]:
