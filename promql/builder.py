@@ -457,12 +457,12 @@ class TreeBuilder:
         return changed
 
     def on_anchored(self, parts: list[Any]) -> Expr:
-        return self._extended(parts[0], "anchored", parts[1].end)
+        return self._extended(parts[0], "anchored")
 
     def on_smoothed(self, parts: list[Any]) -> Expr:
-        return self._extended(parts[0], "smoothed", parts[1].end)
+        return self._extended(parts[0], "smoothed")
 
-    def _extended(self, expr: Expr, modifier: str, end: int) -> Expr:
+    def _extended(self, expr: Expr, modifier: str) -> Expr:
         if not self._options.extended_range_selectors:
             self.fail(expr.pos, f"{modifier} modifier is experimental and not enabled")
         if isinstance(expr, SubqueryExpr):
@@ -472,7 +472,8 @@ class TreeBuilder:
             self.fail(expr.pos, f"{modifier} modifier not implemented")
         if holder.smoothed if modifier == "anchored" else holder.anchored:
             self.fail(expr.pos, "anchored and smoothed modifiers cannot be used together")
-        changed = self._modified(expr, end, **{modifier: True})
+        # Prometheus leaves the word out of the node's range; positions of errors show it.
+        changed = self._modified(expr, expr.pos.end, **{modifier: True})
         assert changed is not None
         return changed
 
@@ -547,10 +548,21 @@ class TreeBuilder:
     def on_parenthesised(self, parts: list[Any]) -> list[Any]:
         return parts
 
-    def on_offset_signed_call(self, parts: list[Any]) -> Duration:
-        operator, inner = parts
-        pos = Position(operator.pos, inner.pos.end)
-        return DurationExpr(op=operator.text, rhs=inner, pos=pos)
+    def on_offset_signed_word(self, parts: list[Any]) -> DurationExpr:
+        operator, word, _, closing = parts
+        call = DurationExpr(op=word.text.lower(), pos=Position(word.pos, closing.end))
+        return self._signed_call(operator, call)
+
+    def on_offset_signed_choice(self, parts: list[Any]) -> DurationExpr:
+        operator, word, _, lhs, _, rhs, closing = parts
+        node = self._signed_call(operator, self._choice(word, lhs, rhs, closing))
+        self._ends[id(node)] = closing.end
+        return node
+
+    def _signed_call(self, operator: Token, call: DurationExpr) -> DurationExpr:
+        node = DurationExpr(op=operator.text, rhs=call, pos=Position(operator.pos, call.pos.end))
+        self._experimental_duration(node)
+        return self._grown(node, call)
 
     def _duration_sign(self, operator: Token, operand: Duration) -> Duration:
         pos = Position(operator.pos, operand.pos.end)
@@ -587,10 +599,16 @@ class TreeBuilder:
 
     def on_duration_choice(self, parts: list[Any]) -> DurationExpr:
         word, _, lhs, _, rhs, closing = parts
-        pos = Position(word.pos, closing.end)
-        node = DurationExpr(op=word.text.lower(), lhs=lhs, rhs=rhs, pos=pos)
+        node = self._choice(word, lhs, rhs, closing)
         self._experimental_duration(node)
-        return self._grown(node, lhs, rhs)
+        return node
+
+    def _choice(self, word: Token, lhs: Duration, rhs: Duration, closing: Token) -> DurationExpr:
+        # The range of the node is that of its arguments, as errors of Prometheus show it.
+        pos = Position(lhs.pos.start, rhs.pos.end)
+        node = self._grown(DurationExpr(op=word.text.lower(), lhs=lhs, rhs=rhs, pos=pos), lhs, rhs)
+        self._ends[id(node)] = closing.end
+        return node
 
     # Metrics with label values
 
