@@ -36,6 +36,7 @@ GET_ONLY: dict[str, _Handler] = {
     "/metadata": metadata.metadata,
     "/targets": targets.targets,
     "/targets/metadata": targets.targets_metadata,
+    "/targets/relabel_steps": targets.relabel_steps,
     "/scrape_pools": targets.scrape_pools,
     "/scrape_pools/config": targets.scrape_pool_config,
     "/rules": rules.rules,

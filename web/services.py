@@ -123,60 +123,35 @@ class DatabaseStatus(Protocol):
     def snapshot(self, *, skip_head: bool) -> str: ...
 
 
-class ActiveTarget(Protocol):
-    """One scraped endpoint. `last_scrape_ms` 0 means never; `health` is up, down or unknown; `metadata` are
-    the families (`tsdb.columns.Metadata`) of its last exposition."""
-
-    @property
-    def discovered_labels(self) -> Labels: ...
-    @property
-    def labels(self) -> Labels: ...
-    @property
-    def pool(self) -> str: ...
-    @property
-    def url(self) -> str: ...
-    @property
-    def last_error(self) -> str: ...
-    @property
-    def last_scrape_ms(self) -> int: ...
-    @property
-    def last_duration_s(self) -> float: ...
-    @property
-    def health(self) -> str: ...
-    @property
-    def interval_ms(self) -> int: ...
-    @property
-    def timeout_ms(self) -> int: ...
-    @property
-    def metadata(self) -> Sequence[Any]: ...
-
-
-class DroppedTarget(Protocol):
-    """An endpoint that relabelling removed."""
-
-    @property
-    def discovered_labels(self) -> Labels: ...
-    @property
-    def pool(self) -> str: ...
-
-
 class ScrapeStatus(Protocol):
-    """The scrape manager as the API sees it. Loop thread only."""
+    """The scrape manager as the API sees it; rows come in the shape of the API. Loop thread only."""
 
     def pools(self) -> Sequence[str]:
         """Names of the scrape pools."""
         ...
 
-    def active_targets(self) -> Sequence[ActiveTarget]:
-        """All targets being scraped."""
+    def targets(self, state: str = "any", pool: str = "") -> dict[str, Any]:
+        """Data of /targets; `state` is any, active or dropped."""
         ...
 
-    def dropped_targets(self) -> Sequence[DroppedTarget]:
-        """Targets removed by relabelling."""
+    def targets_metadata(
+        self, match_target: Sequence[Matcher] = (), metric: str = "", limit: int = -1
+    ) -> list[dict[str, Any]]:
+        """Data of /targets/metadata."""
         ...
 
-    def pool_yaml(self, pool: str) -> str | None:
-        """The configuration of one pool with secrets masked; None for an unknown pool."""
+    def metadata(
+        self, metric: str = "", limit: int = -1, limit_per_metric: int = -1
+    ) -> dict[str, list[dict[str, str]]]:
+        """Type, help and unit of the families of all targets."""
+        ...
+
+    def pool_yaml(self, pool: str) -> str:
+        """The configuration of one pool with secrets masked. Raises KeyError."""
+        ...
+
+    def relabel_steps(self, pool: str, labels_json: str) -> Sequence[dict[str, Any]]:
+        """Data of /targets/relabel_steps. Raises KeyError for the pool, ValueError for the labels."""
         ...
 
 

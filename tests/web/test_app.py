@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,43 +19,41 @@ from web.services import ReloadState
 OK: dict[str, Any] = {"status": "success"}
 
 
-def target(pool: str, instance: str, **changes: Any) -> Any:
-    labels = Labels.from_dict({"instance": instance, "job": pool})
-    return SimpleNamespace(
-        **{
-            "discovered_labels": Labels.from_dict({"__address__": instance, "note": "<b>"}),
-            "labels": labels,
-            "pool": pool,
-            "url": f"http://{instance}/metrics",
-            "last_error": "",
-            "last_scrape_ms": 1_700_000_000_500,
-            "last_duration_s": 0.25,
-            "health": "up",
-            "interval_ms": 15_000,
-            "timeout_ms": 10_000,
-            "metadata": (Metadata("up_total", "counter", "a < b", ""), Metadata("x", "gauge", "", "s")),
-            **changes,
-        }
-    )
+COUNTER = {"type": "counter", "help": "a < b", "unit": ""}
+GAUGE = {"type": "gauge", "help": "", "unit": "s"}
 
 
 class FakeScrape:
-    """Two pools, one dropped target."""
+    """One pool; keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
 
     def pools(self) -> list[str]:
         return ["node", "db"]
 
-    def active_targets(self) -> list[Any]:
-        return [
-            target("node", "10.0.0.1:9100"),
-            target("db", "db:1", health="down", last_error="x", last_scrape_ms=0),
-        ]
+    def targets(self, state: str = "any", pool: str = "") -> dict[str, Any]:
+        self.asked.append((state, pool))
+        row = {"discoveredLabels": {"note": "<b>"}, "labels": {"job": "node"}, "lastError": "a < b"}
+        return {"activeTargets": [row], "droppedTargets": [], "droppedTargetCounts": {"node": 0}}
 
-    def dropped_targets(self) -> list[Any]:
-        return [SimpleNamespace(discovered_labels=Labels.from_dict({"a": "b"}), pool="db")]
+    def targets_metadata(
+        self, match_target: Any = (), metric: str = "", limit: int = -1
+    ) -> list[dict[str, Any]]:
+        self.asked.append((len(match_target), metric, limit))
+        return [{"target": {"job": "node"}, **COUNTER}]
 
-    def pool_yaml(self, pool: str) -> str | None:
-        return "job_name: node\n" if pool == "node" else None
+    def metadata(self, metric: str = "", limit: int = -1, limit_per_metric: int = -1) -> dict[str, Any]:
+        known = {"up_total": [COUNTER, {**COUNTER, "help": "other"}], "x": [GAUGE]}
+        return {name: entries for name, entries in known.items() if metric in ("", name)}
+
+    def pool_yaml(self, pool: str) -> str:
+        return f"job_name: {pool}\n"
+
+    def relabel_steps(self, pool: str, labels_json: str) -> list[dict[str, Any]]:
+        if labels_json == "[]":
+            raise ValueError("labels must be a JSON object of strings")
+        return [{"rule": {}, "output": {}, "keep": True}]
 
 
 # Metadata of series.
@@ -133,54 +130,64 @@ async def test_limits_truncate_with_a_warning(site: Site) -> None:
             'invalid parameter "group_limit": group_limit needs to be greater than 0',
         ),
         ("scrape_pools/config", {"scrapePool": "x"}, 'scrape pool "x" not found'),
+        ("scrape_pools/config", {}, "no scrapePool parameter provided"),
+        ("targets/relabel_steps", {"scrapePool": "x"}, "no labels parameter provided"),
+        ("targets/metadata", {"match_target": "}"}, 'invalid parameter "match_target": 1:1: parse error: '),
     ],
 )
 async def test_bad_parameters_of_metadata_endpoints(
     site: Site, path: str, parameters: dict[str, str], text: str
 ) -> None:
-    expected = (400, {"status": "error", "errorType": "bad_data", "error": text})
-    assert await site.get(f"/api/v1/{path}", params=parameters) == expected
+    status, body = await site.get(f"/api/v1/{path}", params=parameters)
+    error = body.pop("error")
+    assert (status, body) == (400, {"status": "error", "errorType": "bad_data"})
+    assert error.startswith(text) if text.endswith(": ") else error == text
 
 
 async def test_targets(make_site: SiteFactory) -> None:
-    site: Site = await make_site(scrape=FakeScrape())
-    data = (await site.get("/api/v1/targets"))[1]["data"]
-    assert [item["scrapePool"] for item in data["activeTargets"]] == ["db", "node"]
-    assert data["activeTargets"][1] == {
-        "discoveredLabels": {"__address__": "10.0.0.1:9100", "note": "<b>"},
-        "labels": {"instance": "10.0.0.1:9100", "job": "node"},
-        "scrapePool": "node",
-        "scrapeUrl": "http://10.0.0.1:9100/metrics",
-        "globalUrl": "http://10.0.0.1:9100/metrics",
-        "lastError": "",
-        "lastScrape": "2023-11-14T22:13:20.5Z",
-        "lastScrapeDuration": 0.25,
-        "health": "up",
-        "scrapeInterval": "15s",
-        "scrapeTimeout": "10s",
+    scrape = FakeScrape()
+    site: Site = await make_site(scrape=scrape)
+    async with site.client.get("/api/v1/targets?state=Active&scrapePool=node") as response:
+        raw = await response.read()
+    assert b'"discoveredLabels":{"note":"<b>"},"labels":{"job":"node"},"lastError":"a \\u003c b"' in raw
+    assert await site.post("/api/v1/targets", data={"state": "active"}) == (405, "Method Not Allowed\n")
+    await site.get("/api/v1/targets")
+    assert scrape.asked == [("active", "node"), ("any", "")]
+    assert (await site.get("/api/v1/targets?state=nope"))[1]["data"] == {
+        "activeTargets": [],
+        "droppedTargets": [],
+        "droppedTargetCounts": None,
     }
-    assert data["activeTargets"][0]["lastScrape"] == "0001-01-01T00:00:00Z"
-    assert data["droppedTargets"] == [{"discoveredLabels": {"a": "b"}, "scrapePool": "db"}]
-    assert data["droppedTargetCounts"] == {"db": 1, "node": 0}
-    data = (await site.get("/api/v1/targets?state=active&scrapePool=node"))[1]["data"]
-    assert (len(data["activeTargets"]), data["droppedTargets"], data["droppedTargetCounts"]) == (1, [], None)
     assert (await site.get("/api/v1/scrape_pools"))[1]["data"] == {"scrapePools": ["db", "node"]}
-    assert (await site.get("/api/v1/scrape_pools/config?scrapePool=node"))[1]["data"] == {
-        "yaml": "job_name: node\n"
-    }
+    found = (await site.get("/api/v1/scrape_pools/config?scrapePool=node"))[1]["data"]
+    assert found == {"yaml": "job_name: node\n"}
+    steps = "/api/v1/targets/relabel_steps"
+    assert (await site.get(steps, params={"scrapePool": "node", "labels": "{}"}))[1]["data"]["steps"][0][
+        "keep"
+    ]
+    _, body = await site.get(steps, params={"scrapePool": "node", "labels": "[]"})
+    assert body["error"] == "error parsing labels: labels must be a JSON object of strings"
 
 
 async def test_metadata_of_families_and_targets(make_site: SiteFactory) -> None:
-    site: Site = await make_site(scrape=FakeScrape())
-    counter = {"type": "counter", "help": "a < b", "unit": ""}
-    gauge = {"type": "gauge", "help": "", "unit": "s"}
-    assert (await site.get("/api/v1/metadata"))[1]["data"] == {"up_total": [counter], "x": [gauge]}
-    assert (await site.get("/api/v1/metadata?limit=1"))[1]["data"] == {"up_total": [counter]}
-    assert (await site.get("/api/v1/metadata?metric=x"))[1]["data"] == {"x": [gauge]}
-    found = (await site.get("/api/v1/targets/metadata", params={"match_target": '{job="db"}'}))[1]["data"]
-    assert found[0] == {"target": {"instance": "db:1", "job": "db"}, "metric": "up_total", **counter}
-    found = (await site.get("/api/v1/targets/metadata", params={"metric": "x", "limit": "1"}))[1]["data"]
-    assert found == [{"target": {"instance": "10.0.0.1:9100", "job": "node"}, **gauge}]
+    scrape = FakeScrape()
+    site: Site = await make_site(scrape=scrape)
+    stored = [Metadata("x", "gauge", "", "s"), Metadata("written", "gauge", "", "s")]
+    site.database.metadata = lambda: stored  # type: ignore[attr-defined]
+    other = {**COUNTER, "help": "other"}
+    assert (await site.get("/api/v1/metadata"))[1]["data"] == {
+        "up_total": [COUNTER, other],
+        "x": [GAUGE],
+        "written": [GAUGE],
+    }
+    assert (await site.get("/api/v1/metadata?limit=1&limit_per_metric=1"))[1]["data"] == {
+        "up_total": [COUNTER]
+    }
+    assert (await site.get("/api/v1/metadata?metric=x"))[1]["data"] == {"x": [GAUGE]}
+    await site.get(
+        "/api/v1/targets/metadata", params={"match_target": '{job="db"}', "metric": "m", "limit": "1"}
+    )
+    assert scrape.asked == [(1, "m", 1)]
 
 
 # Status.

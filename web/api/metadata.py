@@ -73,14 +73,16 @@ async def label_values(request: web.Request) -> web.Response:
     return await _respond_limited(request, found, limit)
 
 
-def known_metadata(context: AppContext) -> Iterable[Any]:
-    """Metadata of all active targets, then of remote-written families."""
+def known_metadata(context: AppContext, metric: str) -> Iterable[tuple[str, tuple[str, str, str]]]:
+    """(family, (type, help, unit)) of all active targets, then of remote-written families."""
     if context.services.scrape is not None:
-        for target in context.services.scrape.active_targets():
-            yield from target.metadata
+        for family, entries in context.services.scrape.metadata(metric).items():
+            for entry in entries:
+                yield family, (entry["type"], entry["help"], entry["unit"])
     stored = getattr(context.services.database, "metadata", None)
-    if stored is not None:
-        yield from stored()
+    for item in stored() if stored is not None else ():
+        if not metric or item.family == metric:
+            yield item.family, (item.type, item.help, item.unit)
 
 
 async def metadata(request: web.Request) -> web.Response:
@@ -88,14 +90,11 @@ async def metadata(request: web.Request) -> web.Response:
     context, form = context_of(request), await read_form(request)
     limit = number_parameter(form, "limit", -1)
     per_metric = number_parameter(form, "limit_per_metric", -1)
-    wanted = form.get("metric")
     families: dict[str, dict[tuple[str, str, str], None]] = {}
-    for item in known_metadata(context):
-        if wanted and item.family != wanted:
-            continue
-        found = families.setdefault(item.family, {})
+    for family, entry in known_metadata(context, form.get("metric")):
+        found = families.setdefault(family, {})
         if per_metric <= 0 or len(found) < per_metric:
-            found[item.type, item.help, item.unit] = None
+            found[entry] = None
     names = list(families)[:limit] if limit >= 0 else list(families)
     data = {
         name: [{"type": kind, "help": text, "unit": unit} for kind, text, unit in families[name]]
