@@ -205,20 +205,20 @@ def _first_outside(index: I64, n: int, schema: int, threshold: float) -> int:
 
 
 @device
-def detect_reset(pool: Pool, h: int, p: int, previous: Work) -> bool:
-    """Whether counter histogram `h` was reset since `p`. `previous` is scratch."""
+def detect_reset(pool: Pool, h: int, before: Pool, p: int, previous: Work) -> bool:
+    """Whether counter histogram `h` was reset since `p` of pool `before`. `previous` is scratch."""
     hint = pool[HINT][h]
     if hint == HINT_RESET:
         return True
     if hint == HINT_NOT_RESET:
         return False
-    if pool[COUNT][h] < pool[COUNT][p]:
+    if pool[COUNT][h] < before[COUNT][p]:
         return True
     schema = np.int64(pool[SCHEMA][h])
     lo, hi = pool[POS_OFFSETS][h], pool[POS_OFFSETS][h + 1]
-    work.load(previous, pool, p)
+    work.load(previous, before, p)
     if schema == CUSTOM_SCHEMA:
-        if pool[SCHEMA][p] != CUSTOM_SCHEMA:
+        if before[SCHEMA][p] != CUSTOM_SCHEMA:
             return True
         n = pool[CUSTOM_OFFSETS][h + 1] - pool[CUSTOM_OFFSETS][h]
         same = n == previous[0][I_CUSTOM]
@@ -231,7 +231,7 @@ def detect_reset(pool: Pool, h: int, p: int, previous: Work) -> bool:
             pool[POS_INDEX], pool[POS_COUNT], lo, hi, previous[2], previous[3], previous[0][I_POS], 0
         )
     threshold = pool[ZERO_THRESHOLD][h]
-    if schema > pool[SCHEMA][p] or threshold < pool[ZERO_THRESHOLD][p]:
+    if schema > before[SCHEMA][p] or threshold < before[ZERO_THRESHOLD][p]:
         return True
     zero, _, reached = work.zero_count_for(previous, threshold)
     if reached != threshold or pool[ZERO_COUNT][h] < zero:
@@ -258,4 +258,4 @@ def neighbours(pool: Pool, row_offsets: I64, changes: bool, out: U8) -> None:
             elif changes:
                 out[h] = not same_histogram(pool, h, pool, h - 1)
             else:
-                out[h] = detect_reset(pool, h, h - 1, previous)
+                out[h] = detect_reset(pool, h, pool, h - 1, previous)

@@ -242,7 +242,7 @@ def last_two(
 
 @kernel(
     "void(int64[::1], int64[::1], float64[::1], int64[::1], int64[::1], uint8[::1], uint8[::1],"
-    " int64, int64, int64, boolean, float64[:, ::1])",
+    " int64, int64, int64, int64, boolean, float64[:, ::1])",
     group="read",
 )
 def transitions(
@@ -256,12 +256,14 @@ def transitions(
     first_end_ms: int,
     step_ms: int,
     range_ms: int,
+    anchor_ms: int,
     resets_only: bool,
     out: F64,
 ) -> None:
     """changes, or resets, of rows that mix floats and histograms: a change of kind counts as one. `differs`
     u8[H] says which histograms differ from (or are a reset of) the one before; `float_reset` u8[N] which
-    floats are resets by their start time."""
+    floats are resets by their start time. With `anchor_ms` > 0 a window also sees the last sample before it,
+    at most that much earlier, if any sample lies inside."""
     bits = out.view(np.uint64)
     for row in range(out.shape[0]):
         for k in range(out.shape[1]):
@@ -274,6 +276,15 @@ def transitions(
                 h += 1
             before = 0
             count = 0
+            inside = (f < f_hi and t_ms[f] <= end_ms) or (h < h_hi and histogram_t_ms[h] <= end_ms)
+            if anchor_ms > 0 and inside:
+                oldest = end_ms - range_ms - anchor_ms
+                has_float = f > offsets[row] and t_ms[f - 1] > oldest
+                has_histogram = h > row_offsets[row] and histogram_t_ms[h - 1] > oldest
+                if has_float and (not has_histogram or t_ms[f - 1] >= histogram_t_ms[h - 1]):
+                    f -= 1
+                elif has_histogram:
+                    h -= 1
             while True:
                 has_float = f < f_hi and t_ms[f] <= end_ms
                 has_histogram = h < h_hi and histogram_t_ms[h] <= end_ms

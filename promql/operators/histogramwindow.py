@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from promql.histogrampool import batch_of, pool_of
-from promql.kernels import histogramcombine, histogramrate
+from promql.kernels import histogramcombine, histogramextended, histogramrate
 from promql.kernels.histogramarith import neighbours
 from promql.kernels.histogrampool import Pool
 from promql.matrix import BoolArray, F64Array, HistogramCells
@@ -49,6 +49,23 @@ class WindowResult:
     values: F64Array | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """`modifier` is "anchored", "smoothed" or empty; samples count from `lookback_ms` beyond the windows."""
+
+    modifier: str = ""
+    lookback_ms: int = 0
+
+    def reach(self, window: WindowGrid) -> WindowGrid:
+        """The windows with everything the modifier may look at."""
+        if not self.modifier:
+            return window
+        after = self.lookback_ms if self.modifier == "smoothed" else 0
+        return window._replace(
+            first_end_ms=window.first_end_ms + after, range_ms=window.range_ms + self.lookback_ms + after
+        )
+
+
 def window_histograms(
     name: str,
     piece: RangePiece,
@@ -56,15 +73,19 @@ def window_histograms(
     which: BoolArray,
     note: Note,
     use_start_times: bool = False,
+    extended: Extended = Extended(),
 ) -> WindowResult:
     """Evaluate a range function at the windows `which` bool[R, K]."""
     batch = piece.samples.histograms
     if batch is None:
         return WindowResult()
     if name in ("changes", "resets"):
-        return WindowResult(values=_transitions(name, piece, batch, window, use_start_times))
+        values = _transitions(name, piece, batch, window, use_start_times, extended)
+        return WindowResult(values=values)
     if name in ("sum_over_time", "avg_over_time"):
         return WindowResult(_combined(name, batch, window, which, note))
+    if extended.modifier:
+        return WindowResult(_extended_rates(name, batch, window, which, note, extended))
     return WindowResult(_rates(name, batch, window, which, note, use_start_times))
 
 
@@ -150,6 +171,55 @@ def _rates(
     return HistogramCells(index, batch_of(out))
 
 
+def _extended_rates(
+    name: str, batch: HistogramBatch, window: WindowGrid, which: BoolArray, note: Note, extended: Extended
+) -> HistogramCells:
+    pool, rows = pool_of(batch), _flat(batch.row_offsets)
+    index = np.empty(which.shape, dtype=np.int32)
+    flags = np.empty(len(which), dtype=np.uint8)
+    out = histogramextended.extended_rate(
+        pool,
+        rows,
+        _flat(batch.t_ms),
+        _resets(pool, batch, False),
+        np.ascontiguousarray(which),
+        window.first_end_ms,
+        window.step_ms,
+        window.range_ms,
+        extended.lookback_ms,
+        extended.modifier == "smoothed",
+        name != "delta",
+        name == "rate",
+        index,
+        flags,
+    )
+    _report(flags, _RATE_NOTES, note)
+    return HistogramCells(index, batch_of(out))
+
+
+def smoothed_histograms(
+    batch: HistogramBatch, first_ms: int, step_ms: int, lookback_ms: int, which: BoolArray, note: Note
+) -> HistogramCells:
+    """Cells of a smoothed instant selector where `which` bool[R, K]."""
+    pool = pool_of(batch)
+    index = np.empty(which.shape, dtype=np.int32)
+    flags = np.empty(len(which), dtype=np.uint8)
+    out = histogramextended.smoothed_cells(
+        pool,
+        _flat(batch.row_offsets),
+        _flat(batch.t_ms),
+        _resets(pool, batch, False),
+        np.ascontiguousarray(which),
+        first_ms,
+        step_ms,
+        lookback_ms,
+        index,
+        flags,
+    )
+    _report(flags, _RATE_NOTES, note)
+    return HistogramCells(index, batch_of(out))
+
+
 def _combined(
     name: str, batch: HistogramBatch, window: WindowGrid, which: BoolArray, note: Note
 ) -> HistogramCells:
@@ -174,7 +244,12 @@ def _combined(
 
 
 def _transitions(
-    name: str, piece: RangePiece, batch: HistogramBatch, window: WindowGrid, use_start_times: bool
+    name: str,
+    piece: RangePiece,
+    batch: HistogramBatch,
+    window: WindowGrid,
+    use_start_times: bool,
+    extended: Extended,
 ) -> F64Array:
     samples = piece.samples
     pool = pool_of(batch)
@@ -199,6 +274,7 @@ def _transitions(
         window.first_end_ms,
         window.step_ms,
         window.range_ms,
+        extended.lookback_ms,
         name == "resets",
         out,
     )

@@ -14,9 +14,10 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from promql.annotations import for_metric, quoted
 from promql.ast import VectorSelector
 from promql.context import EvalContext
-from promql.engineerrors import ExecutionError, StorageReadError
+from promql.engineerrors import StorageReadError
 from promql.histogramhints import resolve_hints
 from promql.histogrampool import batch_of, pool_of, take_pool
 from promql.kernels import extended
@@ -33,13 +34,13 @@ from promql.operators.operator import (
 )
 from tsdb.errors import StorageError
 from tsdb.histogram import HistogramBatch
+from tsdb.labels import METRIC_NAME
 from tsdb.select import STALE_BITS, SampleBatch, SelectHints, Selection
 from tsdb.serieslabels import SeriesLabels
 
 I64Array = npt.NDArray[np.int64]
 I32Array = npt.NDArray[np.int32]
 
-NO_HISTOGRAMS = "smoothed and anchored modifiers do not work with native histograms"
 
 PIECE_WORK_MAX = 1 << 19
 """Samples plus cells of one piece: 4 MiB of cells stay near the cache, and the fixed cost of a piece (about
@@ -152,7 +153,7 @@ class VectorScan(RowwiseOperator):
         """Read and look back."""
         batch = read(self.ctx, cast(Selection, self._selection), lo, hi)
         if self._selector.smoothed and self._want == "value":
-            return Piece(lo, self._smoothed(batch))
+            return self._smoothed(lo, clean(batch))
         if self._want == "value" and batch.histograms is None:
             return Piece(lo, self._values(batch))
         return self._load_by_index(lo, batch)
@@ -171,10 +172,8 @@ class VectorScan(RowwiseOperator):
         )
         return out
 
-    def _smoothed(self, batch: SampleBatch) -> F64Array:
-        if batch.histograms is not None:
-            raise ExecutionError(NO_HISTOGRAMS)
-        times, samples = self._times, clean(batch)
+    def _smoothed(self, lo: int, samples: SampleBatch) -> Piece:
+        times = self._times
         out = np.empty((len(samples), times.steps))
         extended.smoothed_value(
             samples.offsets,
@@ -185,7 +184,34 @@ class VectorScan(RowwiseOperator):
             self.ctx.lookback_ms,
             out,
         )
-        return out
+        if samples.histograms is None:
+            return Piece(lo, out)
+        return Piece(lo, out, self._smoothed_histograms(lo, samples, out))
+
+    def _smoothed_histograms(self, lo: int, samples: SampleBatch, out: F64Array) -> HistogramCells:
+        """Cells of histograms; `out` loses those of lookbacks that hold both kinds."""
+        from promql.operators.histogramwindow import smoothed_histograms
+        from promql.operators.window import window_counts
+
+        assert samples.histograms is not None
+        times, lookback = self._times, self.ctx.lookback_ms
+        window = WindowGrid(
+            times.first_ms + lookback, times.step_ms, times.steps, 2 * lookback, self.ctx.grid
+        )
+        floats, histograms = window_counts(samples, window)
+        mixed = (floats > 0) & (histograms > 0)
+        names = self.series().labels.column(METRIC_NAME)
+
+        def note(row: int, kind: str, text: str) -> None:
+            name = self.ctx.symbols.text(int(names[lo + row]))
+            full = text.replace("{name}", quoted(name)).replace("{for_metric}", for_metric(name))
+            add = self.ctx.annotations.warn if kind == "warn" else self.ctx.annotations.info
+            add(full, self._selector.pos)
+
+        for row in np.flatnonzero(mixed.any(axis=1)).tolist():
+            note(row, "warn", "encountered a mix of histograms and floats{for_metric}")
+        out[mixed] = ABSENT
+        return smoothed_histograms(samples.histograms, times.first_ms, times.step_ms, lookback, ~mixed, note)
 
     def _latest(self, offsets: I64Array, t_ms: I64Array, rows: int) -> I32Array:
         times = self._times
@@ -268,8 +294,6 @@ class RangeScan(RangeOperator):
     def load(self, lo: int, hi: int) -> RangePiece:
         """Read, and strip stale markers."""
         batch = read(self.ctx, cast(Selection, self._selection), lo, hi)
-        if batch.histograms is not None and (self.selector.anchored or self.selector.smoothed):
-            raise ExecutionError(NO_HISTOGRAMS)
         batch = clean(batch)
         if self.resolve_hints and batch.histograms is not None:
             batch = replace(batch, histograms=resolve_hints(batch.histograms))

@@ -22,7 +22,7 @@ from promql.kernels import window as kernels
 from promql.matrix import ABSENT, BoolArray, F64Array, HistogramCells, I32Array
 from promql.operators.collect import rows_present
 from promql.operators.extended import START_TIME_FUNCTIONS, extended_window, start_time_window
-from promql.operators.histogramwindow import WindowResult, window_histograms
+from promql.operators.histogramwindow import Extended, WindowResult, window_histograms
 from promql.operators.merge import checked
 from promql.operators.operator import (
     Builder,
@@ -250,7 +250,8 @@ class WindowOperator(RowwiseOperator):
         return note
 
     def _with_histograms(self, piece: RangePiece, out: F64Array) -> Piece:
-        samples, window = piece.samples, self._child.window
+        reach = self._reach()
+        samples, window = piece.samples, reach.reach(self._child.window)
         floats, histograms = window_counts(samples, window)
         note = self._note(piece.lo)
         mixed = (floats > 0) & (histograms > 0)
@@ -283,7 +284,11 @@ class WindowOperator(RowwiseOperator):
 
     def _of_histograms(self, piece: RangePiece, which: BoolArray, note: Note) -> WindowResult:
         starts = self.ctx.options.start_timestamps
-        return window_histograms(self._name, piece, self._child.window, which, note, starts)
+        window = self._child.window
+        return window_histograms(self._name, piece, window, which, note, starts, self._reach())
+
+    def _reach(self) -> Extended:
+        return Extended(self._extended, self.ctx.lookback_ms) if self._extended else Extended()
 
     def _warn_mixed(self, mixed: BoolArray, note: Note) -> None:
         for row in np.flatnonzero(mixed.any(axis=1)).tolist():
