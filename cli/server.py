@@ -100,6 +100,8 @@ class Server:
             access_log=None,
             keepalive_timeout=timeout_s,
             shutdown_timeout=_SHUTDOWN_S,
+            # Handlers judge encodings themselves: remote write takes snappy only, and answers others 415.
+            auto_decompress=False,
         )
         await runner.setup()
         for address in self._flags.addresses():
