@@ -1,0 +1,439 @@
+"""The store as a whole: restarts, blocks, late samples, deletion, retention, faults of the directory."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.tsdb.stores import HOUR, OPTIONS, T0, Store, matcher, name
+from tsdb.columns import Exemplar, HistogramColumns, Metadata, Rejected, SampleColumns, WriteBatch
+from tsdb.database import open_database
+from tsdb.errors import (
+    ClosedError,
+    InvalidLabelsError,
+    LimitError,
+    LockedError,
+    StorageError,
+    UnknownVersionError,
+)
+from tsdb.histogram import HistogramBatch
+from tsdb.labels import Labels
+from tsdb.limits import Limits
+from tsdb.select import STALE_BITS
+
+DAY = 24 * HOUR
+MINUTE = 60_000
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = Store(tmp_path / "data")
+    yield opened
+    opened.db.close()
+
+
+def reopen(store: Store, **changes) -> None:
+    store.db.close()
+    store.open(**changes)
+
+
+def crash(store: Store) -> None:
+    """Go on with a copy of the directory as a killed process would leave it."""
+    store.db.wal.flush()
+    copy = store.path.with_name(store.path.name + "-copy")
+    shutil.copytree(store.path, copy)
+    store.db.close()
+    store.path = copy
+    store.open()
+
+
+@pytest.mark.parametrize("restart", [reopen, crash])
+def test_samples_are_there_after_a_restart(store, restart):
+    store.fill(5, T0, 300)
+    restart(store)
+    assert store.read() == store.expected
+    store.fill(5, T0 + 300 * 15_000, 10)
+    restart(store)
+    assert store.read() == store.expected
+
+
+@pytest.mark.parametrize("restart", [None, reopen, crash])
+def test_old_ranges_become_blocks_and_nothing_changes_for_a_reader(store, restart):
+    store.fill(4, T0, 7 * 60, step=MINUTE)
+    store.db.maintenance.run()
+    assert [s.meta.min_time for s in store.db.blocks()] == [T0, T0 + 2 * HOUR]
+    assert store.db.head.min_time == T0 + 4 * HOUR
+    if restart is not None:
+        restart(store)
+    assert store.read() == store.expected
+    assert store.read(matcher("i", "2"), mint=T0 + HOUR, maxt=T0 + 5 * HOUR) == {
+        name(2): {t: v for t, v in store.expected[name(2)].items() if T0 + HOUR <= t <= T0 + 5 * HOUR}
+    }
+    store.fill(4, T0 + 7 * HOUR, 5, step=MINUTE)
+    assert store.read() == store.expected
+
+
+def test_the_log_is_cut_when_the_head_is(store):
+    reopen(store, wal_segment_bytes=4096, snapshot_on_close=False)
+    store.fill(4, T0, 7 * 60, step=MINUTE)
+    before = store.db.wal_bytes()
+    store.db.maintenance.run()
+    assert store.db.wal_bytes() < before
+    crash(store)
+    assert store.read() == store.expected
+    assert store.metric("prometheus_tsdb_wal_corruptions_total") == 0
+
+
+def test_late_samples_are_merged_when_read_and_reach_blocks(store):
+    store.fill(2, T0, 60, step=MINUTE)
+    late = [(name(0), T0 + 30 * MINUTE + 1, 7.5), (name(1), T0 + 20 * MINUTE + 1, 8.5)]
+    store.add(late)
+    assert store.read() == store.expected
+    # Late samples of a range that is a block already make a second block, which is merged into the first.
+    store.fill(2, T0 + HOUR, 160, step=MINUTE)
+    store.db.maintenance.run()
+    assert store.db.head.min_time >= T0 + 2 * HOUR
+    reopen(store, out_of_order_window_ms=4 * HOUR)
+    store.add([(name(0), T0 + 10 * MINUTE + 1, 9.5)])
+    assert store.read() == store.expected
+    store.fill(2, T0 + 2 * HOUR + 100 * MINUTE, 160, step=MINUTE)
+    store.db.maintenance.run()
+    assert store.read() == store.expected
+    metas = [s.meta for s in store.db.blocks()]
+    assert all(a.max_time <= b.min_time for a, b in itertools.pairwise(metas))
+    assert store.metric("prometheus_tsdb_vertical_compactions_total") == 1
+    crash(store)
+    assert store.read() == store.expected
+
+
+def test_without_a_window_late_samples_are_refused_with_prometheus_words(store):
+    reopen(store, out_of_order_window_ms=0)
+    store.add([(name(0), T0, 1.0), (name(1), T0 + 2 * HOUR, 1.0)])
+    late = [(name(1), T0 + 2 * HOUR - 1, 1.0), (name(0), T0 + 1, 1.0), (name(1), T0 + 2 * HOUR, 2.0)]
+    result = store.append(late)
+    assert result.codes.tolist() == [Rejected.OUT_OF_ORDER, Rejected.OUT_OF_BOUNDS, Rejected.DUPLICATE]
+    assert list(result.messages) == [
+        "out of order sample",
+        "out of bounds",
+        f"duplicate sample for timestamp {T0 + 2 * HOUR}; overrides not allowed: existing 1, new value 2",
+    ]
+    assert result.stored_count == 0
+    assert store.metric("prometheus_tsdb_out_of_order_samples_total", type="float") == 1
+    assert store.read() == store.expected
+
+
+def test_an_atomic_batch_with_one_bad_sample_is_refused_whole(store):
+    reopen(store, out_of_order_window_ms=0)
+    store.add([(name(0), T0, 1.0)])
+    result = store.append([(name(1), T0 + 1, 1.0), (name(0), T0, 2.0)], atomic=True)
+    assert (result.stored_count, result.codes.tolist()) == (0, [0, Rejected.DUPLICATE])
+    assert store.read() == store.expected
+    crash(store)
+    assert store.read() == store.expected
+
+
+def test_stale_markers_keep_their_bits_through_log_and_block(store):
+    bits = np.full(3, STALE_BITS, dtype=np.uint64)
+    refs = store.db.appender().refs([name(i) for i in range(3)])
+    t = np.full(3, T0, dtype=np.int64)
+    store.db.appender().append(WriteBatch(SampleColumns(refs, t, bits.view(np.float64)))).durable.result(10)
+
+    def stored() -> list[int]:
+        selection = store.db.querier().select((), T0, T0)
+        return selection.read(0, 3).values.view(np.uint64).tolist()
+
+    assert stored() == [STALE_BITS] * 3
+    crash(store)
+    assert stored() == [STALE_BITS] * 3
+    store.db.maintenance.cut_head(T0 + 2 * HOUR)
+    assert len(store.db.blocks()) == 1
+    assert stored() == [STALE_BITS] * 3
+
+
+def test_blocks_grow_by_three_and_old_ones_go(store):
+    reopen(store, retention_ms=10 * DAY)
+    for part in range(5):
+        store.fill(2, T0 + part * 4 * HOUR, 48, step=5 * MINUTE)
+        store.db.maintenance.run()
+    ranges = {s.meta.max_time - s.meta.min_time for s in store.db.blocks()}
+    assert 6 * HOUR in ranges
+    assert store.read() == store.expected
+    assert store.metric("prometheus_tsdb_compactions_total") > 5
+    newest = max(s.meta.max_time for s in store.db.blocks())
+    reopen(store, retention_ms=7 * HOUR)
+    store.db.maintenance.retain()
+    assert all(s.meta.max_time > newest - 7 * HOUR for s in store.db.blocks())
+    assert store.metric("prometheus_tsdb_time_retentions_total") > 0
+    left = store.read()
+    assert max(left[name(0)]) == max(store.expected[name(0)])
+    reopen(store, retention_bytes=1)
+    store.db.maintenance.retain()
+    assert store.db.blocks() == ()
+
+
+def test_deleted_samples_are_gone_from_head_and_blocks_and_stay_gone(store):
+    store.fill(3, T0, 7 * 30, step=2 * MINUTE)
+    store.db.maintenance.run()
+    lo, hi = T0 + HOUR, T0 + 6 * HOUR
+    store.db.delete_series([[matcher("i", "1")]], lo, hi)
+    samples = store.expected[name(1)]
+    store.expected[name(1)] = {t: v for t, v in samples.items() if not lo <= t <= hi}
+    assert store.read() == store.expected
+    crash(store)
+    assert store.read() == store.expected
+    store.db.clean_tombstones()
+    assert all(not s.tombstones for s in store.db.blocks())
+    assert store.read() == store.expected
+    store.fill(3, T0 + 7 * HOUR, 120, step=2 * MINUTE)
+    store.db.maintenance.run()
+    assert store.read() == store.expected
+    reopen(store)
+    assert store.read() == store.expected
+
+
+def test_a_snapshot_is_a_store_of_its_own(store, tmp_path):
+    store.fill(3, T0, 7 * 30, step=2 * MINUTE)
+    store.db.maintenance.run()
+    where = store.path / "snapshots" / store.db.snapshot()
+    copy = Store(tmp_path / "copy")
+    copy.db.close()
+    shutil.copytree(where, copy.path, dirs_exist_ok=True)
+    copy.open()
+    assert copy.read() == store.expected
+    copy.db.close()
+
+
+def histograms(times: list[int], is_float: bool = False) -> HistogramBatch:
+    count = len(times)
+    offsets = np.arange(count + 1, dtype=np.int64) * 2
+    none = np.zeros(count + 1, dtype=np.int64)
+    return HistogramBatch(
+        row_offsets=np.zeros(1, dtype=np.int64),
+        t_ms=np.array(times, dtype=np.int64),
+        start_t_ms=None,
+        schema=np.full(count, 3, dtype=np.int32),
+        reset_hint=np.zeros(count, dtype=np.uint8),
+        zero_threshold=np.full(count, 0.001),
+        zero_count=np.arange(count, dtype=np.float64),
+        count=np.arange(count) * 6.0,
+        sum=np.arange(count) * 1.25,
+        pos_offsets=offsets,
+        pos_index=np.tile(np.array([-3, 5], dtype=np.int32), count),
+        pos_count=np.arange(2 * count, dtype=np.float64),
+        neg_offsets=none,
+        neg_index=np.empty(0, dtype=np.int32),
+        neg_count=np.empty(0),
+        custom_offsets=none,
+        custom_values=np.empty(0),
+        is_float=np.full(count, is_float, dtype=np.uint8),
+    )
+
+
+def test_histograms_survive_log_snapshot_and_block(store):
+    times = [T0 + n * MINUTE for n in range(10)]
+    ref = int(store.db.appender().refs([name(0)])[0])
+    columns = HistogramColumns(np.full(10, ref, dtype=np.uint32), histograms(times))
+    result = store.db.appender().append(WriteBatch(histograms=columns))
+    assert result.stored_count == 10
+    result.durable.result(10)
+    again = store.db.appender().append(WriteBatch(histograms=columns))
+    # The newest is repeated, older ones are late with equal times: the first to arrive stays.
+    assert again.histogram_codes.tolist() == [0] * 10
+
+    def check() -> None:
+        batch = store.db.querier().select((), T0 + MINUTE, T0 + 4 * MINUTE).read(0, 1).histograms
+        assert batch is not None
+        assert batch.t_ms.tolist() == times[1:5]
+        assert batch.row_offsets.tolist() == [0, 4]
+        assert batch.sum.tolist() == [1.25, 2.5, 3.75, 5.0]
+        assert batch.pos_index.tolist() == [-3, 5] * 4
+        assert batch.pos_count.tolist() == [float(n) for n in range(2, 10)]
+
+    check()
+    crash(store)
+    check()
+    reopen(store)
+    check()
+    store.db.maintenance.cut_head(T0 + 2 * HOUR)
+    assert store.db.head.series.series_count == 0
+    check()
+    crash(store)
+    check()
+
+
+def test_a_float_at_the_time_of_a_histogram_is_a_duplicate(store):
+    ref = int(store.db.appender().refs([name(0)])[0])
+    refs = np.array([ref], dtype=np.uint32)
+    store.db.appender().append(WriteBatch(histograms=HistogramColumns(refs, histograms([T0]))))
+    assert store.append([(name(0), T0, 1.0)]).codes.tolist() == [Rejected.DUPLICATE]
+    other = replace(histograms([T0]), sum=np.array([9.0]))
+    result = store.db.appender().append(WriteBatch(histograms=HistogramColumns(refs, other)))
+    assert result.histogram_codes.tolist() == [Rejected.DUPLICATE]
+    assert store.append([(name(0), T0 + 1, 1.0)]).codes.tolist() == [Rejected.NO]
+
+
+@pytest.mark.parametrize("restart", [reopen, crash])
+def test_exemplars_and_metadata_are_kept(store, restart):
+    ref = int(store.db.appender().refs([name(0)])[0])
+    trace = Labels.from_dict({"trace_id": "abc"})
+    batch = WriteBatch(
+        SampleColumns(np.array([ref], dtype=np.uint32), np.array([T0]), np.array([1.0])),
+        exemplars=[Exemplar(ref, trace, 0.5, T0), Exemplar(ref, trace, 0.5, T0)],
+        metadata=[Metadata("m", "counter", "What it counts.", "bytes")],
+    )
+    store.db.appender().append(batch).durable.result(10)
+    restart(store)
+    found = store.db.exemplars([[matcher("__name__", "m")]], T0, T0)
+    assert [(s.labels, [(e.labels, e.value, e.t_ms) for e in s.exemplars]) for s in found] == [
+        (name(0), [(trace, 0.5, T0)])
+    ]
+    assert store.db.metadata() == [Metadata("m", "counter", "What it counts.", "bytes")]
+
+
+def test_label_names_values_and_series(store):
+    store.add([(name(0, zone="a"), T0, 1.0), (name(1, zone="b"), T0, 1.0), (name(2), T0, 1.0)])
+    querier = store.db.querier()
+    assert querier.label_names([], T0, T0) == ["__name__", "i", "zone"]
+    assert querier.label_names([[matcher("i", "2")]], T0, T0) == ["__name__", "i"]
+    assert querier.label_values("zone", [], T0, T0) == ["a", "b"]
+    assert querier.label_values("zone", [[matcher("i", "1")]], T0, T0) == ["b"]
+    assert querier.label_values("i", [], T0, T0, limit=2) == ["0", "1"]
+    assert querier.series([[matcher("zone", "a")], [matcher("i", "0")]], T0, T0) == [name(0, zone="a")]
+    store.db.maintenance.cut_head(T0 + 2 * HOUR)
+    assert querier.label_names([], T0, T0) == ["__name__", "i", "zone"]
+    assert querier.label_values("zone", [], T0, T0) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "text"),
+    [
+        ([Labels(())], InvalidLabelsError, "empty labelset"),
+        ([Labels((("a", "1"), ("a", "2")))], InvalidLabelsError, 'label name "a" is not unique'),
+        ([Labels((("a", "\ud800"),))], InvalidLabelsError, "not valid UTF-8"),
+        ([name(0, big="x" * 300)], LimitError, 'value of label "big" has 300 bytes, the limit is 256'),
+        ([name(0, a="1", b="2")], LimitError, "series has 4 labels, the limit is 3"),
+        ([name(i) for i in range(6)], LimitError, "limit of 5"),
+    ],
+)
+def test_bad_label_sets_are_refused_and_none_of_the_call_is_created(store, rows, error, text):
+    reopen(store, limits=Limits(active_series=5, labels_per_series=3, label_value_bytes=256))
+    with pytest.raises(error, match=text):
+        store.db.appender().refs([name(9), *rows] if len(rows) == 1 else rows)
+    assert store.db.head.series.series_count == 0
+
+
+def test_a_second_process_is_refused_with_one_clear_line(store):
+    with pytest.raises(LockedError, match=f"in use by another process \\(pid {os.getpid()}\\)"):
+        open_database(store.path, OPTIONS)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give up its rights")
+def test_a_directory_that_is_not_writable_is_refused_with_one_clear_line(tmp_path):
+    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        parent.chmod(0o755)
+    (tmp_path / "data").mkdir(mode=0o555)
+    code = (
+        "import os, sys\n"
+        "from tsdb.database import open_database\n"
+        "os.setuid(65534)\n"
+        "try: open_database(sys.argv[1])\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "data")], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.startswith("StorageError data directory"), done.stderr
+    assert "is not writable" in done.stdout
+
+
+def test_a_block_of_a_newer_format_stops_the_start(store):
+    store.fill(1, T0, 7 * 30, step=2 * MINUTE)
+    store.db.maintenance.run()
+    meta = store.db.blocks()[0].path / "meta.json"
+    document = json.loads(meta.read_text())
+    document["version"] = 2
+    meta.write_text(json.dumps(document))
+    store.db.close()
+    with pytest.raises(UnknownVersionError, match="version 2"):
+        open_database(store.path, OPTIONS)
+
+
+def test_a_damaged_block_is_set_aside_and_the_rest_served(store):
+    store.fill(2, T0, 7 * 30, step=2 * MINUTE)
+    store.db.maintenance.run()
+    first = store.db.blocks()[0]
+    index = first.path / "index"
+    store.db.close()
+    index.write_bytes(index.read_bytes()[:-40])
+    store.open()
+    assert (store.path / "quarantine" / first.path.name / "meta.json").exists()
+    assert store.metric("vedette_tsdb_quarantined_files_total", kind="block") == 1
+    kept = {t for t in store.expected[name(0)] if t >= first.meta.max_time}
+    assert set(store.read()[name(0)]) == kept
+
+
+def test_unfinished_and_replaced_blocks_are_removed_at_the_start(store):
+    store.fill(1, T0, 7 * 30, step=2 * MINUTE)
+    store.db.maintenance.run()
+    block = store.db.blocks()[0].path
+    store.db.close()
+    shutil.copytree(block, block.with_name(block.name + ".tmp-for-deletion"))
+    shutil.copytree(block, block.with_name(block.name + ".tmp"))
+    store.open()
+    assert [p.name for p in store.path.iterdir() if ".tmp" in p.name] == []
+    assert store.read() == store.expected
+
+
+def test_a_damaged_head_snapshot_costs_a_replay_only(store):
+    store.fill(3, T0, 100)
+    store.db.close()
+    snapshot = store.path / "head.snapshot"
+    data = bytearray(snapshot.read_bytes())
+    data[len(data) // 2] ^= 1
+    snapshot.write_bytes(bytes(data))
+    store.open()
+    assert store.metric("prometheus_tsdb_clean_start") == 0
+    assert store.read() == store.expected
+    assert (store.path / "head.snapshot.damaged").exists()
+
+
+def test_a_closed_store_refuses_and_may_be_closed_again(store):
+    appender = store.db.appender()
+    store.db.close()
+    store.db.close()
+    with pytest.raises(ClosedError):
+        appender.refs([name(0)])
+    with pytest.raises(ClosedError):
+        store.db.querier()
+
+
+def test_figures_of_the_store(store):
+    store.fill(5, T0, 10)
+    stats = store.db.head_stats()
+    assert (stats.series_count, stats.min_time_ms, stats.max_time_ms) == (5, T0, T0 + 9 * 15_000)
+    assert store.db.cardinality(3).series_by_metric_name == [("m", 5)]
+    assert store.metric("prometheus_tsdb_head_series") == 5
+    assert store.metric("prometheus_tsdb_head_samples_appended_total", type="float") == 50
+    assert store.metric("prometheus_tsdb_head_max_time_seconds") == (T0 + 9 * 15_000) / 1000
+    assert store.metric("prometheus_tsdb_wal_segment_current") >= 1
+    assert store.metric("prometheus_tsdb_head_series_created_total") == 5
+
+
+def test_a_future_file_of_the_log_is_not_touched(store):
+    store.fill(1, T0, 3)
+    store.db.close()
+    (store.path / "head.snapshot").unlink()
+    segment = sorted(p for p in (store.path / "wal").iterdir())[0]
+    data = segment.read_bytes()
+    segment.write_bytes(data[:4] + b"\x07" + data[5:])
+    with pytest.raises(StorageError, match="format version 7"):
+        open_database(store.path, OPTIONS)
+    assert segment.read_bytes()[:5] == b"VDWL\x07"
