@@ -1,4 +1,5 @@
-"""Floats as text, in the four spellings of Prometheus: Go's %g, Go's 'f', the API's, and OpenMetrics'.
+"""Floats as text, in the four spellings of Prometheus: Go's %g, Go's 'f', the API's, and OpenMetrics'; and
+number literals as floats.
 
 All print the shortest digits that read back as the same float64 (prometheus-surface.md 1.1, appendix C).
 """
@@ -6,6 +7,10 @@ All print the shortest digits that read back as the same float64 (prometheus-sur
 from __future__ import annotations
 
 import math
+import re
+
+_INTEGER = re.compile(r"0[xX](?:_?[0-9a-fA-F])+|0(?:_?[0-7])*|[1-9](?:_?[0-9])*")
+_INT64_MAX = 2**63 - 1
 
 
 def _special(value: float) -> str | None:
@@ -72,3 +77,20 @@ def format_f(value: float) -> str:
     """Go's `strconv.FormatFloat(v, 'f', -1, 64)`: never an exponent."""
     special = _special(value)
     return special if special is not None else _fixed(*_digits(value))
+
+
+def parse_number(text: str) -> float:
+    """Value of a number literal: a Go integer literal (`0x1f`, `010` octal, `1_000`) or a float. Raises
+    ValueError."""
+    if _INTEGER.fullmatch(text):
+        digits = text.replace("_", "")
+        octal = len(digits) > 1 and digits[0] == "0" and digits[1] in "01234567"
+        value = int(digits, 8) if octal else int(digits, 0)
+        if value <= _INT64_MAX:
+            return float(value)
+    if text[:2] in ("0x", "0X") or not text.isascii():
+        raise ValueError(text)
+    value_f = float(text)
+    if math.isinf(value_f) and not text.lstrip("+-").lower().startswith("inf"):
+        raise OverflowError(text)
+    return value_f

@@ -9,10 +9,11 @@ from functools import lru_cache
 from typing import Any
 
 from promql.ast import Expr, Position, VectorSelector
-from promql.builder import ParserOptions, TreeBuilder
+from promql.builder import TreeBuilder
 from promql.errors import ParseError
 from promql.lalr import SyntaxProblem, run
 from promql.limits import CACHED_QUERIES_MAX, CACHED_QUERY_BYTES_MAX, QUERY_BYTES_MAX
+from promql.parseroptions import ParserOptions
 from promql.syntaxerrors import unexpected
 from promql.tokens import Lexer, LexError, encode
 from promql.types import TypeChecker

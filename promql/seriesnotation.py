@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from promql.ast import Position
-from promql.builder import parse_number
 from promql.errors import ParseError
 from promql.histogramvalue import Histogram
+from promql.numberformat import parse_number
 from promql.parser import parse_metric
 from promql.quoting import quote
 from tsdb.histogram import ResetHint

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from promql.ast import Call, Expr, MatrixSelector, SubqueryExpr, VectorSelector
-from promql.builder import ParserOptions
 from promql.functions import AT_MODIFIER_UNSAFE
 from promql.parser import parse
+from promql.parseroptions import ParserOptions
 from promql.printer import to_string
 from promql.visit import children, with_children
 

@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from promql.builder import parse_number
 from promql.histogramvalue import Buckets, Histogram
 from promql.memory import MemorySeries, MemoryStore
+from promql.numberformat import parse_number
 from promql.testlang.commands import Load, TestFileError
 from tsdb.errors import StorageError
 from tsdb.histogram import CUSTOM_BUCKETS_SCHEMA, ResetHint

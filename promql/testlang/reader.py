@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from promql.builder import ParserOptions, parse_number
 from promql.duration import DurationError, parse_duration
 from promql.errors import ParseError
+from promql.numberformat import parse_number
 from promql.parser import parse
+from promql.parseroptions import ParserOptions
 from promql.quoting import quote, unquote
 from promql.seriesnotation import SERIES_VALUES_MAX, SeriesValue, parse_series_description
 from promql.testlang.commands import (
