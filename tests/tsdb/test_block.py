@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.tsdb.memoryselection import FloatSample, MemorySelection, Row, all_rows, bits_of, rows_of
 from tests.tsdb.samplestrategies import rows
-from tsdb import blockwriter, page
+from tsdb import blockwriter, page, seriesfile, symbolpages
 from tsdb.block import Block
 from tsdb.blockmeta import BlockDesc
 from tsdb.blockwriter import write_block
@@ -244,3 +244,47 @@ def test_samples_of_a_closed_block_stay_valid(tmp_path: Path) -> None:
     before = batch.values.tolist()
     block.close()
     assert batch.values.tolist() == before
+
+
+label_sets = st.dictionaries(
+    st.sampled_from(["__name__", "a", "b"]), st.sampled_from(["", "x", "y", "xy", "prod-1", "é"]), max_size=3
+).map(Labels.from_dict)
+conditions = st.lists(
+    st.builds(
+        Matcher,
+        st.sampled_from(list(MatchType)),
+        st.sampled_from(["__name__", "a", "b", "none"]),
+        st.sampled_from(["", "x", "y", ".*", ".+", "x|y", "x.*", "prod-[0-9]", "(?i)X", "[^x]+", "é|x"]),
+    ),
+    max_size=3,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    names=st.lists(label_sets, min_size=1, max_size=12, unique=True),
+    matchers=st.lists(conditions, min_size=1, max_size=4),
+)
+def test_select_agrees_with_brute_force(
+    tmp_path_factory: pytest.TempPathFactory, names: list[Labels], matchers: list[list[Matcher]]
+) -> None:
+    source = [Row(labels, [FloatSample(5, 1)]) for labels in names]
+    block = Block.open(FS, small_block(tmp_path_factory.mktemp("block"), source), SymbolTable())
+    for each in matchers:
+        want = {labels for labels in names if all(m.matches(labels.get(m.name)) for m in each)}
+        assert set(block.select(each, *ALL).labels.rows()) == want
+        assert block.label_names(each) == sorted({n for labels in want for n, _ in labels})
+        assert block.label_values("a", each) == sorted({labels.get("a") for labels in want} - {""})
+
+
+def test_many_strings_and_series_span_several_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(symbolpages, "PIECE_SYMBOLS", 16)
+    monkeypatch.setattr(seriesfile, "PIECE_SERIES", 32)
+    source = [series("up", f"host-{i:03}", 3) for i in range(300)]
+    block = Block.open(FS, small_block(tmp_path, source), SymbolTable())
+    assert all_rows(block.select((), *ALL)) == within(source, *ALL)
+    some = [Matcher(MatchType.REGEXP, "instance", "host-(015|016|299|nope)")]
+    assert len(block.select(some, *ALL).labels) == 3
+    tail = [Matcher(MatchType.REGEXP, "instance", "host-1.[05]")]
+    assert len(block.select(tail, *ALL).labels) == 20
+    assert len(block.label_values("instance")) == 300

@@ -49,8 +49,8 @@ def plane_word(raw: Any, at: Any, stride: Any, index: Any, size: Any) -> Any:
 
 @inline
 def unzigzag(word: Any) -> Any:
-    """Unsigned to signed."""
-    return I64(word >> U64(1)) ^ -I64(word & U64(1))
+    """A zigzag word to two's complement."""
+    return (word >> U64(1)) ^ (U64(0) - (word & U64(1)))
 
 
 @device
@@ -91,25 +91,26 @@ def add_low_bits(raw: Any, at: Any, low: Any, count: Any, words: Any, start: Any
 
 
 @device
-def integrate(
-    words: Any, ints: Any, lo: Any, count: Any, order: Any, base: Any, slope: Any, divisor: Any
-) -> None:
-    """Words in ints[lo+1:lo+count] (two views of one memory) to integers, beginning with the base."""
-    ints[lo] = base
+def integrate(words: Any, lo: Any, count: Any, order: Any, base: Any, slope: Any, divisor: Any) -> None:
+    """Words in ints[lo+1:lo+count] (two views of one memory) to integers, beginning with the base.
+
+    Unsigned throughout: integers wrap modulo 2^64, which LLVM leaves undefined for signed ones.
+    """
+    words[lo] = base
     if order == 1:
         total = base
         for i in range(lo + 1, lo + count):
             total += divisor * (slope + unzigzag(words[i]))
-            ints[i] = total
+            words[i] = total
     elif order == 0:
         for i in range(lo + 1, lo + count):
-            ints[i] = base + divisor * unzigzag(words[i])
+            words[i] = base + divisor * unzigzag(words[i])
     else:
         total, step = base, slope
         for i in range(lo + 1, lo + count):
             step += unzigzag(words[i])
             total += divisor * step
-            ints[i] = total
+            words[i] = total
 
 
 @device
@@ -225,7 +226,7 @@ def decode_streams(
                 return I64(BAD_LENGTH)
             if count > 0:
                 exponent = I64(raw[forms + 2 * streams + row])
-                base = I64(plane_word(raw, bases, streams, row, 8))
+                base = plane_word(raw, bases, streams, row, 8)
                 at = first_word[width] + used[width]
                 load_words(raw, at, totals[width], width, count - 1, words, lo + 1)
                 if form >> 3:
@@ -233,9 +234,9 @@ def decode_streams(
                 if form & 1 == MODE_XOR:
                     undo_xor(words, lo, count, base, U64(exponent))
                 else:
-                    slope = I64(plane_word(raw, bases + 8 * streams, streams, row, 8))
-                    divisor = I64(plane_word(raw, bases + 16 * streams, streams, row, 8))
-                    integrate(words, ints, lo, count, (form >> 1) & 3, base, slope, divisor)
+                    slope = plane_word(raw, bases + 8 * streams, streams, row, 8)
+                    divisor = plane_word(raw, bases + 16 * streams, streams, row, 8)
+                    integrate(words, lo, count, (form >> 1) & 3, base, slope, divisor)
                     if floats:
                         to_floats(ints, values, lo, count, exponent)
                 if apply_patches(raw, streams, patches, patched, patched + own, count, words, lo) != 0:

@@ -120,6 +120,12 @@ def bit_count(word: Any) -> Any:
 
 
 @inline
+def wrapped(left: Any, right: Any) -> Any:
+    """left - right modulo 2^64, as signed: signed arithmetic that overflows is undefined in LLVM."""
+    return I64(U64(left) - U64(right))
+
+
+@inline
 def zigzag(value: Any) -> Any:
     """Signed to unsigned, small in both directions."""
     return (U64(value) << U64(1)) ^ U64(value >> I64(63))
@@ -130,7 +136,7 @@ def common_divisor(ints: Any, lo: Any, hi: Any) -> Any:
     """Greatest common divisor of all differences, 1 where all are zero."""
     divisor = U64(0)
     for i in range(lo + 1, hi):
-        step = ints[i] - ints[i - 1]
+        step = wrapped(ints[i], ints[i - 1])
         a = U64(step) if step >= 0 else U64(0) - U64(step)
         if a == divisor or a == U64(0):
             continue
@@ -177,22 +183,22 @@ def pack_ints(ints: Any, words: Any, lo: Any, hi: Any, row: Any, order: Any, low
     plain_bits, once_bits, twice_bits = I64(0), I64(0), I64(0)
     last, total, earlier = ints[lo], I64(0), I64(0)
     for i in range(lo + 1, hi):
-        step = ints[i] - last
+        step = wrapped(ints[i], last)
         last = ints[i]
         if divisor > U64(1):
             step = step // signed
         ints[i] = step
-        total += step
+        total = I64(U64(total) + U64(step))
         plain_bits += bit_count(zigzag(total))
         once_bits += bit_count(zigzag(step))
         if i > lo + 1:
-            twice_bits += bit_count(zigzag(step - earlier))
+            twice_bits += bit_count(zigzag(wrapped(step, earlier)))
         earlier = step
     # Counters step upwards only: around their mean the steps are smaller.
     mean = total // max(I64(1), hi - lo - 1)
     centred_bits = I64(0)
     for i in range(lo + 1, hi):
-        centred_bits += bit_count(zigzag(ints[i] - mean))
+        centred_bits += bit_count(zigzag(wrapped(ints[i], mean)))
     if centred_bits + 16 < once_bits:
         once_bits = centred_bits
     else:
@@ -205,21 +211,21 @@ def pack_ints(ints: Any, words: Any, lo: Any, hi: Any, row: Any, order: Any, low
         slope[row] = earlier
         for i in range(lo + 1, hi):
             step = ints[i]
-            words[i] = zigzag(step - earlier)
+            words[i] = zigzag(wrapped(step, earlier))
             widest |= words[i]
             earlier = step
     elif plain_bits < once_bits:
         order[row] = 0
         total = I64(0)
         for i in range(lo + 1, hi):
-            total += ints[i]
+            total = I64(U64(total) + U64(ints[i]))
             words[i] = zigzag(total)
             widest |= words[i]
     else:
         order[row] = 1
         slope[row] = mean
         for i in range(lo + 1, hi):
-            words[i] = zigzag(ints[i] - mean)
+            words[i] = zigzag(wrapped(ints[i], mean))
             widest |= words[i]
     low[row] = low_bits(words, lo, hi, counts)
     return (bit_count(widest >> U64(low[row])) + 7) >> 3
