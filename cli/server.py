@@ -230,6 +230,8 @@ class Server:
         return ScrapeSettings(
             user_agent=f"Vedette/{importlib.metadata.version('vedette')}",
             hostname=socket.gethostname(),
+            external_url=self._flags["web.external-url"],
+            listen_port=self._flags.addresses()[0].port,
             exemplars="exemplar-storage" in self._flags.features(),
         )
 

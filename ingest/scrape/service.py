@@ -1,19 +1,22 @@
-"""Scraping as a whole: pools that follow the configuration and discovery, and what can be seen of them."""
+"""Scraping as a whole: pools that follow the configuration and discovery, and what the API shows of them."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from prometheus_client import CollectorRegistry
 
 from ingest.clock import Clock, SystemClock
 from ingest.config.document import LoadedConfig, config_to_yaml
+from ingest.config.durations import Duration
 from ingest.config.scrape import ScrapeConfig
 from ingest.discovery.registry import DiscoveryRegistry, Groups
 from ingest.metrics import DiscoveryMetrics, ScrapeMetrics
@@ -22,45 +25,28 @@ from ingest.scrape.loop import ScrapeLoop
 from ingest.scrape.pool import Identity, PoolContext, ScrapePool
 from ingest.scrape.target import job_defaults, offset_seed
 from tsdb.columns import Appender, Metadata
-from tsdb.labels import Labels
+from tsdb.labels import Matcher
 
 SCRAPE_THREADS = min(4, os.cpu_count() or 1)
 """Threads that parse and append; more only contend for the store."""
+_NEVER = "0001-01-01T00:00:00Z"
+_LOCALHOST = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
 class ScrapeSettings:
-    """What flags and build say about scraping; `exemplars` is the feature exemplar-storage."""
+    """What flags and build say about scraping.
+
+    `external_url` and `listen_port` make links to local targets usable elsewhere; `exemplars` is the feature
+    exemplar-storage.
+    """
 
     user_agent: str = "Vedette"
     hostname: str = "localhost"
+    external_url: str = ""
+    listen_port: int = 0
     exemplars: bool = False
     seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class TargetStatus:
-    """One scraped endpoint. `last_scrape_ms` 0 means never; `metadata` is that of its last exposition."""
-
-    discovered_labels: Labels
-    labels: Labels
-    pool: str
-    url: str
-    last_error: str
-    last_scrape_ms: int
-    last_duration_s: float
-    health: str
-    interval_ms: int
-    timeout_ms: int
-    metadata: tuple[Metadata, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DroppedStatus:
-    """An endpoint that relabelling removed."""
-
-    discovered_labels: Labels
-    pool: str
 
 
 class ScrapeManager:
@@ -148,44 +134,47 @@ class ScrapeManager:
             for loop in sorted(self._pools[name].loops.values(), key=lambda loop: loop.target.identity):
                 yield name, loop
 
-    def active_targets(self) -> list[TargetStatus]:
-        """All targets being scraped, by pool and identity."""
-        return [
-            TargetStatus(
-                discovered_labels=loop.target.discovered,
-                labels=loop.target.labels,
-                pool=name,
-                url=loop.target.url,
-                last_error=loop.last_error,
-                last_scrape_ms=loop.last_scrape_ms,
-                last_duration_s=loop.last_duration,
-                health=loop.health,
-                interval_ms=loop.target.interval_ms,
-                timeout_ms=loop.target.timeout_ms,
-                metadata=tuple(loop.samples.metadata.values()),
-            )
-            for name, loop in self._loops()
-        ]
+    def targets(self, state: str = "any", pool: str = "") -> dict[str, Any]:
+        """Data of /api/v1/targets; `state` is any, active or dropped, anything else counts as any."""
+        state = state.lower()
+        shown: dict[str, Any] = {"activeTargets": [], "droppedTargets": [], "droppedTargetCounts": None}
+        if state != "dropped":
+            shown["activeTargets"] = [
+                self._active(name, loop) for name, loop in self._loops() if not pool or name == pool
+            ]
+        if state != "active":
+            chosen = [name for name in sorted(self._pools) if not pool or name == pool]
+            shown["droppedTargetCounts"] = {name: self._pools[name].dropped_count for name in chosen}
+            shown["droppedTargets"] = [
+                {"discoveredLabels": labels.to_dict(), "scrapePool": name}
+                for name in chosen
+                for labels in self._pools[name].dropped
+            ]
+        return shown
 
-    def dropped_targets(self) -> list[DroppedStatus]:
-        """Targets that relabelling removed, as far as `keep_dropped_targets` keeps them."""
-        return [
-            DroppedStatus(labels, name)
-            for name in sorted(self._pools)
-            for labels in self._pools[name].dropped
-        ]
-
-    def dropped_counts(self) -> dict[str, int]:
-        """How many targets relabelling removed a pool, also those not kept."""
-        return {pool: self._pools[pool].dropped_count for pool in sorted(self._pools)}
+    def _active(self, pool: str, loop: ScrapeLoop) -> dict[str, Any]:
+        target = loop.target
+        return {
+            "discoveredLabels": target.discovered.to_dict(),
+            "labels": target.labels.to_dict(),
+            "scrapePool": pool,
+            "scrapeUrl": target.url,
+            "globalUrl": global_url(target.url, self._settings.external_url, self._settings.listen_port),
+            "lastError": loop.last_error,
+            "lastScrape": _rfc3339(loop.last_scrape_ms),
+            "lastScrapeDuration": loop.last_duration,
+            "health": loop.health,
+            "scrapeInterval": str(Duration(target.interval_ms)),
+            "scrapeTimeout": str(Duration(target.timeout_ms)),
+        }
 
     def pools(self) -> list[str]:
         """Names for /api/v1/scrape_pools."""
         return sorted(self._pools)
 
-    def pool_yaml(self, pool: str) -> str | None:
-        """The configuration of one pool with secrets masked; None for an unknown pool."""
-        return config_to_yaml(self._pools[pool].job) if pool in self._pools else None
+    def pool_yaml(self, pool: str) -> str:
+        """Data of /api/v1/scrape_pools/config. Raises KeyError for an unknown pool."""
+        return config_to_yaml(self._pools[pool].job)
 
     def relabel_steps(self, pool: str, labels_json: str) -> list[dict[str, Any]]:
         """Data of /api/v1/targets/relabel_steps. Raises KeyError for the pool, ValueError for the labels."""
@@ -200,6 +189,42 @@ class ScrapeManager:
             for step in relabeler.steps(labels)
         ]
 
+    def metadata(
+        self, metric: str = "", limit: int = -1, limit_per_metric: int = -1
+    ) -> dict[str, list[dict[str, str]]]:
+        """Data of /api/v1/metadata: every distinct entry of a family over all targets."""
+        found: dict[str, dict[Metadata, None]] = {}
+        for _, loop in self._loops():
+            families = loop.samples.metadata
+            chosen = families if not metric else {metric: families[metric]} if metric in families else {}
+            for name, entry in chosen.items():
+                if name not in found and limit >= 0 and len(found) >= limit:
+                    continue
+                entries = found.setdefault(name, {})
+                if limit_per_metric <= 0 or len(entries) < limit_per_metric:
+                    entries[entry] = None
+        return {name: [_metadata_fields(entry) for entry in entries] for name, entries in found.items()}
+
+    def targets_metadata(
+        self, match_target: Sequence[Matcher] = (), metric: str = "", limit: int = -1
+    ) -> list[dict[str, Any]]:
+        """Data of /api/v1/targets/metadata."""
+        found: list[dict[str, Any]] = []
+        for _, loop in self._loops():
+            labels = loop.target.labels
+            if not all(matcher.matches(labels.get(matcher.name)) for matcher in match_target):
+                continue
+            for name, entry in loop.samples.metadata.items():
+                if metric and name != metric:
+                    continue
+                if 0 <= limit <= len(found):
+                    return found
+                item: dict[str, Any] = {"target": labels.to_dict()}
+                if not metric:
+                    item["metric"] = name
+                found.append({**item, **_metadata_fields(entry)})
+        return found
+
     def _count_metadata(self) -> None:
         for name, pool in self._pools.items():
             entries = [entry for loop in pool.loops.values() for entry in loop.samples.metadata.values()]
@@ -213,3 +238,25 @@ def _scrapes_differently(old: ScrapeConfig, new: ScrapeConfig) -> bool:
     ignored = dict.fromkeys(name for name, _ in (*old.discovery_key(), *new.discovery_key()))
     cleared: Mapping[str, Any] = {name: [] for name in ignored}
     return old.model_copy(update=cleared) != new.model_copy(update=cleared)
+
+
+def _metadata_fields(entry: Metadata) -> dict[str, str]:
+    return {"type": entry.type, "unit": entry.unit, "help": entry.help}
+
+
+def _rfc3339(t_ms: int) -> str:
+    if t_ms == 0:
+        return _NEVER
+    return datetime.fromtimestamp(t_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def global_url(url: str, external_url: str, listen_port: int) -> str:
+    """A target's URL as others can reach it: local addresses are replaced by the server's own host."""
+    parts, outside = urlsplit(url), urlsplit(external_url)
+    if parts.hostname not in _LOCALHOST or not outside.hostname:
+        return url
+    if parts.port == listen_port:
+        # The server itself, which is known under its external URL.
+        return urlunsplit(parts._replace(scheme=outside.scheme, netloc=outside.netloc))
+    host = f"[{outside.hostname}]" if ":" in outside.hostname else outside.hostname
+    return urlunsplit(parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host))

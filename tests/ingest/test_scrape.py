@@ -21,9 +21,10 @@ from prometheus_client import CollectorRegistry
 from ingest.clock import SystemClock
 from ingest.config.document import parse_config
 from ingest.kernels import exposition, seriescache
-from ingest.scrape.service import ScrapeManager, ScrapeSettings, TargetStatus
+from ingest.scrape.service import ScrapeManager, ScrapeSettings, global_url
 from tests.ingest.fakestore import FakeStore
 from tsdb.kernels.compile import registered
+from tsdb.labels import Matcher, MatchType
 
 PORT = 19200
 SETTLE_SECONDS = 0.3
@@ -132,9 +133,10 @@ class Bench:
     def one(self, series: str = "up", job: str = "j", port: int = PORT) -> list[float | str]:
         return self.store.values(f'{series}{{instance="127.0.0.1:{port}", job="{job}"}}')
 
-    def active(self) -> TargetStatus:
-        (target,) = self.manager.active_targets()
-        return target
+    def active(self) -> dict[str, object]:
+        targets = self.manager.targets()["activeTargets"]
+        assert len(targets) == 1
+        return dict(targets[0])
 
 
 @pytest.fixture
@@ -164,10 +166,11 @@ async def test_targets_are_scraped_once_an_interval_on_a_fixed_grid(bench: Bench
     assert {b - a for a, b in itertools.pairwise(times)} == {10_000}
     assert bench.one() == [1.0] * len(samples)
     target = bench.active()
-    assert (target.health, target.last_error) == ("up", "")
-    assert target.url == f"http://127.0.0.1:{PORT}/metrics"
-    assert (target.interval_ms, target.timeout_ms) == (10_000, 5_000)
-    assert target.last_scrape_ms == times[-1]
+    assert target["health"] == "up"
+    assert target["lastError"] == ""
+    assert target["scrapeUrl"] == f"http://127.0.0.1:{PORT}/metrics"
+    assert (target["scrapeInterval"], target["scrapeTimeout"]) == ("10s", "5s")
+    assert str(target["lastScrape"]).endswith("Z")
 
 
 async def test_the_request_says_what_is_understood(bench: Bench, exporter: Exporter) -> None:
@@ -214,8 +217,8 @@ async def test_bad_answers_are_failed_scrapes(
     for name, value in answer.items():
         setattr(exporter, name, value)
     await bench.clock.advance(10)
-    assert error in bench.active().last_error
-    assert bench.active().health == "down"
+    assert error in str(bench.active()["lastError"])
+    assert bench.active()["health"] == "down"
     assert bench.one() == [1.0, 0.0]
     assert bench.one("a") == [1.0, "stale"]
 
@@ -231,7 +234,7 @@ async def test_a_refused_connection_is_a_failed_scrape(bench: Bench) -> None:
     await bench.apply(config(job(port=PORT + 99)))
     await bench.clock.advance(10)
     assert bench.one(port=PORT + 99) == [0.0]
-    assert f'Get "http://127.0.0.1:{PORT + 99}/metrics": ' in bench.active().last_error
+    assert f'Get "http://127.0.0.1:{PORT + 99}/metrics": ' in str(bench.active()["lastError"])
 
 
 async def test_a_slow_target_times_out(exporter: Exporter) -> None:
@@ -240,8 +243,8 @@ async def test_a_slow_target_times_out(exporter: Exporter) -> None:
     text = config(job()).replace("10s", "200ms").replace("5s", "100ms")
     await manager.apply(parse_config(text))
     try:
-        await until(lambda: store.values(f'up{{instance="127.0.0.1:{PORT}", job="j"}}') != [])
-        errors = [target.last_error for target in manager.active_targets()]
+        await until(lambda: any(t["lastError"] for t in manager.targets()["activeTargets"]))
+        errors = [t["lastError"] for t in manager.targets()["activeTargets"]]
         assert errors == [f'Get "http://127.0.0.1:{PORT}/metrics": context deadline exceeded']
     finally:
         exporter.gate.set()
@@ -313,11 +316,16 @@ async def test_relabelling_drops_targets_and_shows_them(bench: Bench, exporter: 
     text = config(job(extra)).replace("targets: ['", "labels: {env: prod}, targets: ['gone:1', '")
     await bench.apply(text)
     await bench.clock.advance(10)
-    assert bench.active().labels.to_dict() == {"env": "prod", "instance": f"x-127.0.0.1:{PORT}", "job": "j"}
-    assert bench.manager.dropped_counts() == {"j": 1}
-    (dropped,) = bench.manager.dropped_targets()
-    assert dropped.discovered_labels.get("__address__") == "gone:1"
-    assert dropped.discovered_labels.get("__scrape_interval__") == "10s"
+    shown = bench.manager.targets()
+    assert [t["labels"] for t in shown["activeTargets"]] == [
+        {"env": "prod", "instance": f"x-127.0.0.1:{PORT}", "job": "j"}
+    ]
+    assert shown["droppedTargetCounts"] == {"j": 1}
+    assert shown["droppedTargets"][0]["discoveredLabels"]["__address__"] == "gone:1"
+    assert shown["droppedTargets"][0]["discoveredLabels"]["__scrape_interval__"] == "10s"
+    only_active = bench.manager.targets("active")
+    assert (only_active["droppedTargets"], only_active["droppedTargetCounts"]) == ([], None)
+    assert bench.manager.targets("dropped")["activeTargets"] == []
     steps = bench.manager.relabel_steps("j", '{"__address__": "gone:1"}')
     assert [step["keep"] for step in steps] == [False]
 
@@ -328,21 +336,22 @@ async def test_a_target_limit_fails_every_target(bench: Bench, exporter: Exporte
     await bench.clock.advance(10)
     assert bench.one() == [0.0]
     assert exporter.requests == []
-    errors = {target.last_error for target in bench.manager.active_targets()}
+    errors = {t["lastError"] for t in bench.manager.targets()["activeTargets"]}
     assert errors == {"target_limit exceeded (number of targets: 2, limit: 1)"}
 
 
-async def test_metadata_and_configuration_of_a_pool_are_shown(bench: Bench, exporter: Exporter) -> None:
+async def test_metadata_is_shown_by_family_and_by_target(bench: Bench, exporter: Exporter) -> None:
     exporter.body = b"# HELP a Some help.\n# TYPE a counter\na 1\n# TYPE b gauge\nb 1\n"
-    await bench.apply(config(job("  basic_auth: {username: u, password: hidden}\n")))
+    await bench.apply(config(job()))
     await bench.clock.advance(10)
-    families = {entry.family: entry for entry in bench.active().metadata}
-    assert (families["a"].type, families["a"].help) == ("counter", "Some help.")
-    assert families["b"].type == "gauge"
-    shown = bench.manager.pool_yaml("j")
-    assert shown is not None
-    assert "hidden" not in shown
-    assert bench.manager.pool_yaml("other") is None
+    entry = {"type": "counter", "help": "Some help.", "unit": ""}
+    assert bench.manager.metadata()["a"] == [entry]
+    assert list(bench.manager.metadata("b")) == ["b"]
+    assert len(bench.manager.metadata(limit=1)) == 1
+    rows = bench.manager.targets_metadata([Matcher(MatchType.EQUAL, "job", "j")])
+    assert [row["metric"] for row in rows] == ["a", "b"]
+    assert "metric" not in bench.manager.targets_metadata(metric="a")[0]
+    assert bench.manager.targets_metadata([Matcher(MatchType.EQUAL, "job", "x")]) == []
 
 
 async def test_own_metrics_follow_the_pools(bench: Bench, exporter: Exporter) -> None:
@@ -367,6 +376,24 @@ async def test_credentials_and_headers_are_sent(bench: Bench, exporter: Exporter
     headers = [request.headers for request in exporter.requests]
     assert [h["Authorization"] for h in headers] == ["Bearer t0ken", "Bearer rotated"]
     assert headers[0]["X-Extra"] == "one"
+
+
+GLOBAL_URLS = [
+    (
+        "http://localhost:9100/metrics",
+        "http://vedette.example:9090/",
+        9090,
+        "http://vedette.example:9100/metrics",
+    ),
+    ("http://localhost:9090/metrics", "https://v.example/", 9090, "https://v.example/metrics"),
+    ("http://other:9100/metrics", "http://v.example:9090/", 9090, "http://other:9100/metrics"),
+    ("http://localhost:9100/metrics", "", 9090, "http://localhost:9100/metrics"),
+]
+
+
+@pytest.mark.parametrize(("url", "external", "port", "expected"), GLOBAL_URLS)
+def test_local_urls_are_shown_as_others_reach_them(url: str, external: str, port: int, expected: str) -> None:
+    assert global_url(url, external, port) == expected
 
 
 NODE_EXPORTER = shutil.which("prometheus-node-exporter")
@@ -395,8 +422,7 @@ async def test_debians_node_exporter_is_scraped(tmp_path: Path) -> None:
         scraped = store.values(f'scrape_samples_scraped{{instance="127.0.0.1:{port}", job="j"}}')
         assert isinstance(scraped[0], float)
         assert scraped[0] > 100
-        families = {entry.family: entry for target in manager.active_targets() for entry in target.metadata}
-        assert families["node_uname_info"].type == "gauge"
+        assert manager.metadata("node_uname_info")["node_uname_info"][0]["type"] == "gauge"
     finally:
         await manager.close()
         process.terminate()
