@@ -111,6 +111,7 @@ def _add_pages(router: web.UrlDispatcher, prefix: str) -> None:
     for path, handler in (("/-/reload", lifecycle.reload), ("/-/quit", lifecycle.quit_server)):
         router.add_post(prefix + path, handler)
         router.add_put(prefix + path, handler)
+        router.add_get(prefix + path, lifecycle.refuse_get)
 
 
 async def _on_shutdown(app: web.Application) -> None:

@@ -99,6 +99,9 @@ async def _take_slot(context: AppContext, request: web.Request, deadline_s: floa
     if context.slots.locked() and context.waiting_queries >= WAITING_QUERIES_MAX:
         text = f"{context.waiting_queries} queries are waiting, the limit is {WAITING_QUERIES_MAX}"
         raise ApiError(ErrorType.TIMEOUT, text)
+    if not context.slots.locked():
+        await context.slots.acquire()
+        return
     context.waiting_queries += 1
     taking = asyncio.ensure_future(context.slots.acquire())
     try:
@@ -135,9 +138,12 @@ async def evaluate(
     cancel = new_cancel_flag()
 
     def read() -> T:
+        left_s = deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise QueryTimeout("query execution")
         querier = context.querier()
         try:
-            return work(querier, max(deadline_s - time.monotonic(), 1e-6), cancel)
+            return work(querier, left_s, cancel)
         finally:
             querier.close()
 

@@ -52,6 +52,11 @@ async def quit_server(request: web.Request) -> web.Response:
     return web.Response(text="Requesting termination... Goodbye!")
 
 
+async def refuse_get(request: web.Request) -> web.Response:
+    """The lifecycle endpoints change something, so a GET is refused with the reason."""
+    return web.Response(status=405, text="Only POST or PUT requests allowed")
+
+
 async def version(request: web.Request) -> web.Response:
     """Build information without the envelope."""
     body = orjson.dumps(build_info(context_of(request)))

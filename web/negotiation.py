@@ -19,6 +19,12 @@ COMPRESSION_LEVEL = 1
 INLINE_BYTES_MAX = 64 * 1024
 """Bodies up to this size are compressed on the event loop, larger ones in a thread."""
 
+PIECE_BYTES = 256 * 1024
+"""What is compressed at a time."""
+
+SENT_BYTES = 64 * 1024
+"""Less than this is sent with its length, more as a stream."""
+
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 
 
@@ -42,6 +48,20 @@ def compressed(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
         if part:
             yield part
     yield compressor.flush()
+
+
+def buffered(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in pieces of about `size`, small ones joined."""
+    waiting: list[bytes] = []
+    held = 0
+    for piece in pieces:
+        if held and held + len(piece) > size:
+            yield b"".join(waiting)
+            waiting, held = [], 0
+        waiting.append(piece)
+        held += len(piece)
+    if waiting:
+        yield b"".join(waiting)
 
 
 async def respond(
@@ -80,7 +100,8 @@ async def respond_streamed(
     headers = {"Content-Type": content_type}
     if encoding:
         headers["Content-Encoding"] = encoding
-    source = _in_threads(compressed(pieces, encoding), executor)
+    whole = buffered(compressed(buffered(pieces, PIECE_BYTES), encoding), SENT_BYTES)
+    source = _in_threads(whole, executor)
     first = await anext(source, b"")
     second = await anext(source, None)
     if second is None:

@@ -158,7 +158,7 @@ def time_parameter(form: Form, name: str, default_ms: int) -> int:
     try:
         return parse_time(text)
     except ValueError as error:
-        raise invalid_parameter(name, f"Invalid time value for '{name}': {error}") from None
+        raise invalid_parameter(name, f"invalid time value for '{name}': {error}") from None
 
 
 def required_time(form: Form, name: str) -> int:
@@ -220,11 +220,13 @@ def boolean_parameter(form: Form, name: str) -> bool:
     if text in ("1", "t", "T", "true", "TRUE", "True"):
         return True
     cause = f"strconv.ParseBool: parsing {quote(text)}: invalid syntax"
-    raise invalid_parameter(name, f"unable to parse boolean {cause}")
+    raise invalid_parameter(name, f"unable to parse boolean: {cause}")
 
 
-def parse_matcher_sets(selectors: Sequence[str], *, wrap: bool = True) -> list[tuple[Matcher, ...]]:
-    """Matchers of `match[]` values; each set has one matcher that refuses the empty string.
+def parse_matcher_sets(
+    selectors: Sequence[str], *, wrap: bool = True, selective: bool = True
+) -> list[tuple[Matcher, ...]]:
+    """Matchers of `match[]` values; with `selective` each set has one matcher that refuses the empty string.
 
     Raises ApiError, its text wrapped as an invalid parameter or (the label endpoints) bare.
     """
@@ -243,7 +245,7 @@ def parse_matcher_sets(selectors: Sequence[str], *, wrap: bool = True) -> list[t
         except ParseError as error:
             raise refuse(error) from None
     for matchers in sets:
-        if all(matcher.matches("") for matcher in matchers):
+        if selective and all(matcher.matches("") for matcher in matchers):
             raise refuse("match[] must contain at least one non-empty matcher")
     return sets
 

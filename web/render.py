@@ -349,17 +349,3 @@ def answer_pieces(answer: Answer) -> Iterator[bytes]:
     yield from _value_pieces(answer, warnings)
     stats = b"" if answer.stats is None else b',"stats":' + encode(answer.stats)
     yield stats + b"}" + success_end(warnings, answer.infos)
-
-
-def buffered(pieces: Iterator[bytes], size: int = BUFFER_BYTES) -> Iterator[bytes]:
-    """The same bytes in pieces of about `size`, small ones joined."""
-    waiting: list[bytes] = []
-    held = 0
-    for piece in pieces:
-        if held and held + len(piece) > size:
-            yield b"".join(waiting)
-            waiting, held = [], 0
-        waiting.append(piece)
-        held += len(piece)
-    if waiting:
-        yield b"".join(waiting)

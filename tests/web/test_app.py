@@ -115,7 +115,7 @@ async def test_limits_truncate_with_a_warning(site: Site) -> None:
         (
             "labels",
             {"start": "x"},
-            "invalid parameter \"start\": Invalid time value for 'start':"
+            "invalid parameter \"start\": invalid time value for 'start':"
             ' cannot parse "x" to a valid timestamp',
         ),
         ("metadata", {"limit": "x"}, "limit must be a number"),

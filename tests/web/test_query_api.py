@@ -31,7 +31,7 @@ REFUSED: list[tuple[str, dict[str, str], str]] = [
     (
         "query",
         {"query": "1", "time": "yesterday"},
-        "invalid parameter \"time\": Invalid time value for 'time':"
+        "invalid parameter \"time\": invalid time value for 'time':"
         ' cannot parse "yesterday" to a valid timestamp',
     ),
     ("query", {"query": "1", "limit": "-1"}, 'invalid parameter "limit": limit must be non-negative'),
@@ -165,6 +165,17 @@ async def test_scalar_answer_with_annotations_and_stats(site: Site) -> None:
     assert 0 <= timings["execQueueTime"] == timings["execTotalTime"] < 5
     _, body = await site.get("/api/v1/query", params={"query": "1", "stats": "yes"})
     assert "deprecated" in body["warnings"][1]
+
+
+async def test_small_answers_have_a_length(site: Site) -> None:
+    async with site.client.get("/api/v1/query", params={"query": "1"}) as response:
+        assert response.headers["Content-Length"] == str(len(await response.read()))
+
+
+async def test_a_timeout_of_zero_is_over_at_once(site: Site) -> None:
+    status, body = await site.get("/api/v1/query", params={"query": "up", "timeout": "0"})
+    assert (status, body["error"]) == (503, "query timed out in query execution")
+    assert site.engine.calls == []
 
 
 def big_matrix(series: int = 60, steps: int = 1000) -> Matrix:

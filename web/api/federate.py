@@ -53,9 +53,12 @@ def _newest_of_batch(
 def newest_samples(
     querier: Querier, sets: Sequence[Sequence[Matcher]], now_ms: int, lookback_ms: int
 ) -> list[NewestSample]:
-    """Newest float sample of each series within the lookback, stale series left out, each series once."""
+    """Newest float sample of each series within the lookback, stale series left out, each series once.
+
+    A selector without matchers selects nothing.
+    """
     found: dict[Labels, NewestSample] = {}
-    for matchers in sets:
+    for matchers in filter(None, sets):
         selection = querier.select(matchers, now_ms - lookback_ms + 1, now_ms, SelectHints())
         for lo in range(0, len(selection.labels), ROWS_PER_READ):
             hi = min(lo + ROWS_PER_READ, len(selection.labels))
@@ -96,7 +99,7 @@ async def federate(request: web.Request) -> web.Response:
     context, form = context_of(request), await read_form(request)
     services = context.services
     try:
-        sets = parse_matcher_sets(form.all("match[]"), wrap=False)
+        sets = parse_matcher_sets(form.all("match[]"), wrap=False, selective=False)
         now_ms, lookback_ms = context.now_ms(), services.lookback_ms
         samples = await with_querier(context, lambda q: newest_samples(q, sets, now_ms, lookback_ms))
     except ApiError as error:
