@@ -168,7 +168,8 @@ async def test_scalar_answer_with_annotations_and_stats(site: Site) -> None:
 
 
 async def test_small_answers_have_a_length(site: Site) -> None:
-    async with site.client.get("/api/v1/query", params={"query": "1"}) as response:
+    async with site.client.get("/api/v1/query", params={"query": "1"}, auto_decompress=False) as response:
+        assert response.headers["Content-Encoding"] == "gzip"
         assert response.headers["Content-Length"] == str(len(await response.read()))
 
 
