@@ -6,8 +6,6 @@ acts on (`promql.plan`), because both depend on the grid a sub-tree is evaluated
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 
 from promql.ast import (
@@ -26,7 +24,7 @@ from promql.ast import (
 )
 from promql.kernels import binary as kernels
 from promql.types import type_of
-from promql.visit import replace, walk
+from promql.visit import children, replace, walk
 
 STEP_DEPENDENT_FUNCTIONS = frozenset(
     {
@@ -38,6 +36,9 @@ STEP_DEPENDENT_FUNCTIONS = frozenset(
 
 SHARED_NODES_MAX = 200
 """Trees larger than this are not searched for common sub-expressions: hashing every sub-tree is quadratic."""
+
+
+SHAREABLE = (VectorSelector, Call, AggregateExpr, BinaryExpr)
 
 
 def unwrap(expr: Expr) -> Expr:
@@ -95,14 +96,21 @@ def _call_is_step_invariant(call: Call) -> bool:
 
 
 def shared_expressions(expr: Expr) -> frozenset[Expr]:
-    """Instant-vector sub-expressions that occur more than once."""
-    nodes = list(walk(expr))
-    if len(nodes) > SHARED_NODES_MAX:
+    """Instant-vector sub-expressions that occur more than once. Only the outermost of nested ones: what is
+    inside a shared expression is evaluated once anyway."""
+    if sum(1 for _ in walk(expr)) > SHARED_NODES_MAX:
         return frozenset()
-    counts = Counter(
-        node
-        for node in nodes
-        if isinstance(node, (VectorSelector, Call, AggregateExpr, BinaryExpr))
-        and type_of(node) is ValueType.VECTOR
-    )
-    return frozenset(node for node, count in counts.items() if count > 1)
+    seen: set[Expr] = set()
+    shared: set[Expr] = set()
+    pending = [expr]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, MatrixSelector):
+            continue
+        if isinstance(node, SHAREABLE) and type_of(node) is ValueType.VECTOR:
+            if node in seen:
+                shared.add(node)
+                continue
+            seen.add(node)
+        pending.extend(children(node))
+    return frozenset(shared)

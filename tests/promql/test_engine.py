@@ -1,0 +1,324 @@
+"""The engine as a whole: times, step invariance, sharing, limits, errors, stats, plans."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from promql.ast import BinaryExpr, NumberLiteral, ValueType
+from promql.budget import QueryBudget, new_cancel_flag
+from promql.engine import Engine
+from promql.engineerrors import (
+    ExecutionError,
+    MemoryLimitError,
+    PreparationError,
+    QueryCancelled,
+    QueryTimeout,
+    StorageReadError,
+    TooManySamples,
+)
+from promql.kernels import subquery as subquery_kernels
+from promql.memory import MemoryQuerier, MemorySelection
+from promql.optimize import fold_constants, is_step_invariant, shared_expressions
+from promql.options import EngineOptions
+from promql.parser import ParserOptions, parse
+from promql.result import RangeVectors
+from tests.promql.sampledata import cells, same_cells, store
+from tsdb.errors import StorageError
+from tsdb.labels import Matcher
+from tsdb.select import SelectHints
+
+ENGINE = Engine(EngineOptions(threads=1))
+MINUTE_MS = 60_000
+NO_HINTS = SelectHints()
+DATA = store(MINUTE_MS, {'m{i="1"}': list(range(11)), 'm{i="2"}': [float(10 * v) for v in range(11)]})
+REQUESTS = store(MINUTE_MS, {'requests_total{i="1"}': [60.0 * v for v in range(11)]})
+
+
+def values(query: str, at_ms: int, engine: Engine = ENGINE) -> list[float]:
+    """Values of an instant query in label order."""
+    return engine.instant(DATA.querier(), query, at_ms).value.values[:, 0].tolist()
+
+
+INSTANT = {
+    "m": [5.0, 50.0],
+    "m offset 2m": [3.0, 30.0],
+    "m offset -2m": [7.0, 70.0],
+    "m @ 60": [1.0, 10.0],
+    "m @ 60 offset -1m": [2.0, 20.0],
+    "m @ start()": [5.0, 50.0],
+    "sum_over_time(m[3m])": [12.0, 120.0],
+    "count_over_time(m[3m])": [3.0, 3.0],
+    "sum_over_time(m[3m] offset 1m)": [9.0, 90.0],
+    "max_over_time(m[3m:1m])": [5.0, 50.0],
+    "sum_over_time(m[3m:30s])": [21.0, 210.0],
+    "sum_over_time(m[3m:1m] @ 120)": [3.0, 30.0],
+    "timestamp(m offset 1m)": [240.0, 240.0],
+    "timestamp(m + 0)": [300.0, 300.0],
+    "abs(-m)": [5.0, 50.0],
+    "clamp_max(m, 7)": [5.0, 7.0],
+    "round(m / 3)": [2.0, 17.0],
+    "day_of_week(m * 86400)": [2.0, 5.0],
+    "vector(1) + scalar(sum(m))": [56.0],
+}
+
+
+@pytest.mark.parametrize("query", list(INSTANT))
+def test_instant_query(query: str) -> None:
+    assert values(query, 5 * MINUTE_MS) == INSTANT[query]
+
+
+@pytest.mark.parametrize("query", [*INSTANT, "topk(1, m)", "predict_linear(m[5m] @ 300, 60)", "hour()"])
+def test_range_query_is_its_instant_queries_side_by_side(query: str) -> None:
+    if "start()" in query:
+        pytest.skip("start() is the query's own start")
+    whole = ENGINE.range(DATA.querier(), query, 0, 9 * MINUTE_MS, 90_000).value
+    rows = dict(zip(whole.labels.rows(), whole.values, strict=True))
+    for k, at_ms in enumerate(range(0, 9 * MINUTE_MS + 1, 90_000)):
+        one = ENGINE.instant(DATA.querier(), query, at_ms).value
+        found = {labels: row[0] for labels, row in zip(one.labels.rows(), one.values, strict=True)}
+        here = {labels: row[k : k + 1] for labels, row in rows.items()}
+        for labels, cell in here.items():
+            expected = cells([[found.get(labels)]], 1)
+            assert cell.view(np.uint64) == expected.view(np.uint64), (query, at_ms, labels)
+        assert set(found) <= set(here)
+
+
+def test_windows_are_open_on_the_left() -> None:
+    assert values("count_over_time(m[1m])", MINUTE_MS) == [1.0, 1.0]
+    engine = Engine(EngineOptions(lookback_ms=MINUTE_MS, threads=1))
+    late = store(MINUTE_MS, {"m": [1.0]})
+    assert len(engine.instant(late.querier(), "m", MINUTE_MS - 1).value.values) == 1
+    assert len(engine.instant(late.querier(), "m", MINUTE_MS).value.values) == 0
+
+
+def test_lookback_can_be_given_with_the_query() -> None:
+    data = store(MINUTE_MS, {"m": [1.0]})
+    assert len(ENGINE.instant(data.querier(), "m", 2 * MINUTE_MS).value.values) == 1
+    assert len(ENGINE.instant(data.querier(), "m", 2 * MINUTE_MS, lookback_ms=MINUTE_MS).value.values) == 0
+
+
+def test_range_selector_at_the_top_gives_raw_samples() -> None:
+    result = ENGINE.instant(DATA.querier(), "m[2m] offset 1m", 5 * MINUTE_MS)
+    assert result.type is ValueType.MATRIX
+    assert isinstance(result.value, RangeVectors)
+    assert result.value.samples.t_ms.tolist() == [180_000, 240_000] * 2
+    assert result.value.samples.values.tolist() == [3.0, 4.0, 30.0, 40.0]
+
+
+def test_subquery_at_the_top_gives_samples_on_its_own_grid() -> None:
+    value = ENGINE.instant(DATA.querier(), "sum(m)[2m:30s]", 5 * MINUTE_MS + 7).value
+    assert value.samples.t_ms.tolist() == [210_000, 240_000, 270_000, 300_000]
+
+
+def test_scalars_and_strings() -> None:
+    assert ENGINE.instant(DATA.querier(), "1 + 2 * 3", 0).value == 7.0
+    assert ENGINE.instant(DATA.querier(), "time()", 1500).value == 1.5
+    assert ENGINE.instant(DATA.querier(), "'text'", 0).value == "text"
+    ranged = ENGINE.range(DATA.querier(), "time()", 0, 2000, 1000).value
+    same_cells(ranged.values, [[0.0, 1.0, 2.0]])
+
+
+class CountingQuerier(MemoryQuerier):
+    """Counts selects and remembers their hints."""
+
+    def __init__(self) -> None:
+        super().__init__(DATA)
+        self.seen: list[tuple[int, int, SelectHints]] = []
+
+    def select(
+        self, matchers: Sequence[Matcher], mint: int, maxt: int, hints: SelectHints = NO_HINTS
+    ) -> MemorySelection:
+        self.seen.append((mint, maxt, hints))
+        return super().select(matchers, mint, maxt, hints)
+
+
+def test_equal_sub_expressions_are_evaluated_once() -> None:
+    querier = CountingQuerier()
+    result = ENGINE.range(querier, "sum(m) / count(m) + sum(m)", 0, MINUTE_MS, MINUTE_MS).value
+    assert len(querier.seen) <= 2
+    same_cells(result.values, [[0.0, 5.5 + 11.0]])
+
+
+def test_selects_are_told_times_function_and_grouping() -> None:
+    querier = CountingQuerier()
+    ENGINE.range(querier, "sum by (i) (rate(m[5m] offset 1m))", 600_000, 720_000, 60_000)
+    mint, maxt, hints = querier.seen[0]
+    assert (mint, maxt) == (600_000 - 60_000 - 300_000 + 1, 720_000 - 60_000)
+    assert (hints.function, hints.range_ms, hints.step_ms) == ("rate", 300_000, 60_000)
+    querier.seen.clear()
+    ENGINE.range(querier, "sum by (i) (m)", 600_000, 720_000, 60_000)
+    assert querier.seen[0][2] == SelectHints(step_ms=60_000, function="sum", grouping=("i",), by=True)
+
+
+INVARIANT = {
+    "m @ 1": True,
+    "m": False,
+    "sum(rate(m[5m] @ end()))": True,
+    "m @ 1 + m": False,
+    "time()": False,
+    "m @ 1 + 2": True,
+    "predict_linear(m[5m] @ 1, 3)": False,
+    "timestamp(m @ 1)": True,
+    "timestamp(abs(m @ 1))": False,
+    "topk(scalar(m), m @ 1)": False,
+    "max_over_time(m[5m:1m] @ 1)": True,
+    "max_over_time((m @ 1)[5m:1m])": False,
+}
+
+
+@pytest.mark.parametrize("query", list(INVARIANT))
+def test_step_invariance_is_recognised(query: str) -> None:
+    assert is_step_invariant(parse(query, ParserOptions.everything())) is INVARIANT[query]
+
+
+def test_step_invariant_part_reads_one_window_only() -> None:
+    querier = CountingQuerier()
+    result = ENGINE.range(querier, "sum_over_time(m[1m] @ 300)", 0, 600_000, 60_000).value
+    assert [(mint, maxt) for mint, maxt, _ in querier.seen] == [(240_001, 300_000)]
+    same_cells(result.values, [[5.0] * 11, [50.0] * 11])
+
+
+def test_constants_are_folded() -> None:
+    folded = fold_constants(parse("m * (2 + 3 * 4) ^ 2"))
+    assert isinstance(folded, BinaryExpr)
+    assert isinstance(folded.rhs, NumberLiteral)
+    assert folded.rhs.value == 196.0
+
+
+def test_common_sub_expressions_are_found_whatever_their_place() -> None:
+    expr = parse("sum(rate(m[5m])) / sum(rate(m[5m])) * n")
+    assert [type(node).__name__ for node in shared_expressions(expr)] == ["AggregateExpr"]
+    expr = parse("sum(m) + m + max_over_time(m[5m])")
+    assert [type(node).__name__ for node in shared_expressions(expr)] == ["VectorSelector"]
+
+
+def test_too_many_samples_is_an_error_with_prometheus_text() -> None:
+    engine = Engine(EngineOptions(samples_max=10, threads=1))
+    with pytest.raises(TooManySamples) as caught:
+        engine.range(DATA.querier(), "m", 0, 600_000, 60_000)
+    assert str(caught.value) == (
+        "query processing would load too many samples into memory in query execution"
+    )
+    assert engine.range(DATA.querier(), "sum(m)", 0, 540_000, 60_000).value.values.shape == (1, 10)
+
+
+def test_memory_budget_is_an_error_that_names_the_limit() -> None:
+    engine = Engine(EngineOptions(bytes_max=100, threads=1))
+    with pytest.raises(MemoryLimitError, match="more than the limit of 100 bytes"):
+        engine.range(DATA.querier(), "m", 0, 600_000, 60_000)
+
+
+def test_memory_of_a_finished_step_is_given_back() -> None:
+    budget = QueryBudget(10, 100, 1.0)
+    budget.hold_bytes(100)
+    budget.release_bytes(60)
+    budget.hold_bytes(50)
+    assert budget.bytes_peak == 100
+    with pytest.raises(MemoryLimitError):
+        budget.hold_bytes(50)
+
+
+def test_timeout_is_raised_between_pieces() -> None:
+    ticks = iter(range(0, 100_000, 50))
+    engine = Engine(EngineOptions(timeout_s=10.0, threads=1), clock=lambda: float(next(ticks)))
+    with pytest.raises(QueryTimeout, match="query timed out in expression evaluation"):
+        engine.instant(DATA.querier(), "m", 0)
+
+
+def test_cancel_flag_stops_a_query() -> None:
+    flag = new_cancel_flag()
+    flag[0] = 1
+    with pytest.raises(QueryCancelled, match="query was canceled in expression evaluation"):
+        ENGINE.instant(DATA.querier(), "m", 0, cancel=flag)
+
+
+class FailingQuerier(MemoryQuerier):
+    """A store that cannot be read."""
+
+    def select(
+        self, matchers: Sequence[Matcher], mint: int, maxt: int, hints: SelectHints = NO_HINTS
+    ) -> MemorySelection:
+        raise StorageError("disk on fire")
+
+
+def test_failure_of_the_store_is_not_the_users_error() -> None:
+    with pytest.raises(StorageReadError, match="disk on fire"):
+        ENGINE.instant(FailingQuerier(DATA), "m", 0)
+
+
+@pytest.mark.parametrize("query", ["m[5m]", "'text'"])
+def test_range_query_of_another_type_is_refused(query: str) -> None:
+    with pytest.raises(PreparationError, match=r"invalid expression type .* for range query, must be Scalar"):
+        ENGINE.range(DATA.querier(), query, 0, 1000, 1000)
+
+
+def test_subquery_with_too_many_steps_is_refused_before_it_runs() -> None:
+    engine = Engine(EngineOptions(subquery_steps_max=1000, threads=1))
+    with pytest.raises(ExecutionError, match="more than the limit of 1000"):
+        engine.instant(DATA.querier(), "count_over_time(m[10y:1s])", 0)
+
+
+def test_annotation_names_its_place_and_appears_once() -> None:
+    result = ENGINE.range(DATA.querier(), "rate(m[5m]) +\n rate(m[5m])", 0, 600_000, 60_000)
+    assert result.infos == (
+        "PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: "
+        '"m" (1:6)',
+    )
+    assert ENGINE.range(REQUESTS.querier(), "rate(requests_total[5m])", 0, 600_000, 60_000).infos == ()
+
+
+def test_rate_of_a_steady_counter_is_exact_from_the_second_sample_on() -> None:
+    result = ENGINE.range(REQUESTS.querier(), "rate(requests_total[2m])", 120_000, 600_000, 60_000).value
+    same_cells(result.values, [[1.0] * 9])
+
+
+def test_stats_count_what_was_read() -> None:
+    stats = ENGINE.range(DATA.querier(), "sum(m)", 0, 600_000, 60_000).stats
+    assert stats["samples"]["samplesRead"] == 22
+    assert stats["samples"]["peakSamples"] == 11
+    assert set(stats["timings"]) >= {"evalTotalTime", "innerEvalTime", "execTotalTime"}
+
+
+def test_explain_shows_the_plan_without_reading() -> None:
+    querier = CountingQuerier()
+    plan = ENGINE.explain(querier, "sum by (i) (rate(m[5m])) / 2", 0, 600_000, 60_000)
+    names = [line.split()[0] for line in plan.lines()]
+    assert names == ["BinaryScalar", "Aggregate", "Window", "RangeScan", "Number"]
+    assert querier.seen == []
+
+
+def test_engine_reports_under_prometheus_names() -> None:
+    registry = CollectorRegistry()
+    engine = Engine(EngineOptions(threads=1), registry)
+    engine.instant(DATA.querier(), "m", 0)
+    assert registry.get_sample_value("prometheus_engine_queries") == 0
+    assert registry.get_sample_value("prometheus_engine_query_samples_total") == 2
+    slices = {"slice": "inner_eval"}
+    assert registry.get_sample_value("prometheus_engine_query_duration_seconds_count", slices) == 1
+
+
+def test_many_threads_give_the_result_of_one() -> None:
+    data = store(1000, {f'm{{i="{i}"}}': [float(i + k) for k in range(300)] for i in range(60)})
+    many = Engine(EngineOptions(threads=3))
+    try:
+        for query in ("sum by (i) (rate(m[1m]))", "topk(3, m)", "quantile(0.3, m)", "m + m"):
+            one = ENGINE.range(data.querier(), query, 0, 299_000, 1000).value
+            two = many.range(data.querier(), query, 0, 299_000, 1000).value
+            assert one.labels.rows() == two.labels.rows()
+            assert (one.values.view(np.uint64) == two.values.view(np.uint64)).all()
+    finally:
+        many.close()
+
+
+def test_cells_become_samples_and_absent_ones_do_not() -> None:
+    values_in = cells([[1.0, None, math.nan], [None, None, None], [None, 5.0, None]], 3)
+    offsets, t_ms, out = np.empty(4, dtype=np.int64), np.empty(9, dtype=np.int64), np.empty(9)
+    n = subquery_kernels.cells_to_samples(values_in, 1000, 10, offsets, t_ms, out)
+    assert offsets.tolist() == [0, 2, 2, 3]
+    assert t_ms[:n].tolist() == [1000, 1020, 1010]
+    assert str(out[:n].tolist()) == "[1.0, nan, 5.0]"
