@@ -140,6 +140,21 @@ class HeadSelection:
                 histograms = None
         return SampleBatch(offsets, t_ms[:count], bits[:count].view(np.float64), None, histograms)
 
+    def read_rows(self, rows: I64Array) -> SampleBatch:
+        """Samples of any rows in the given order: blocks are written by label, the head lies by ref."""
+        view = HeadSelection(self._labels.take(rows), self.refs[rows], self._mint, self._maxt)
+        chunk_counts, loose_counts = np.diff(self._chunk_offsets)[rows], np.diff(self._loose_offsets)[rows]
+        loose = runs(self._loose_offsets[:-1][rows], loose_counts)
+        view._bounds = self._bounds[rows]
+        view._chunk_offsets, view._loose_offsets = offsets_of(chunk_counts), offsets_of(loose_counts)
+        view._chunks = self._chunks[runs(self._chunk_offsets[:-1][rows], chunk_counts)]
+        view._open_bytes, view._segments = self._open_bytes, self._segments
+        view._tail_counts = self._tail_counts[rows]
+        view._loose_t, view._loose_v = self._loose_t[loose], self._loose_v[loose]
+        if self._histograms is not None:
+            view._histograms = _take_rows(self._histograms, rows)
+        return view.read(0, len(rows))
+
 
 def _take_rows(batch: HistogramBatch, rows: npt.NDArray[np.integer]) -> HistogramBatch:
     """The given rows of a histogram CSR."""

@@ -20,6 +20,7 @@ from tsdb.errors import CorruptionError, UnknownVersionError
 from tsdb.fs import FileSystem
 from tsdb.headhistograms import take
 from tsdb.labels import Matcher, MatchType
+from tsdb.samplerows import read_rows
 from tsdb.select import SampleBatch, Selection
 from tsdb.serieslabels import SeriesLabels
 
@@ -119,17 +120,23 @@ class MaskedSelection:
 
     def read(self, lo: int, hi: int) -> SampleBatch:
         """Samples of rows lo to hi that are not deleted."""
-        batch = self._selection.read(lo, hi)
-        offsets, keep = self._keep(batch.offsets, batch.t_ms, lo, hi)
+        return self._unmasked(self._selection.read(lo, hi), np.arange(lo, hi))
+
+    def read_rows(self, rows: I64Array) -> SampleBatch:
+        """Samples of any rows, in the given order, that are not deleted."""
+        return self._unmasked(read_rows(self._selection, rows), rows)
+
+    def _unmasked(self, batch: SampleBatch, rows: I64Array) -> SampleBatch:
+        offsets, keep = self._keep(batch.offsets, batch.t_ms, rows)
         histograms = batch.histograms
         if histograms is not None:
-            rows, kept = self._keep(histograms.row_offsets, histograms.t_ms, lo, hi)
-            histograms = take(histograms, np.flatnonzero(kept), rows)
+            row_offsets, kept = self._keep(histograms.row_offsets, histograms.t_ms, rows)
+            histograms = take(histograms, np.flatnonzero(kept), row_offsets)
         start = batch.start_t_ms[keep] if batch.start_t_ms is not None else None
         return SampleBatch(offsets, batch.t_ms[keep], batch.values[keep], start, histograms)
 
-    def _keep(self, offsets: I64Array, t_ms: I64Array, lo: int, hi: int) -> tuple[I64Array, BoolArray]:
-        row = np.repeat(np.arange(lo, hi), np.diff(offsets))
+    def _keep(self, offsets: I64Array, t_ms: I64Array, rows: I64Array) -> tuple[I64Array, BoolArray]:
+        row = np.repeat(rows, np.diff(offsets))
         keep = np.ones(len(t_ms), dtype=np.bool_)
         for mask in self._masks:
             keep &= ~(mask.rows[row] & (t_ms >= mask.mint) & (t_ms <= mask.maxt))
