@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
-
-import structlog
 
 from ingest.clock import Clock
 from ingest.config.discovery import DNSSDConfig
@@ -14,7 +13,7 @@ from ingest.discovery.group import Publish
 from ingest.metrics import DiscoveryMetrics
 from ingest.scrape.target import DiscoveredGroup
 
-_log = structlog.get_logger("ingest.discovery.dns")
+log = logging.getLogger("vedette.ingest.discovery.dns")
 
 _META = "__meta_dns_"
 
@@ -57,7 +56,7 @@ class DNSDiscovery:
             records = await lookup(name, kind, resolver, self._rng)
         except DNSError as error:
             self._metrics.refresh_failures.labels(self.mechanism, self._job).inc()
-            _log.error("name is not resolved", name=name, error=str(error))
+            log.error("Name is not resolved", extra={"dns_name": name, "err": str(error)})
             return
         targets = tuple(self._labels(name, record) for record in records)
         self._groups[name] = DiscoveredGroup(name, targets, {})

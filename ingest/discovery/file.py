@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import glob
 import json
+import logging
 import os
 from dataclasses import dataclass
-
-import structlog
 
 from ingest.clock import Clock
 from ingest.config.discovery import FileSDConfig
@@ -21,7 +20,7 @@ from ingest.scrape.target import DiscoveredGroup
 CHECK_SECONDS = 1.0
 """How often the files' times and sizes are compared: the watch. A changed file is read within this time."""
 
-_log = structlog.get_logger("ingest.discovery.file")
+log = logging.getLogger("vedette.ingest.discovery.file")
 
 
 @dataclass(slots=True)
@@ -78,7 +77,7 @@ class FileDiscovery:
 
     def _failed(self, path: str, error: str) -> None:
         self._metrics.refresh_failures.labels(self.mechanism, self._job).inc()
-        _log.error("discovery file is not used", file=path, error=error)
+        log.error("Discovery file is not used", extra={"file": path, "err": error})
         known = self._files.get(path)
         if known is not None:
             try:

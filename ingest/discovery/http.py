@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-
-import structlog
+import logging
 
 from ingest.clock import Clock
 from ingest.config.discovery import HTTPSDConfig
@@ -14,7 +13,7 @@ from ingest.metrics import DiscoveryMetrics
 from ingest.scrape.accept import media_type
 from ingest.scrape.target import DiscoveredGroup
 
-_log = structlog.get_logger("ingest.discovery.http")
+log = logging.getLogger("vedette.ingest.discovery.http")
 
 
 class HTTPDiscovery:
@@ -38,7 +37,9 @@ class HTTPDiscovery:
                     publish(await self._refresh(client))
                 except (DiscoveryError, RequestError) as error:
                     self._metrics.refresh_failures.labels(self.mechanism, self._job).inc()
-                    _log.error("discovery answer is not used", url=self._config.url, error=str(error))
+                    log.error(
+                        "discovery answer is not used", extra={"url": self._config.url, "err": str(error)}
+                    )
                 self._metrics.refresh_duration.observe(
                     (self.mechanism, self._job), self._clock.monotonic() - began
                 )

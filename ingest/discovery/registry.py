@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import structlog
 
 from ingest.clock import Clock
 from ingest.config.scrape import PERFORMED_DISCOVERY, DiscoveryConfigs
@@ -24,7 +23,7 @@ from ingest.scrape.target import DiscoveredGroup
 UPDATE_SECONDS = 5.0
 """Shortest time between two updates of the targets; a quieter discovery is handed on at once."""
 
-_log = structlog.get_logger("ingest.discovery")
+log = logging.getLogger("vedette.ingest.discovery")
 
 Groups = Mapping[str, Sequence[DiscoveredGroup]]
 OnUpdate = Callable[[Groups], Awaitable[None]]
@@ -105,7 +104,7 @@ class DiscoveryRegistry:
         try:
             await running.discovery.run(publish)
         except Exception:
-            _log.exception("discovery stopped", mechanism=running.discovery.mechanism)
+            log.exception("Discovery stopped", extra={"mechanism": running.discovery.mechanism})
 
     async def _send(self) -> None:
         while True:
@@ -121,7 +120,7 @@ class DiscoveryRegistry:
             try:
                 await self._on_update(found)
             except Exception:
-                _log.exception("discovered targets could not be applied")
+                log.exception("Discovered targets could not be applied")
             await self._clock.sleep(UPDATE_SECONDS)
             if self._changed.is_set():
                 self._metrics.delayed.labels(self._metrics.name).inc()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
-
-import structlog
 
 from ingest.clock import Clock
 from ingest.config.durations import Duration
@@ -20,7 +19,7 @@ from tsdb.labels import Labels
 ALIGNMENT_TOLERANCE_MS = 2
 """A scrape this late still gets the timestamp of its tick, because equal steps compress better."""
 
-_log = structlog.get_logger("ingest.scrape")
+log = logging.getLogger("vedette.ingest.scrape")
 
 
 class ScrapeLoop:
@@ -35,7 +34,9 @@ class ScrapeLoop:
         executor: Executor,
         metrics: ScrapeMetrics,
         offset_seed: int,
+        on_failure: Callable[[int, str, str], None] | None = None,
     ) -> None:
+        """`on_failure(t_ms, url, error)` is called in a worker thread for every failed scrape."""
         self.target = target
         self.samples = samples
         self.forced_error = ""
@@ -48,6 +49,7 @@ class ScrapeLoop:
         self._executor = executor
         self._metrics = metrics
         self._offset_seed = offset_seed
+        self._on_failure = on_failure
         self._previous_start: float | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -87,12 +89,12 @@ class ScrapeLoop:
             await self.scrape(t_ms)
         except StorageError as error:
             self.health, self.last_error = "down", str(error)
-            _log.error("scrape could not be stored", target=self.target.url, error=str(error))
+            log.error("Scrape could not be stored", extra={"target": self.target.url, "err": str(error)})
         except asyncio.CancelledError:
             raise
         except Exception:
             self.health, self.last_error = "down", "internal error, see the log"
-            _log.exception("scrape failed", target=self.target.url)
+            log.exception("Scrape failed", extra={"target": self.target.url})
 
     async def scrape(self, t_ms: int) -> Outcome:
         """One scrape with timestamp `t_ms`. Raises StorageError when it could not be stored."""
@@ -143,7 +145,10 @@ class ScrapeLoop:
         if failure is not None and failure.body_bytes < 0:
             self._metrics.count("exceeded_body_size_limit")
         now_ms = self._clock.now_ms()
-        return self.samples.store(body, failure, t_ms, lambda: self._clock.monotonic() - began, now_ms)
+        outcome = self.samples.store(body, failure, t_ms, lambda: self._clock.monotonic() - began, now_ms)
+        if outcome.error and self._on_failure is not None:
+            self._on_failure(t_ms, self.target.url, outcome.error)
+        return outcome
 
     async def end_of_run(self, last_ms: int, is_active: Callable[[tuple[Labels, str]], bool]) -> None:
         """Wait two intervals and 10 %; unless the target came back, write its stale markers (surface 6.2)."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-
-import structlog
 
 from ingest.clock import Clock
 from ingest.config.scrape import ScrapeConfig
 from ingest.metrics import ScrapeMetrics
 from ingest.relabel import Relabeler
 from ingest.scrape.client import ScrapeClient
+from ingest.scrape.failurelog import FailureLog
 from ingest.scrape.loop import ScrapeLoop
 from ingest.scrape.samples import SampleOptions, TargetSamples
 from ingest.scrape.target import DiscoveredGroup, Target, build_targets
@@ -22,7 +22,7 @@ from tsdb.columns import Appender
 from tsdb.errors import StorageError
 from tsdb.labels import Labels
 
-_log = structlog.get_logger("ingest.scrape")
+log = logging.getLogger("vedette.ingest.scrape")
 
 Identity = tuple[Labels, str]
 
@@ -67,6 +67,7 @@ class ScrapePool:
     def _configure(self, job: ScrapeConfig) -> None:
         self.job = job
         self._client = ScrapeClient(job, self._context.user_agent)
+        self._failure_log = FailureLog(job.scrape_failure_log_file) if job.scrape_failure_log_file else None
         self._relabeler = Relabeler(job.relabel_configs, job.metric_name_validation_scheme)
         self._options = SampleOptions(
             honor_labels=job.honor_labels,
@@ -146,7 +147,7 @@ class ScrapePool:
         for built in build_targets(groups, self.job, self._relabeler):
             if built.error:
                 failures.inc()
-                _log.error("target refused", job=self.job.job_name, error=built.error)
+                log.error("Target refused", extra={"job": self.job.job_name, "err": built.error})
             elif built.target is not None:
                 wanted.setdefault(built.target.identity, built.target)
             else:
@@ -162,8 +163,20 @@ class ScrapePool:
             options = replace(options, timeout_seconds=target.timeout_ms / 1000)
         samples = TargetSamples(context.appender, target.labels, options, context.metrics, context.cache_seed)
         return ScrapeLoop(
-            target, samples, self._client, context.clock, context.executor, context.metrics, self.offset_seed
+            target,
+            samples,
+            self._client,
+            context.clock,
+            context.executor,
+            context.metrics,
+            self.offset_seed,
+            self._failed,
         )
+
+    def _failed(self, t_ms: int, url: str, error: str) -> None:
+        log.debug("Scrape failed", extra={"scrape_pool": self.job.job_name, "target": url, "err": error})
+        if self._failure_log is not None:
+            self._failure_log.write(t_ms, self.job.job_name, url, error)
 
     def _apply_target_limit(self) -> None:
         limit, count = self.job.target_limit, len(self.loops)
@@ -185,7 +198,9 @@ class ScrapePool:
         try:
             await loop.end_of_run(loop.last_scrape_ms, self._is_active)
         except StorageError as error:
-            _log.error("stale markers could not be stored", target=loop.target.url, error=str(error))
+            log.error(
+                "stale markers could not be stored", extra={"target": loop.target.url, "err": str(error)}
+            )
 
     @property
     def endings(self) -> set[asyncio.Task[None]]:

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import heapq
 import itertools
+import json
 import os
 import shutil
 import socket
@@ -228,6 +229,16 @@ async def test_the_fallback_protocol_reads_a_blank_content_type(bench: Bench, ex
     await bench.apply(config(job("  fallback_scrape_protocol: PrometheusText0.0.4\n")))
     await bench.clock.advance(10)
     assert bench.one("a") == [1.0]
+
+
+async def test_failures_are_written_to_their_log(bench: Bench, exporter: Exporter, tmp_path: Path) -> None:
+    exporter.status = 503
+    await bench.apply(config(job("  scrape_failure_log_file: fail.log\n")), str(tmp_path / "prometheus.yml"))
+    await bench.clock.advance(20)
+    lines = [json.loads(line) for line in (tmp_path / "fail.log").read_text().splitlines()]
+    assert len(lines) >= 1
+    assert lines[0]["msg"] == "server returned HTTP status 503 Service Unavailable"
+    assert (lines[0]["job_name"], lines[0]["target"]) == ("j", f"http://127.0.0.1:{PORT}/metrics")
 
 
 async def test_a_refused_connection_is_a_failed_scrape(bench: Bench) -> None:
