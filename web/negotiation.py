@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 from aiohttp import web
 
 COMPRESSION_LEVEL = 1
-"""Query results shrink about tenfold at any level; at the fastest the compressor holds nobody up for long."""
+"""Level 1 packs 150 MB/s of query results 2.6 to 3.6 times smaller, level 6 30 MB/s 2.8 to 4.5 times."""
 
 INLINE_BYTES_MAX = 64 * 1024
 """Bodies up to this size are compressed on the event loop, larger ones in a thread."""

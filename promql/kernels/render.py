@@ -3,7 +3,7 @@
 In: values f64 with row offsets, texts made beforehand (labels of each row, one text a timestamp, one a
 histogram) as byte arrays with offsets. Out: bytes in `out`, which the caller sends and hands in again: the
 kernel stops when the buffer is full and goes on from `state`.
-Measured 2026-11-23, one core of a Xeon at 2.9 GHz: see docs/http-api.md.
+Measured 2026-11-23, one core: 28 M points/s of full-precision values, 37 M of three decimals, 93 M of integers.
 """
 
 from __future__ import annotations
