@@ -32,6 +32,9 @@ BAD_LENGTH = -3
 BAD_PATCH = -4
 BAD_STREAM = -5
 
+CONSTANT_FORM = MODE_INTEGER | 1 << 1
+"""First differences, no low bits."""
+
 _POWERS = np.array([10.0**e for e in range(EXPONENT_LIMIT + 1)])
 
 _RAW = "Array(uint8, 1, 'C', readonly=True)"
@@ -111,6 +114,17 @@ def integrate(words: Any, lo: Any, count: Any, order: Any, base: Any, slope: Any
             step += unzigzag(words[i])
             total += divisor * step
             words[i] = total
+
+
+@device
+def fill(words: Any, values: Any, lo: Any, count: Any, base: Any, exponent: Any, floats: Any) -> None:
+    """A stream whose words are all nothing: most series of a fleet do not change in two hours."""
+    words[lo] = base
+    if floats:
+        values[lo] = np.float64(I64(base)) / _POWERS[exponent]
+    word = words[lo]
+    for i in range(lo + 1, lo + count):
+        words[i] = word
 
 
 @device
@@ -227,14 +241,18 @@ def decode_streams(
             if count > 0:
                 exponent = I64(raw[forms + 2 * streams + row])
                 base = plane_word(raw, bases, streams, row, 8)
-                at = first_word[width] + used[width]
-                load_words(raw, at, totals[width], width, count - 1, words, lo + 1)
-                if form >> 3:
-                    add_low_bits(raw, low_at, form >> 3, count - 1, words, lo + 1)
+                slope = plane_word(raw, bases + 8 * streams, streams, row, 8)
+                constant = width == 0 and form == CONSTANT_FORM and slope == U64(0)
+                if constant:
+                    fill(words, values, lo, count, base, exponent, floats)
+                else:
+                    at = first_word[width] + used[width]
+                    load_words(raw, at, totals[width], width, count - 1, words, lo + 1)
+                    if form >> 3:
+                        add_low_bits(raw, low_at, form >> 3, count - 1, words, lo + 1)
                 if form & 1 == MODE_XOR:
                     undo_xor(words, lo, count, base, U64(exponent))
-                else:
-                    slope = plane_word(raw, bases + 8 * streams, streams, row, 8)
+                elif not constant:
                     divisor = plane_word(raw, bases + 16 * streams, streams, row, 8)
                     integrate(words, lo, count, (form >> 1) & 3, base, slope, divisor)
                     if floats:
