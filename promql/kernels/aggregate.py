@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from promql.kernels.cell import ABSENT_U64, kahan
-from promql.kernels.overtime import interpolate
 from tsdb.kernels.compile import inline, kernel
 
 I64 = npt.NDArray[np.int64]
@@ -252,30 +251,99 @@ def accumulate_best(
                 _sift_down(heap_v, heap_row, g, k, n, is_top)
 
 
-@kernel("void(int64[::1], int64[::1], float64[:,::1], float64[::1], float64[:,::1])", group="read")
-def quantile_of_groups(order: I64, bounds: I64, values: F64, q: F64, out: F64) -> None:
-    """quantile with `q` f64[K] over rows `order[bounds[g] : bounds[g+1]]` of each group; `out` starts
-    ABSENT."""
+@inline
+def _select(values: F64, lo: int, hi: int, at: int) -> None:
+    """Reorder values[lo:hi] (no NaN) so that values[at] is what sorting would put there, smaller ones before
+    it and larger ones behind."""
+    left, right = lo, hi - 1
+    while left < right:
+        pivot = values[(left + right) >> 1]
+        i, j = left, right
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                swapped = values[i]
+                values[i] = values[j]
+                values[j] = swapped
+                i += 1
+                j -= 1
+        if at <= j:
+            right = j
+        elif at >= i:
+            left = i
+        else:
+            return
+
+
+@inline
+def quantile_of(q: float, values: F64, lo: int, numbers: int, nans: int) -> float:
+    """The q-quantile of `nans` NaNs and values[lo : lo + numbers], which it reorders."""
+    if math.isnan(q) or nans + numbers == 0:
+        return math.nan
+    if q < 0.0:
+        return -math.inf
+    if q > 1.0:
+        return math.inf
+    n = float(nans + numbers)
+    rank = q * (n - 1.0)
+    lower = max(0.0, math.floor(rank))
+    upper = min(n - 1.0, lower + 1.0)
+    weight = rank - math.floor(rank)
+    i, j = int(lower) - nans, int(upper) - nans
+    below, above = math.nan, math.nan
+    if j >= 0:
+        _select(values, lo, lo + numbers, lo + max(i, 0))
+        if i >= 0:
+            below = values[lo + i]
+        above = values[lo + j]
+        for at in range(lo + j + 1, lo + numbers):
+            if j > i and i >= 0:
+                above = min(above, values[at])
+    return below * (1.0 - weight) + above * weight
+
+
+TILE_STEPS = 8
+"""Steps whose columns are gathered together: a cache line of a row."""
+
+
+@kernel(
+    "void(int64[::1], int64[::1], float64[:,::1], float64[::1], int64, int64, float64[:,::1])",
+    group="read",
+)
+def quantile_of_groups(
+    order: I64, bounds: I64, values: F64, q: F64, first_step: int, steps: int, out: F64
+) -> None:
+    """quantile with `q` f64[K] over rows `order[bounds[g] : bounds[g+1]]` of each group, for `steps` steps
+    from `first_step`; `out` starts ABSENT."""
     bits = values.view(np.uint64)
     longest = 1
     for g in range(len(bounds) - 1):
         longest = max(longest, bounds[g + 1] - bounds[g])
-    scratch = np.empty(longest, dtype=np.float64)
+    scratch = np.empty(longest * TILE_STEPS, dtype=np.float64)
+    numbers = np.zeros(TILE_STEPS, dtype=np.int64)
+    nans = np.zeros(TILE_STEPS, dtype=np.int64)
     for g in range(len(bounds) - 1):
-        for k in range(values.shape[1]):
-            numbers, nans = 0, 0
+        for k0 in range(first_step, first_step + steps, TILE_STEPS):
+            width = min(TILE_STEPS, first_step + steps - k0)
+            numbers[:] = 0
+            nans[:] = 0
             for i in range(bounds[g], bounds[g + 1]):
                 row = order[i]
-                if bits[row, k] == ABSENT_U64:
-                    continue
-                if math.isnan(values[row, k]):
-                    nans += 1
-                else:
-                    scratch[numbers] = values[row, k]
-                    numbers += 1
-            if numbers + nans > 0:
-                scratch[:numbers].sort()
-                out[g, k] = interpolate(q[k], scratch, nans, numbers)
+                for c in range(width):
+                    if bits[row, k0 + c] == ABSENT_U64:
+                        continue
+                    x = values[row, k0 + c]
+                    if math.isnan(x):
+                        nans[c] += 1
+                    else:
+                        scratch[c * longest + numbers[c]] = x
+                        numbers[c] += 1
+            for c in range(width):
+                if numbers[c] + nans[c] > 0:
+                    out[g, k0 + c] = quantile_of(q[k0 + c], scratch, c * longest, numbers[c], nans[c])
 
 
 @kernel(

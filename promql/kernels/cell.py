@@ -17,15 +17,12 @@ ABSENT_U64 = np.uint64(0x7FF8000000000AB5)
 def kahan(x: float, total: float, comp: float) -> tuple[float, float]:
     """One step of Neumaier's sum: (new total, new compensation); an infinite total clears the compensation.
 
-    Order of operations is Prometheus's (prometheus-surface.md 2.11)."""
+    Order of operations is Prometheus's (prometheus-surface.md 2.11). Written without branches: which of two
+    summands is larger cannot be predicted."""
     new = total + x
-    if math.isinf(new):
-        comp = 0.0
-    elif abs(total) >= abs(x):
-        comp += (total - new) + x
-    else:
-        comp += (x - new) + total
-    return new, comp
+    larger, smaller = (total, x) if abs(total) >= abs(x) else (x, total)
+    grown = comp + ((larger - new) + smaller)
+    return new, 0.0 if math.isinf(new) else grown
 
 
 @inline

@@ -34,7 +34,9 @@ def extrapolated(
 ) -> int:
     """rate (counter, rate), increase (counter), delta (neither). Returns cells present.
 
-    The sum over counter resets runs over the window only where the window holds a reset."""
+    The sum over counter resets runs over the window only where the window holds a reset. Samples at regular
+    times give the same extrapolation at every step: it is worked out again only where the times differ, and
+    the division that finds where a counter was zero only where that may be inside the window."""
     out_bits = out.view(np.uint64)
     range_s = range_ms / 1000.0
     present = 0
@@ -43,6 +45,8 @@ def extrapolated(
         a = offsets[row]
         b = a
         last_reset = np.int64(-1)
+        known_count, known_lead_ms, known_span_ms, known_tail_ms = 0, 0, 0, 0
+        sampled, to_start, to_end, plain_factor = 0.0, 0.0, 0.0, 0.0
         end_ms = first_end_ms
         for k in range(out.shape[1]):
             start_ms = end_ms - range_ms
@@ -62,21 +66,31 @@ def extrapolated(
                 for j in range(a + 1, b):
                     if v[j] < v[j - 1]:
                         result += v[j - 1]
-            to_start = (t_ms[a] - start_ms) / 1000.0
-            to_end = (end_ms - t_ms[b - 1]) / 1000.0
-            sampled = (t_ms[b - 1] - t_ms[a]) / 1000.0
-            average = sampled / (b - a - 1)
-            threshold = average * 1.1
-            if to_start >= threshold:
-                to_start = average / 2
-            if is_counter != 0 and result > 0 and first >= 0:
+            lead_ms, span_ms, tail_ms = t_ms[a] - start_ms, t_ms[b - 1] - t_ms[a], end_ms - t_ms[b - 1]
+            if not (
+                b - a == known_count
+                and lead_ms == known_lead_ms
+                and span_ms == known_span_ms
+                and tail_ms == known_tail_ms
+            ):
+                known_count, known_lead_ms, known_span_ms, known_tail_ms = b - a, lead_ms, span_ms, tail_ms
+                to_start, to_end, sampled = lead_ms / 1000.0, tail_ms / 1000.0, span_ms / 1000.0
+                average = sampled / (b - a - 1)
+                threshold = average * 1.1
+                if to_start >= threshold:
+                    to_start = average / 2
+                if to_end >= threshold:
+                    to_end = average / 2
+                plain_factor = (sampled + to_start + to_end) / sampled
+                if is_rate != 0:
+                    plain_factor /= range_s
+            factor = plain_factor
+            if is_counter != 0 and result > 0 and first >= 0 and first * sampled <= 1.01 * to_start * result:
                 to_zero = sampled * (first / result)
-                to_start = min(to_start, to_zero)
-            if to_end >= threshold:
-                to_end = average / 2
-            factor = (sampled + to_start + to_end) / sampled
-            if is_rate != 0:
-                factor /= range_s
+                if to_zero < to_start:
+                    factor = (sampled + to_zero + to_end) / sampled
+                    if is_rate != 0:
+                        factor /= range_s
             out[row, k] = result * factor
             present += 1
             end_ms += step_ms

@@ -26,6 +26,10 @@ from tsdb.serieslabels import SeriesLabels
 I64Array = npt.NDArray[np.int64]
 
 
+QUANTILE_CELLS_MAX = 1 << 21
+"""Cells between two looks at the cancel flag: 20 to 80 ms."""
+
+
 def grouping_names(expr: AggregateExpr) -> tuple[str, ...]:
     """The names that group: those of by(), or those of without() and the metric name."""
     return (*expr.grouping, METRIC_NAME) if expr.without else expr.grouping
@@ -190,7 +194,13 @@ class Quantile(VectorOperator):
         out = absent_cells(len(series), self.grid.steps)
         order = np.argsort(self._groups, kind="stable")
         bounds = np.searchsorted(self._groups[order], np.arange(len(series) + 1))
-        kernels.quantile_of_groups(order, bounds.astype(np.int64), rows.values, q, out)
+        bounds = bounds.astype(np.int64)
+        steps = self.grid.steps
+        stride = max(kernels.TILE_STEPS, QUANTILE_CELLS_MAX // max(len(rows.values), 1))
+        for first in range(0, steps, stride):
+            self.ctx.budget.check()
+            here = min(stride, steps - first)
+            kernels.quantile_of_groups(order, bounds, rows.values, q, first, here, out)
         rows.release(self.ctx)
         yield Piece(0, out)
 
