@@ -27,10 +27,10 @@ _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"|' + r"'(?:[^'\\\n]|\\.)*'|`[^`]*`")
 _PLAIN = r"(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)(?:[eE][+-]?[0-9]+)?"
 _FLOAT = rf"(?:{_PLAIN}|[iI][nN][fF]|[nN][aA][nN])"
-_GAP = re.compile(r"_(?:x([0-9]+))?")
-_STALE = re.compile(r"stale(?:x([0-9]+))?")
-_RUN = re.compile(rf"([+-]?{_FLOAT})(?:([+-]{_FLOAT}))?(?:x([0-9]+))?")
-_HISTOGRAMS = re.compile(r"\{\{([^}]*)\}\}(?:([+-])\{\{([^}]*)\}\})?(?:x([0-9]+))?")
+_GAP = re.compile(r"_(?:x([0-9]{1,18}))?")
+_STALE = re.compile(r"stale(?:x([0-9]{1,18}))?")
+_RUN = re.compile(rf"([+-]?{_FLOAT})(?:([+-]{_FLOAT}))?(?:x([0-9]{{1,18}}))?")
+_HISTOGRAMS = re.compile(r"\{\{([^}]*)\}\}(?:([+-])\{\{([^}]*)\}\})?(?:x([0-9]{1,18}))?")
 _FIELD = re.compile(r"([a-z_A-Z]+):(\[[^\]]*\]|[^\s\[\]]+)")
 
 _HINTS = {
@@ -135,7 +135,10 @@ class _Description:
             raise _Problem(
                 'unexpected end of series value, expected "x" and a repetition', at, at + len(run[0])
             )
-        value, delta = _number(base), 0.0 if step is None else _number(step)
+        try:
+            value, delta = _number(base), 0.0 if step is None else _number(step)
+        except (ValueError, OverflowError):
+            raise _Problem(f"bad number syntax: {quote(run[0])}", at, at + len(run[0])) from None
         out = []
         for _ in range(self._count(repeat, 0, at) + 1):
             out.append(SeriesValue(value))
@@ -186,7 +189,7 @@ class _Description:
             raise _Problem(f"{text}, expected {key}", at + end, at + len(body))
         try:
             return _histogram(fields), "counter_reset_hint" in fields
-        except (ValueError, KeyError) as error:
+        except (ValueError, OverflowError) as error:
             raise _Problem(f"error parsing histogram: {error}", at, at + len(body)) from None
 
 

@@ -35,7 +35,7 @@ _INSTANT = re.compile(r"eval(?:_(fail|warn|ordered|info))?\s+instant(?:\s+at\s+(
 _RANGE = re.compile(r"eval(?:_(fail|warn|info))?\s+range\s+from\s+(.+)\s+to\s+(.+)\s+step\s+(.+?)\s+(.+)")
 _EXPECT = re.compile(r"expect\s+(ordered|fail|warn|no_warn|info|no_info)(?:\s+(regex|msg):(.+))?")
 _EXPECT_RANGE = re.compile(r"expect range vector\s+from\s+(.+)\s+to\s+(.+)\s+step\s+(.+)")
-_START_ITEM = re.compile(r"([+-]?[0-9]+[a-wyz]*)(?:([+-])([0-9]+[a-wyz]+))?(?:x([0-9]+))?")
+_START_ITEM = re.compile(r"([+-]?[0-9]+[a-wyz]*)(?:([+-])([0-9]+[a-wyz]+))?(?:x([0-9]{1,18}))?")
 
 _EXCLUSIVE = ((ExpectKind.INFO, ExpectKind.NO_INFO), (ExpectKind.WARN, ExpectKind.NO_WARN))
 _OLD_FAIL = {"expected_fail_message": "msg", "expected_fail_regexp": "regex"}
@@ -130,7 +130,7 @@ def _start_line(text: str, line: int) -> tuple[Labels, list[int | None]]:
 
 
 def _start_item(item: str, line: int) -> list[int | None]:
-    gap = re.fullmatch(r"_(?:x([1-9][0-9]*))?", item)
+    gap = re.fullmatch(r"_(?:x([1-9][0-9]{0,17}))?", item)
     if gap is not None:
         return [None] * _repeat(gap[1], 1, line)
     match = _START_ITEM.fullmatch(item)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from promql import limits
 from promql.ast import (
@@ -27,6 +29,7 @@ from promql.ast import (
 )
 from promql.hints import HINT_NAMES, caret_lines, explain, hint_for
 from promql.parser import ParseError, ParserOptions, parse, parse_metric, parse_metric_selector
+from promql.printer import to_string
 from promql.syntaxerrors import EXPLANATIONS
 from promql.treejson import to_json
 from promql.types import matches_everything
@@ -423,3 +426,72 @@ def test_every_good_query_has_a_json_tree() -> None:
         tree = to_json(parse(query, ALL))
         assert tree is not None
         assert isinstance(tree["type"], str)
+
+
+WORDS = (
+    *(
+        "up",
+        "sum",
+        "by",
+        "without",
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        ":",
+        "5m",
+        "1",
+        "0x1f",
+        '"a"',
+        "'b'",
+        "`c`",
+    ),
+    *("=", "=~", "!=", "!~", "==", "<", ">/", "</", "+", "-", "*", "/", "%", "^", "@", "offset", "and", "or"),
+    *(
+        "unless",
+        "on",
+        "ignoring",
+        "group_left",
+        "bool",
+        "fill",
+        "start",
+        "end",
+        "step",
+        "range",
+        "min_of",
+        "rate",
+    ),
+    *("topk", "anchored", "smoothed", "#", "\n", " ", "é", "\\", '"', "$", "inf", "nan", "1e", "info", "5"),
+)
+
+
+def outcome(text: str) -> Expr | ParseError:
+    try:
+        return parse(text, ALL)
+    except ParseError as error:
+        return error
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(WORDS), max_size=25), st.booleans())
+def test_any_text_gives_a_tree_or_a_parse_error_with_a_place(words: list[str], spaced: bool) -> None:
+    text = (" " if spaced else "").join(words)
+    found = outcome(text)
+    if isinstance(found, ParseError):
+        assert 0 <= found.pos.start <= len(text.encode())
+        assert str(found).endswith(found.message)
+        assert found.message in explain(found)
+        return
+    canonical = to_string(found)
+    if "{}" not in text.replace(" ", ""):
+        assert to_string(parse(canonical, ALL)) == canonical
+    assert to_json(found) is not None
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=40))
+def test_arbitrary_unicode_never_breaks_the_parser(text: str) -> None:
+    assert isinstance(outcome(text), (Expr, ParseError))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from promql.errors import ParseError
 from promql.histogramvalue import Histogram
@@ -151,3 +153,62 @@ def test_zero_x_is_a_repetition_and_not_hexadecimal() -> None:
 def test_one_line_stands_for_a_bounded_number_of_values() -> None:
     with pytest.raises(ParseError, match="more than 1000000 values"):
         parse_series_description(f"up 1x{SERIES_VALUES_MAX - 1} 1 1")
+
+
+PIECES = (
+    *(
+        "up",
+        "{",
+        "}",
+        "{{",
+        "}}",
+        "a",
+        "=",
+        '"b"',
+        " ",
+        "1",
+        "2.5",
+        "-",
+        "+",
+        "x",
+        "3",
+        "_",
+        "stale",
+        "NaN",
+        "Inf",
+    ),
+    *(
+        "schema:",
+        "sum:",
+        "buckets:",
+        "[",
+        "]",
+        "1_",
+        ".",
+        "e",
+        "0x",
+        "counter_reset_hint:gauge",
+        "\t",
+        "é",
+        ",",
+    ),
+)
+
+
+def outcome(text: str) -> tuple[object, object] | ParseError:
+    try:
+        return parse_series_description(text)
+    except ParseError as error:
+        return error
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=20))
+def test_any_line_gives_values_or_a_parse_error(pieces: list[str]) -> None:
+    assert str(outcome("".join(pieces)))
+
+
+def test_numbers_that_go_would_refuse_are_refused() -> None:
+    for text in ("0._1", "1__0", "1_", "1e999"):
+        with pytest.raises(ParseError):
+            parse_series_description(f"up {text}")
