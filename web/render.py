@@ -54,6 +54,11 @@ class Keys(NamedTuple):
     close: U8Array
 
 
+def _own(array: npt.NDArray[Any], kind: type[np.generic]) -> npt.NDArray[Any]:
+    """The array as kernels take it: of the type, contiguous, and not read-only (copied if need be)."""
+    return np.require(array, dtype=kind, requirements=["C", "W"])
+
+
 def _bytes(text: bytes) -> U8Array:
     return np.frombuffer(bytearray(text), dtype=np.uint8)
 
@@ -94,7 +99,7 @@ def time_texts(t_ms: I64Array) -> Texts:
     """Texts of timestamps, with spare room behind the last for word loads."""
     data = np.empty((len(t_ms) + 1) * TIME_BYTES_MAX, dtype=np.uint8)
     offsets = np.empty(len(t_ms) + 1, dtype=np.int64)
-    kernels.render_times(np.ascontiguousarray(t_ms, dtype=np.int64), data, offsets)
+    kernels.render_times(_own(t_ms, np.int64), data, offsets)
     return Texts(data, offsets)
 
 
@@ -111,7 +116,7 @@ def label_texts(labels: SeriesLabels) -> Texts:
     data = np.empty(size, dtype=np.uint8)
     rows = np.empty(len(labels) + 1, dtype=np.int64)
     kernels.render_labels(
-        labels.offsets,
+        _own(labels.offsets, np.int64),
         np.ascontiguousarray(places[:pairs]),
         np.ascontiguousarray(places[pairs:]),
         _bytes(b"".join(quoted)),
@@ -129,20 +134,20 @@ def histogram_texts(pool: HistogramBatch, chosen: I64Array) -> Texts:
     data = np.empty(size, dtype=np.uint8)
     offsets = np.empty(len(chosen) + 1, dtype=np.int64)
     kernels.render_histograms(
-        np.ascontiguousarray(chosen, dtype=np.int64),
-        pool.schema,
-        pool.zero_threshold,
-        pool.zero_count,
-        pool.count,
-        pool.sum,
-        pool.pos_offsets,
-        pool.pos_index,
-        pool.pos_count,
-        pool.neg_offsets,
-        pool.neg_index,
-        pool.neg_count,
-        pool.custom_offsets,
-        pool.custom_values,
+        _own(chosen, np.int64),
+        _own(pool.schema, np.int32),
+        _own(pool.zero_threshold, np.float64),
+        _own(pool.zero_count, np.float64),
+        _own(pool.count, np.float64),
+        _own(pool.sum, np.float64),
+        _own(pool.pos_offsets, np.int64),
+        _own(pool.pos_index, np.int32),
+        _own(pool.pos_count, np.float64),
+        _own(pool.neg_offsets, np.int64),
+        _own(pool.neg_index, np.int32),
+        _own(pool.neg_count, np.float64),
+        _own(pool.custom_offsets, np.int64),
+        _own(pool.custom_values, np.float64),
         data,
         offsets,
     )
@@ -161,7 +166,7 @@ class MatrixRows:
     def __init__(self, matrix: Matrix) -> None:
         series, steps = matrix.values.shape
         self.labels = matrix.labels
-        self.values = np.ascontiguousarray(matrix.values).reshape(-1)
+        self.values = _own(matrix.values, np.float64).reshape(-1)
         self.lows = np.arange(series, dtype=np.int64) * steps
         self.highs = self.lows + steps
         self.counts = _count_points(self.values, self.lows, self.highs)
@@ -194,9 +199,9 @@ class RangeVectorRows:
 
     def __init__(self, labels: SeriesLabels, samples: SampleBatch) -> None:
         self.labels = labels
-        self.values = np.ascontiguousarray(samples.values)
-        self.lows = np.ascontiguousarray(samples.offsets[:-1])
-        self.highs = np.ascontiguousarray(samples.offsets[1:])
+        self.values = _own(samples.values, np.float64)
+        self.lows = _own(samples.offsets[:-1], np.int64)
+        self.highs = _own(samples.offsets[1:], np.int64)
         self.counts = _count_points(self.values, self.lows, self.highs)
         self._t_ms = samples.t_ms
         self.pool = samples.histograms

@@ -35,7 +35,6 @@ REQUESTS = [
     "/api/v1/query?query=sum(",
     "/api/v1/query?query=foo)",
     "/api/v1/query?query=up&timeout=x",
-    "/api/v1/query?query=up&timeout=0",
     "/api/v1/query_range?query=up&start=1&end=0&step=1",
     "/api/v1/query_range?query=up&start=0&end=20000&step=1",
     "/api/v1/query_range?query=up&start=0&end=2&step=0",

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aiohttp import ClientError
 
 from promql.engineerrors import ExecutionError, QueryCancelled, QueryTimeout, StorageReadError, TooManySamples
 from promql.matrix import Grid, Matrix
@@ -18,6 +19,7 @@ from tests.web.conftest import NOW_S, FakeResult, Site, SiteFactory
 from tsdb.labels import Labels
 from tsdb.serieslabels import SeriesLabels
 from tsdb.symbols import SymbolTable
+from web.api import query as query_api
 
 RANGE = {"query": "up", "start": "0", "end": "100", "step": "10"}
 
@@ -210,6 +212,19 @@ async def test_large_answers_are_streamed_and_compressed_as_listed(site: Site, a
     body = {"gzip": gzip.decompress, "deflate": zlib.decompress, "": bytes}[encoding](raw)
     result = json.loads(body)["data"]["result"]
     assert [float(value) for _, value in result[7]["values"]] == matrix.values[7].tolist()
+
+
+async def test_an_answer_that_fails_half_way_is_cut_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pieces(answer: Any) -> Any:
+        for _ in range(6):
+            yield b"x" * 300_000
+        raise RuntimeError("oops")
+
+    monkeypatch.setattr(query_api, "answer_pieces", pieces)
+    with pytest.raises(ClientError):
+        await site.get("/api/v1/query", params={"query": "1"}, headers={"Accept-Encoding": ""})
+    monkeypatch.undo()
+    assert (await site.get("/api/v1/query", params={"query": "1"}))[0] == 200
 
 
 async def test_a_client_that_goes_away_cancels_its_query_within_100_ms(site: Site) -> None:

@@ -137,6 +137,23 @@ def test_a_result_larger_than_a_buffer_is_cut_anywhere_and_joins_to_the_same_jso
         assert len(pieces) > 5
 
 
+def test_arrays_that_may_not_be_written_are_rendered_too() -> None:
+    pool = histogram_pool()
+    index = np.array([[0], [-1]], dtype=np.int32)
+    matrix = matrix_of([{"n": "0"}, {"n": "1"}], [1.0, 2.0], Grid(0, 0, 1), HistogramCells(index, pool))
+    expected = result_of(matrix, instant=True)
+    for array in (
+        matrix.values,
+        matrix.labels.offsets,
+        index,
+        pool.schema,
+        pool.pos_count,
+        pool.custom_offsets,
+    ):
+        array.flags.writeable = False
+    assert result_of(matrix, instant=True) == expected
+
+
 def test_raw_samples_keep_their_own_times_and_lose_stale_markers() -> None:
     labels = SeriesLabels.from_labels([Labels.from_dict({"n": str(n)}) for n in range(3)], SymbolTable())
     values = np.array([1.0, 2.0, 3.0, 4.5])
