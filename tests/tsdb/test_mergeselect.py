@@ -23,7 +23,7 @@ def series(labels: Labels, *samples: tuple[int, float]) -> Row:
     return Row(labels, [FloatSample(t, bits_of(v)) for t, v in samples])
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(sources=st.lists(rows(), min_size=1, max_size=4))
 def test_merge_agrees_with_the_slow_twin(sources: list[list[Row]]) -> None:
     symbols = SymbolTable()
@@ -33,7 +33,7 @@ def test_merge_agrees_with_the_slow_twin(sources: list[list[Row]]) -> None:
     assert all(n <= bound for n, bound in zip(counts, merged.sample_bounds().tolist(), strict=True))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(sources=st.lists(rows(), min_size=2, max_size=3), data=st.data())
 def test_any_rows_and_any_split_give_the_same_samples(sources: list[list[Row]], data: st.DataObject) -> None:
     symbols = SymbolTable()

@@ -72,7 +72,7 @@ def test_kinds_of_series_come_back_and_stay_small(
     assert len(stored) / len(bits) <= bytes_limit
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(streams=st.lists(st.lists(any_bits, max_size=30), max_size=5))
 def test_every_float_bit_pattern_comes_back(streams: list[list[int]]) -> None:
     offsets = offsets_of(streams)
@@ -149,7 +149,7 @@ def _sample_page() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     return page.pack_floats(offsets, np.array([b for s in streams for b in s], dtype=np.uint64)), offsets
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(data=st.data())
 def test_damaged_pages_are_refused_or_decoded_within_bounds(data: st.DataObject) -> None:
     raw, offsets = _sample_page()
@@ -221,7 +221,7 @@ def test_page_over_the_limit_is_refused_before_memory_is_taken(monkeypatch: pyte
 histogram_streams = st.lists(st.lists(histogram_samples(0), max_size=4), max_size=3)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(streams=histogram_streams, repeat=st.integers(1, 3))
 def test_every_histogram_comes_back(streams: list[list[HistogramSample]], repeat: int) -> None:
     streams = [[h._replace(start_t_ms=0) for h in s for _ in range(repeat)] for s in streams]
@@ -242,7 +242,7 @@ def test_histogram_counts_of_one_layout_take_less_than_two_bytes_a_bucket() -> N
     assert len(stored) / (200 * 30) < 0.9
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(streams=histogram_streams, data=st.data())
 def test_damaged_histogram_pages_are_refused_or_decoded(
     streams: list[list[HistogramSample]], data: st.DataObject

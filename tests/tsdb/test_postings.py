@@ -66,7 +66,7 @@ def brute_force(rows: dict[int, Labels], conditions: Sequence[Matcher]) -> list[
     return sorted(ref for ref, row in rows.items() if all(m.matches(row.get(m.name)) for m in conditions))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     rows=st.dictionaries(st.integers(0, 1 << 20), label_sets, max_size=25),
     conditions=matchers,

@@ -143,7 +143,7 @@ patterns = st.recursive(
 values = st.text(alphabet="aAbc-.1é\n{", max_size=7)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(pattern=patterns, texts=st.lists(values, min_size=1, max_size=8))
 def test_classes_agree_with_re2(pattern: str, texts: list[str]) -> None:
     options = re2.Options()

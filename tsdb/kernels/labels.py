@@ -2,7 +2,7 @@
 
 Enters: `offsets` i64[S+1], `name_ids` and `value_ids` u32[P]; leaves: ids, hashes, rows. No strings: order
 comes in as a rank a symbol. Measured 2026-11 on one core of a 2-core Xeon, 100,000 rows of 10 labels:
-row hashes 7 ns a pair, grouping 90 ns a row, sorting 0.6 us a row.
+row hashes 2.5 ns a pair, grouping 180 ns a row, sorting 1 us a row.
 """
 
 from __future__ import annotations
