@@ -1,8 +1,8 @@
 """The *_over_time window kernels on floats.
 
 CSR samples to cells f64[R, K], windows (end - range, end]. Sums follow Prometheus's compensated order per
-window; where all values of a row are integers small enough that every partial sum is exact, running sums
-give the same bits in O(1) a window.
+window, neighbouring windows side by side. Where all values of a row are integers small enough that every
+partial sum is exact, running sums give the same bits in O(1) a window.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tsdb.kernels.compile import inline, kernel
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
+U64 = npt.NDArray[np.uint64]
 
 _EXACT_MAX = 2.0**52
 """Integers whose absolute values sum to less than this add without rounding in any order."""
@@ -65,6 +66,119 @@ def _window_mean(v: F64, a: int, b: int) -> float:
     return float(total / count + comp / count)
 
 
+@inline
+def _find_windows(
+    t_ms: I64, lo: int, hi: int, first_end_ms: int, step_ms: int, range_ms: int, begins: I64, ends: I64
+) -> None:
+    """Sample indexes [begins[k], ends[k]) of every window of a row."""
+    a, b = lo, lo
+    end_ms = first_end_ms
+    for k in range(len(begins)):
+        a = seek_after(t_ms, a, hi, end_ms - range_ms)
+        b = seek_after(t_ms, max(a, b), hi, end_ms)
+        begins[k] = a
+        ends[k] = b
+        end_ms += step_ms
+
+
+RUN_MIN = 8
+"""Windows that must follow each other for the loop over samples of all of them to pay."""
+
+
+@inline
+def _run_length(begins: I64, ends: I64, k: int) -> int:
+    """Windows from k on that have the same number of samples and each move on by one sample."""
+    n = 1
+    width = ends[k] - begins[k]
+    while k + n < len(begins) and begins[k + n] == begins[k] + n and ends[k + n] - begins[k + n] == width:
+        n += 1
+    return n
+
+
+@inline
+def _run_sums(run: F64, width: int, n: int, start_with_first: int, total: F64, comp: F64) -> None:
+    """Compensated sums of windows run[i : i+width] for i < n, sample by sample over all of them: the same
+    operations a window, but of independent windows side by side, which the compiler makes vectors of."""
+    first = 0
+    if start_with_first != 0:
+        first = 1
+        for i in range(n):
+            total[i] = run[i]
+            comp[i] = 0.0
+    else:
+        for i in range(n):
+            total[i] = 0.0
+            comp[i] = 0.0
+    for j in range(first, width):
+        for i in range(n):
+            new, new_comp = kahan(run[i + j], total[i], comp[i])
+            total[i] = new
+            comp[i] = new_comp
+
+
+@inline
+def _run_variances(run: F64, width: int, n: int, moments: F64) -> None:
+    """Mean, its compensation, sum of squares and its compensation of n windows, f64[4, n], as `_run_sums`."""
+    for m in range(4):
+        for i in range(n):
+            moments[m, i] = 0.0
+    for j in range(width):
+        count = float(j + 1)
+        for i in range(n):
+            x = run[i + j]
+            delta = x - (moments[0, i] + moments[1, i])
+            mean, mean_c = kahan(delta / count, moments[0, i], moments[1, i])
+            moments[0, i] = mean
+            moments[1, i] = mean_c
+            m2, m2_c = kahan(delta * (x - (mean + mean_c)), moments[2, i], moments[3, i])
+            moments[2, i] = m2
+            moments[3, i] = m2_c
+
+
+@inline
+def _window_variance(v: F64, a: int, b: int) -> float:
+    count, mean, mean_c, m2, m2_c = 0.0, 0.0, 0.0, 0.0, 0.0
+    for i in range(a, b):
+        count += 1.0
+        delta = v[i] - (mean + mean_c)
+        mean, mean_c = kahan(delta / count, mean, mean_c)
+        m2, m2_c = kahan(delta * (v[i] - (mean + mean_c)), m2, m2_c)
+    return (m2 + m2_c) / count
+
+
+@inline
+def _exact_row(
+    t_ms: I64,
+    v: F64,
+    lo: int,
+    hi: int,
+    first_end_ms: int,
+    step_ms: int,
+    range_ms: int,
+    is_mean: int,
+    out: F64,
+    out_bits: U64,
+) -> int:
+    """A row whose partial sums are exact: the sum runs along with the window."""
+    a, b = lo, lo
+    running, present = 0.0, 0
+    end_ms = first_end_ms
+    for k in range(len(out)):
+        while b < hi and t_ms[b] <= end_ms:
+            running += v[b]
+            b += 1
+        while a < b and t_ms[a] <= end_ms - range_ms:
+            running -= v[a]
+            a += 1
+        if b > a:
+            out[k] = running / (b - a) if is_mean != 0 else running
+            present += 1
+        else:
+            out_bits[k] = ABSENT_U64
+        end_ms += step_ms
+    return present
+
+
 @kernel(
     "int64(int64[::1], int64[::1], float64[::1], int64, int64, int64, int64, float64[:,::1])",
     group="read",
@@ -81,35 +195,41 @@ def sum_or_mean(
 ) -> int:
     """sum_over_time, or avg_over_time. Returns cells present."""
     out_bits = out.view(np.uint64)
+    steps = out.shape[1]
+    begins, ends = np.empty(steps, dtype=np.int64), np.empty(steps, dtype=np.int64)
+    total, comp = np.empty(steps), np.empty(steps)
     present = 0
     for row in range(out.shape[0]):
         lo, hi = offsets[row], offsets[row + 1]
-        exact = _sums_exactly(v, lo, hi)
-        a, b = lo, lo
-        running = 0.0
-        end_ms = first_end_ms
-        for k in range(out.shape[1]):
-            if exact:
-                while b < hi and t_ms[b] <= end_ms:
-                    running += v[b]
-                    b += 1
-                while a < b and t_ms[a] <= end_ms - range_ms:
-                    running -= v[a]
-                    a += 1
-            else:
-                a = seek_after(t_ms, a, hi, end_ms - range_ms)
-                b = seek_after(t_ms, max(a, b), hi, end_ms)
-            if b > a:
-                if exact:
-                    out[row, k] = running / (b - a) if is_mean != 0 else running
-                elif is_mean != 0:
-                    out[row, k] = _window_mean(v, a, b)
-                else:
-                    out[row, k] = _window_sum(v, a, b)
-                present += 1
-            else:
+        if _sums_exactly(v, lo, hi):
+            present += _exact_row(
+                t_ms, v, lo, hi, first_end_ms, step_ms, range_ms, is_mean, out[row], out_bits[row]
+            )
+            continue
+        _find_windows(t_ms, lo, hi, first_end_ms, step_ms, range_ms, begins, ends)
+        k = 0
+        while k < steps:
+            a, width = begins[k], ends[k] - begins[k]
+            n = _run_length(begins, ends, k)
+            if width == 0:
                 out_bits[row, k] = ABSENT_U64
-            end_ms += step_ms
+                k += 1
+                continue
+            if n < RUN_MIN:
+                out[row, k] = _window_mean(v, a, a + width) if is_mean != 0 else _window_sum(v, a, a + width)
+                present += 1
+                k += 1
+                continue
+            _run_sums(v[a : a + width + n - 1], width, n, is_mean, total, comp)
+            for i in range(n):
+                if is_mean == 0:
+                    out[row, k + i] = total[i] if math.isinf(total[i]) else total[i] + comp[i]
+                elif math.isinf(total[i]) or math.isnan(total[i]):
+                    out[row, k + i] = _window_mean(v, a + i, a + i + width)
+                else:
+                    out[row, k + i] = total[i] / width + comp[i] / width
+            present += n
+            k += n
     return present
 
 
@@ -232,28 +352,33 @@ def variance(
 ) -> int:
     """stdvar_over_time, or stddev_over_time: Welford's method, compensated. Returns cells present."""
     out_bits = out.view(np.uint64)
+    steps = out.shape[1]
+    begins, ends = np.empty(steps, dtype=np.int64), np.empty(steps, dtype=np.int64)
+    moments = np.empty((4, steps))
     present = 0
     for row in range(out.shape[0]):
-        hi = offsets[row + 1]
-        a = offsets[row]
-        b = a
-        end_ms = first_end_ms
-        for k in range(out.shape[1]):
-            a = seek_after(t_ms, a, hi, end_ms - range_ms)
-            b = seek_after(t_ms, max(a, b), hi, end_ms)
-            if b > a:
-                count, mean, mean_c, m2, m2_c = 0.0, 0.0, 0.0, 0.0, 0.0
-                for i in range(a, b):
-                    count += 1.0
-                    delta = v[i] - (mean + mean_c)
-                    mean, mean_c = kahan(delta / count, mean, mean_c)
-                    m2, m2_c = kahan(delta * (v[i] - (mean + mean_c)), m2, m2_c)
-                result = (m2 + m2_c) / count
-                out[row, k] = math.sqrt(result) if is_deviation != 0 else result
-                present += 1
-            else:
+        lo, hi = offsets[row], offsets[row + 1]
+        _find_windows(t_ms, lo, hi, first_end_ms, step_ms, range_ms, begins, ends)
+        k = 0
+        while k < steps:
+            a, width = begins[k], ends[k] - begins[k]
+            n = _run_length(begins, ends, k)
+            if width == 0:
                 out_bits[row, k] = ABSENT_U64
-            end_ms += step_ms
+                k += 1
+                continue
+            if n < RUN_MIN:
+                n = 1
+                out[row, k] = _window_variance(v, a, a + width)
+            else:
+                _run_variances(v[a : a + width + n - 1], width, n, moments)
+                for i in range(n):
+                    out[row, k + i] = (moments[2, i] + moments[3, i]) / width
+            if is_deviation != 0:
+                for i in range(k, k + n):
+                    out[row, i] = math.sqrt(out[row, i])
+            present += n
+            k += n
     return present
 
 
