@@ -92,6 +92,10 @@ class HeadAppender:
         self._newest_t = newest_t
         self._codec = PayloadCodec()
         self.closed = False
+        self.active = 0
+        """Appends that hold or wait for the head's lock."""
+        self.batches = 0
+        """Batches stored since the start."""
 
     def refs(self, rows: Sequence[Labels]) -> U32Array:
         """Refs of label sets, creating series as needed.
@@ -119,32 +123,45 @@ class HeadAppender:
         floats = _float_column(batch.samples)
         histograms = _histogram_column(batch.histograms)
         self._wal.check()
-        with head.lock:
-            if self.closed:
-                raise ClosedError("the database is closed")
-            head.check_room(len(floats.refs))
-            if batch.histograms is not None:
-                head.histograms.check_room(batch.histograms.batch)
-            self._admit(floats, batch.histograms, histograms, self._now_ms() if now_ms is None else now_ms)
-            refused = floats.refused() + histograms.refused()
-            messages = self._messages(floats, histograms) if refused else ()
-            if atomic and refused:
-                head.retract(histograms.refs, histograms.codes, histograms.undo)
-                head.retract(floats.refs, floats.codes, floats.undo)
-                self._count(floats, histograms, stored=False)
-                return _result(floats, histograms, 0, _done(), messages)
-            records = self._records(floats, batch, histograms)
-            if records:
-                times = [int(column.t_ms.max()) for column in (floats, histograms) if len(column.t_ms)]
-                newest = max(times, default=head.max_time)
-                segment = self._wal.segment
-                self._newest_t[segment] = max(self._newest_t.get(segment, newest), newest)
-                durable = self._wal.log(records)
-            else:
-                durable = _done()
-            head.store(floats.refs, floats.t_ms, floats.bits, floats.codes)
-            if batch.histograms is not None:
-                head.store_histograms(batch.histograms, histograms.codes)
+        self.active += 1
+        try:
+            with head.lock:
+                return self._append(floats, histograms, batch, atomic, now_ms)
+        finally:
+            self.active -= 1
+
+    def _append(
+        self, floats: _Column, histograms: _Column, batch: WriteBatch, atomic: bool, now_ms: int | None
+    ) -> AppendResult:
+        """The part of `append` under the head's lock."""
+        head = self._head
+        if self.closed:
+            raise ClosedError("the database is closed")
+        head.check_room(len(floats.refs))
+        if batch.histograms is not None:
+            head.histograms.check_room(batch.histograms.batch)
+        self._admit(floats, batch.histograms, histograms, self._now_ms() if now_ms is None else now_ms)
+        refused = floats.refused() + histograms.refused()
+        messages = self._messages(floats, histograms) if refused else ()
+        if atomic and refused:
+            head.retract(histograms.refs, histograms.codes, histograms.undo)
+            head.retract(floats.refs, floats.codes, floats.undo)
+            self._count(floats, histograms, stored=False)
+            return _result(floats, histograms, 0, _done(), messages)
+        records = self._records(floats, batch, histograms)
+        segment = self._wal.segment
+        durable = self._wal.log(records) if records else _done()
+        sealed = int(head.counters[k.SEALED_END])
+        head.store(floats.refs, floats.t_ms, floats.bits, floats.codes)
+        self._metrics.chunks_created.inc(int(head.counters[k.SEALED_END]) - sealed)
+        if batch.histograms is not None:
+            head.store_histograms(batch.histograms, histograms.codes)
+        if records:
+            times = [int(column.t_ms.max()) for column in (floats, histograms) if len(column.t_ms)]
+            # A refused sample may be far ahead; accepted ones are not ahead of the head.
+            newest = min(max(times, default=head.max_time), head.max_time)
+            self._newest_t[segment] = max(self._newest_t.get(segment, newest), newest)
+        self.batches += 1
         self._count(floats, histograms, stored=True)
         stored = len(floats.codes) + len(histograms.codes) - refused
         return _result(floats, histograms, stored, durable, messages)
@@ -236,6 +253,9 @@ class HeadAppender:
             counts = np.bincount(column.codes, minlength=256)
             if stored:
                 appended, late = int(counts[k.ACCEPTED] + counts[k.REPEATED]), int(counts[k.LATE])
+                if late:
+                    behind = self._head.max_time - int(column.t_ms[column.codes == k.LATE].min())
+                    metrics.late_delta.observe(behind / 1000)
                 if kind == "float":
                     metrics.floats_appended.inc(appended + late)
                     metrics.late_floats_appended.inc(late)

@@ -23,7 +23,7 @@ from tsdb.kernels import append as k
 from tsdb.kernels.truncate import JUST_CREATED, compact_late, compact_sealed, sweep_series
 from tsdb.labels import Labels, Matcher
 from tsdb.postings import Postings
-from tsdb.select import SelectHints
+from tsdb.select import STALE_BITS, SelectHints
 from tsdb.series import SERIES_LIMIT, SLOT_BITS, SLOT_MASK, SeriesTable
 from tsdb.symbols import SymbolTable
 
@@ -124,6 +124,16 @@ class Head:
             np.count_nonzero(self.cold[:used, k.CHUNK] | (self.hot[:used, k.META] & k.TAIL_MASK))
         )
         return int(self.counters[k.SEALED_END]) - 1 + open_count
+
+    def stale_series_count(self) -> int:
+        """Series whose newest sample is a stale marker."""
+        used = self.series.slots_used
+        stale = (self.hot[:used, k.LAST_V] == np.uint64(STALE_BITS)) & (self.series.alive[:used] == 1)
+        return int(np.count_nonzero(stale))
+
+    def histogram_series_count(self) -> int:
+        """Series that have native histograms in the head."""
+        return int(np.count_nonzero(self.cold[: self.series.slots_used, k.HISTOGRAM]))
 
     def chunk_storage_bytes(self) -> int:
         """Bytes of sealed chunks."""

@@ -120,15 +120,18 @@ class Maintenance:
         with head.lock:
             packed, compressed = codec.pack(encode_truncated(cut))
             db.wal.log([(RecordType.TRUNCATED, packed, compressed)])
+            chunks = head.chunk_count()
             removed = head.truncate(cut)
+            metrics.chunks_removed.inc(max(chunks - head.chunk_count(), 0))
             db.head_tombstones = tuple(s for s in db.head_tombstones if s.maxt >= cut)
             number = db.wal.cut()
-            records = list(self._checkpoint_records(cut))
+            series = self._living_series()
+            stones = db.head_tombstones
         metrics.series_removed.inc(removed)
         metrics.gc_duration.observe(time.monotonic() - began)
-        self._cut_log(cut, number, records)
+        self._cut_log(cut, number, self._checkpoint_records(cut, series, stones))
 
-    def _cut_log(self, cut: int, number: int, records: list[tuple[int, list[bytes]]]) -> None:
+    def _cut_log(self, cut: int, number: int, records: Iterator[tuple[int, list[bytes]]]) -> None:
         db = self._db
         metrics, directory = db.metrics, db.path / "wal"
         began = time.monotonic()
@@ -153,21 +156,28 @@ class Maintenance:
         db.fs.sync_directory(directory)
         metrics.wal_truncate_duration.observe(time.monotonic() - began)
 
-    def _checkpoint_records(self, cut: int) -> Iterator[tuple[int, list[bytes]]]:
-        db, series = self._db, self._db.head.series
-        yield RecordType.TRUNCATED, encode_truncated(cut)
+    def _living_series(self) -> list[NewSeries]:
+        """Copies of refs and pairs in pieces of a record each; cheap enough for the head's lock."""
+        series = self._db.head.series
         slots = np.flatnonzero(series.alive[: series.slots_used]).astype(np.uint32)
-        for at in range(0, len(slots), CHECKPOINT_SERIES_PER_RECORD):
-            part = slots[at : at + CHECKPOINT_SERIES_PER_RECORD]
-            offsets, ids = series.pairs_of(part)
-            yield RecordType.SERIES, encode_series(NewSeries(series.refs_of(part), offsets, ids), db.symbols)
+        pieces = range(0, len(slots), CHECKPOINT_SERIES_PER_RECORD)
+        parts = [slots[at : at + CHECKPOINT_SERIES_PER_RECORD] for at in pieces]
+        return [NewSeries(series.refs_of(part), *series.pairs_of(part)) for part in parts]
+
+    def _checkpoint_records(
+        self, cut: int, series: Sequence[NewSeries], stones: Sequence[HeadTombstone]
+    ) -> Iterator[tuple[int, list[bytes]]]:
+        db = self._db
+        yield RecordType.TRUNCATED, encode_truncated(cut)
+        for part in series:
+            yield RecordType.SERIES, encode_series(part, db.symbols)
         metadata = db.metadata()
         if metadata:
             yield RecordType.METADATA, encode_metadata(metadata)
         exemplars = db.exemplar_store.all()
         if exemplars:
             yield RecordType.EXEMPLARS, encode_exemplars(exemplars)
-        for stone in db.head_tombstones:
+        for stone in stones:
             yield RecordType.TOMBSTONES, encode_tombstones(stone.refs, stone.mint, stone.maxt)
 
     # Blocks.

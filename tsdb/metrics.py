@@ -53,6 +53,14 @@ class StorageMetrics:
         )
         self.series_created = counter("head_series_created", "Series created in the head.")
         self.series_removed = counter("head_series_removed", "Series removed from the head.")
+        self.chunks_created = counter("head_chunks_created", "Chunks sealed in the head.")
+        self.chunks_removed = counter("head_chunks_removed", "Chunks removed from the head.")
+        self.late_delta = Histogram(
+            _P + "sample_ooo_delta",
+            "How far, in seconds, the oldest late sample of a batch lies behind the head's newest.",
+            buckets=[600, 1800, 3600, 7200, 10800, 21600, 43200],
+            registry=registry,
+        )
         self.series_not_found = counter("head_series_not_found", "Refs that named no series.")
         self.truncations = counter("head_truncations", "Head truncations attempted.")
         self.truncations_failed = counter("head_truncations_failed", "Head truncations that failed.")
@@ -147,8 +155,9 @@ class StorageMetrics:
         gauge(
             "head_chunks_storage_size_bytes", "Bytes of sealed chunks in the head.", head.chunk_storage_bytes
         )
-        gauge("head_active_appenders", "Appends running.", lambda: 0)
-        gauge("head_native_histogram_samples", "Native histograms in the head.", lambda: len(head.histograms))
+        gauge("head_native_histogram_series", "Series with native histograms.", head.histogram_series_count)
+        gauge("head_stale_series", "Series whose newest sample is a stale marker.", head.stale_series_count)
+        gauge("head_active_appenders", "Appends running.", lambda: database.appender().active)
         gauge("blocks_loaded", "Blocks in the store.", lambda: len(database.blocks()))
         gauge("storage_blocks_bytes", "Bytes of all blocks.", database.block_bytes)
         gauge("wal_storage_size_bytes", "Bytes of the log.", database.wal_bytes)
@@ -167,5 +176,6 @@ class StorageMetrics:
         )
         gauge("exemplar_exemplars_in_storage", "Exemplars held.", lambda: len(database.exemplar_store))
         gauge("exemplar_max_exemplars", "Limit of exemplars.", lambda: database.exemplar_store.limit)
-        gauge("isolation_low_watermark", "Batches stored.", lambda: 0)
-        gauge("isolation_high_watermark", "Batches stored.", lambda: 0)
+        # Batches become visible whole, under one lock: the oldest one being read is the newest stored.
+        gauge("isolation_low_watermark", "Batches stored.", lambda: database.appender().batches)
+        gauge("isolation_high_watermark", "Batches stored.", lambda: database.appender().batches)

@@ -214,6 +214,9 @@ class Wal:
             if self._failure is not None or self._closing:
                 batch.future.set_exception(self._failure or ClosedError("the database is closing"))
                 return batch.future
+            if self._disk_full is not None:
+                # The disk filled up since `check`. The head takes the batch, so it is written later.
+                batch.future.set_exception(DiskFullError(str(self._disk_full)))
             self._queue.append(batch)
             self._queued_bytes += size
             self._segment_fill += size
@@ -279,7 +282,8 @@ class Wal:
                 if self._wait_for_space(group, error):
                     continue
                 break
-            except Exception as error:
+            except BaseException as error:
+                # Whatever it is: callers wait for this thread.
                 self._fail(group, error)
                 break
             for batch in group:
@@ -318,9 +322,12 @@ class Wal:
         good = self._file.size
         try:
             self._observer.written(self._file.write(buffers))
-        except (DiskFullError, OSError):
+        except DiskFullError:
             self._observer.write_failed()
             self._file.truncate(good)
+            raise
+        except OSError:
+            self._observer.write_failed()
             raise
         self._sequence = sequence
         self._dirty = True
@@ -371,14 +378,14 @@ class Wal:
                 self._sync()
             except DiskFullError:
                 continue
-            except Exception as failure:
+            except BaseException as failure:
                 self._fail(group, failure)
                 return False
             with self._changed:
                 self._disk_full = None
             return True
 
-    def _fail(self, group: list[_Batch], error: Exception) -> None:
+    def _fail(self, group: list[_Batch], error: BaseException) -> None:
         """A write or sync failed: nothing more is taken, because what the disk holds is no longer known."""
         with self._changed:
             self._failure = StorageError(f"the write-ahead log failed, restart to recover: {error}")
