@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from prometheus_client import CollectorRegistry
 
+from promql.activequeries import ActiveQueries, Entered
 from promql.annotations import Annotations
 from promql.ast import AggregateExpr, Call, Expr, StringLiteral, ValueType
 from promql.budget import CancelFlag, QueryBudget
@@ -50,7 +51,8 @@ class _Timings:
 
 
 class Engine:
-    """Evaluates queries. Close it to stop its threads."""
+    """Evaluates queries. Close it to stop its threads. `active` is the log of running queries, if there is
+    to be one."""
 
     def __init__(
         self,
@@ -58,9 +60,11 @@ class Engine:
         registry: CollectorRegistry | None = None,
         clock: Callable[[], float] = time.monotonic,
         concurrent_max: int = CONCURRENT_MAX_DEFAULT,
+        active: ActiveQueries | None = None,
     ) -> None:
         self.options = options or EngineOptions()
         self._clock = clock
+        self._active = active
         self._metrics = None if registry is None else EngineMetrics(registry, concurrent_max)
         threads = self.options.thread_count
         self._pool = ThreadPoolExecutor(threads, "promql") if threads > 1 else None
@@ -69,6 +73,11 @@ class Engine:
         """Stop the worker threads."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def observe_queue_s(self, seconds: float) -> None:
+        """Count the time a query waited for its turn, which the caller gives out."""
+        if self._metrics is not None:
+            self._metrics.queue_s.observe(seconds)
 
     def parser_options(self) -> ParserOptions:
         """Parts of the language that the features allow."""
@@ -172,7 +181,8 @@ class Engine:
                     "must be Scalar or instant Vector"
                 )
             expr = fold_constants(expr)
-            value = self._evaluate(ctx, expr, instant, timings, started)
+            with Entered(self._active, text):
+                value = self._evaluate(ctx, expr, instant, timings, started)
         except RecursionError as error:
             raise ExecutionError("expression is nested too deeply to be evaluated") from error
         finally:

@@ -135,6 +135,7 @@ async def evaluate(
     deadline_s = arrived_s + timeout_s
     await _take_slot(context, request, deadline_s)
     queue_s = time.monotonic() - arrived_s
+    context.services.engine.observe_queue_s(queue_s)
     cancel = new_cancel_flag()
 
     def read() -> T:

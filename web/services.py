@@ -80,6 +80,10 @@ class QueryEngine(Protocol):
         cancel: CancelFlag | None = None,
     ) -> QueryResult: ...
 
+    def observe_queue_s(self, seconds: float) -> None:
+        """Count the time a query waited for its turn."""
+        ...
+
 
 class ExemplarSeries(Protocol):
     """Exemplars of one series; each exemplar has `labels`, `value` and `t_ms` (`tsdb.columns.Exemplar`)."""

@@ -72,6 +72,9 @@ class FakeEngine:
         assert cancel is not None
         return self.answer(text, cancel)
 
+    def observe_queue_s(self, seconds: float) -> None:
+        assert seconds >= 0
+
 
 class MemoryDatabase:
     """A store whose querier is closed and counted."""
