@@ -291,6 +291,11 @@ def _warnings(config: PrometheusConfig, jobs: Sequence[ScrapeConfig]) -> list[st
             for name in DISCOVERY_FIELDS
             if name not in PERFORMED_DISCOVERY and getattr(section, name)
         ]
+    found += [
+        f'scrape config "{job.job_name}": convert_classic_histograms_to_nhcb is not supported yet'
+        for job in jobs
+        if job.convert_classic_histograms_to_nhcb
+    ]
     if config.tracing is not None:
         found.append("tracing is not supported yet and sends no spans")
     return found

@@ -15,6 +15,7 @@ from ingest.relabel import Relabeler
 from ingest.scrape.client import ScrapeClient
 from ingest.scrape.failurelog import FailureLog
 from ingest.scrape.loop import ScrapeLoop
+from ingest.scrape.protobuf import HistogramChoice
 from ingest.scrape.samples import SampleOptions, TargetSamples
 from ingest.scrape.target import DiscoveredGroup, Target, build_targets
 from ingest.validate import LabelLimits
@@ -158,9 +159,13 @@ class ScrapePool:
 
     def _loop(self, target: Target) -> ScrapeLoop:
         context = self._context
-        options = self._options
-        if options.extra_metrics:
-            options = replace(options, timeout_seconds=target.timeout_ms / 1000)
+        histograms = HistogramChoice(
+            native=target.native_histograms,
+            classic=target.always_classic_histograms,
+            bucket_limit=self.job.native_histogram_bucket_limit,
+            min_bucket_factor=self.job.native_histogram_min_bucket_factor,
+        )
+        options = replace(self._options, timeout_seconds=target.timeout_ms / 1000, histograms=histograms)
         samples = TargetSamples(context.appender, target.labels, options, context.metrics, context.cache_seed)
         return ScrapeLoop(
             target,

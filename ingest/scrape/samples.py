@@ -15,20 +15,34 @@ import numpy.typing as npt
 from ingest.kernels import exposition
 from ingest.metrics import ScrapeMetrics
 from ingest.relabel import Relabeler
+from ingest.remotewrite.nativehistogram import to_batch
+from ingest.scrape.accept import PROTOBUF
+from ingest.scrape.histogramlimit import BucketLimitError
+from ingest.scrape.mergelabels import merge_labels
 from ingest.scrape.openmetrics import parse_exemplar
+from ingest.scrape.protobuf import HistogramChoice, ProtobufBody, read_protobuf
 from ingest.scrape.seriescache import NO_REF, SeriesCache
 from ingest.scrape.text import (
     ExpositionError,
-    MetadataLine,
     Scanned,
     metadata_lines,
+    metadata_of,
     metric_types,
     normalized,
     parse_labels,
     scan_body,
 )
 from ingest.validate import UTF8, LabelLimits, is_label_name, is_metric_name
-from tsdb.columns import Appender, AppendResult, Exemplar, Metadata, Rejected, SampleColumns, WriteBatch
+from tsdb.columns import (
+    Appender,
+    AppendResult,
+    Exemplar,
+    HistogramColumns,
+    Metadata,
+    Rejected,
+    SampleColumns,
+    WriteBatch,
+)
 from tsdb.errors import InvalidLabelsError, LimitError
 from tsdb.labels import METRIC_NAME, Labels
 from tsdb.select import STALE_BITS
@@ -41,7 +55,6 @@ _NORMALIZED_TYPES = ("", "histogram", "summary")
 _KIND_TYPE_MASK = 3
 _KIND_MODE_SHIFT = 2
 
-EXPORTED_PREFIX = "exported_"
 _STALE = np.array([STALE_BITS], dtype=np.uint64)
 
 REPORT_METRICS = (
@@ -76,6 +89,7 @@ class SampleOptions:
     exemplars: bool = False
     extra_metrics: bool = False
     timeout_seconds: float = 0.0
+    histograms: HistogramChoice = field(default_factory=HistogramChoice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +117,7 @@ class _Columns:
     t_ms: I64Array
     values: F64Array
     exemplars: Sequence[Exemplar] = ()
-    texts: Sequence[bytes] = ()
+    histograms: HistogramColumns | None = None
 
 
 class TargetSamples:
@@ -155,12 +169,20 @@ class TargetSamples:
         metadata: Sequence[Metadata] = ()
         if failure is None and body is not None:
             try:
-                scanned = scan_body(body.data, body.mode, self._cache.seed)
-                metadata = self._read_metadata(scanned)
-                columns = self._samples(scanned, t_ms, outcome)
+                protobuf = None
+                if body.mode == PROTOBUF:
+                    protobuf = read_protobuf(body.data, self._options.histograms)
+                    scanned = scan_body(protobuf.text(), exposition.TEXT, self._cache.seed)
+                    metadata = self._changed_metadata(protobuf.families)
+                else:
+                    scanned = scan_body(body.data, body.mode, self._cache.seed)
+                    metadata = self._read_metadata(scanned)
+                columns = self._samples(scanned, protobuf, t_ms, outcome)
             except ExpositionError as error:
                 outcome.scraped = max(outcome.scraped, error.sample_count)
                 outcome.error = str(error)
+                if isinstance(error.__cause__, BucketLimitError):
+                    self._metrics.count("exceeded_native_histogram_bucket_limit")
             except ScrapeError as error:
                 outcome.error = str(error)
         vanished = tracked if columns is None else self._vanished(tracked)
@@ -190,7 +212,9 @@ class TargetSamples:
     def _vanished(self, tracked: U32Array) -> U32Array:
         return self._cache.vanished_refs(tracked) if len(tracked) else tracked
 
-    def _samples(self, scanned: Scanned, t_ms: int, outcome: Outcome) -> _Columns:
+    def _samples(
+        self, scanned: Scanned, protobuf: ProtobufBody | None, t_ms: int, outcome: Outcome
+    ) -> _Columns:
         outcome.scraped = scanned.count
         options, cache = self._options, self._cache
         slots, misses = cache.lookup(scanned)
@@ -210,9 +234,16 @@ class TargetSamples:
             refs, values = cache.refs[slots[keep]], scanned.values[keep]
             times, honored = scanned.t_ms[keep], honored[keep]
         times = np.where(honored != 0, times, t_ms)
-        exemplars = self._exemplars(scanned, slots, keep, t_ms) if options.exemplars else ()
+        exemplars: Sequence[Exemplar] = ()
+        if options.exemplars and protobuf is None:
+            exemplars = self._exemplars(scanned, slots, keep, t_ms)
+        elif options.exemplars and protobuf is not None:
+            exemplars = self._protobuf_exemplars(protobuf, slots, keep, t_ms)
         self._kept = (slots, keep)
-        return _Columns(refs, times, values, exemplars)
+        columns = _Columns(refs, times, values, exemplars)
+        if protobuf is not None and protobuf.histograms:
+            self._split_histograms(protobuf, keep, columns)
+        return columns
 
     _kept: tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]
 
@@ -294,11 +325,41 @@ class TargetSamples:
             return ()
         lines = metadata_lines(scanned)
         self._types = metric_types(lines)
-        families = metadata_of(lines)
-        changed = [entry for name, entry in families.items() if self.metadata.get(name) != entry]
-        self.metadata = families
+        changed = self._changed_metadata(metadata_of(lines))
         self._metadata_hash = key
         return changed
+
+    def _changed_metadata(self, families: dict[str, Metadata]) -> Sequence[Metadata]:
+        changed = [entry for name, entry in families.items() if self.metadata.get(name) != entry]
+        self.metadata = families
+        self._metadata_hash = None
+        return changed
+
+    def _protobuf_exemplars(
+        self, body: ProtobufBody, slots: npt.NDArray[np.int32], keep: npt.NDArray[np.bool_], t_ms: int
+    ) -> list[Exemplar]:
+        return [
+            Exemplar(int(self._cache.refs[slots[i]]), e.labels, e.value, t_ms if e.t_ms is None else e.t_ms)
+            for i, found in body.exemplars.items()
+            if keep[i]
+            for e in found
+        ]
+
+    def _split_histograms(self, body: ProtobufBody, keep: npt.NDArray[np.bool_], columns: _Columns) -> None:
+        """Move the native histograms out of the float columns, where their samples are placeholders."""
+        numbers = np.flatnonzero(keep)
+        is_histogram = np.isin(numbers, np.fromiter(body.histograms, np.int64, len(body.histograms)))
+        rows = np.flatnonzero(is_histogram)
+        histograms = [body.histograms[int(numbers[row])] for row in rows]
+        for row, histogram in zip(rows.tolist(), histograms, strict=True):
+            histogram.t_ms = int(columns.t_ms[row])
+        if histograms:
+            columns.histograms = HistogramColumns(columns.refs[rows], to_batch(histograms, False))
+        floats = ~is_histogram
+        columns.refs, columns.t_ms = columns.refs[floats], columns.t_ms[floats]
+        columns.values = columns.values[floats]
+        slots, _ = self._kept
+        self._kept = (slots[numbers[floats]], np.ones(int(np.count_nonzero(floats)), np.bool_))
 
     def _exemplars(
         self, scanned: Scanned, slots: npt.NDArray[np.int32], keep: npt.NDArray[np.bool_], t_ms: int
@@ -345,7 +406,9 @@ class TargetSamples:
         samples = SampleColumns(
             np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]), values
         )
-        return WriteBatch(samples, exemplars=columns.exemplars if columns else (), metadata=metadata)
+        if columns is None:
+            return WriteBatch(samples, metadata=metadata)
+        return WriteBatch(samples, columns.histograms, columns.exemplars, metadata)
 
     def _resolved_report_refs(self) -> U32Array:
         if self._report_refs is None:
@@ -396,7 +459,7 @@ class TargetSamples:
         )
 
     def _count_refused(self, result: AppendResult, own: int) -> None:
-        codes = result.codes[:own]
+        codes = np.concatenate((result.codes[:own], result.histogram_codes))
         if not codes.any():
             return
         count = np.bincount(codes, minlength=len(Rejected))
@@ -409,37 +472,3 @@ class TargetSamples:
 def _stale_markers(refs: U32Array, t_ms: int) -> SampleColumns:
     values = np.repeat(_STALE, len(refs)).view(np.float64)
     return SampleColumns(refs.astype(np.uint32, copy=False), np.full(len(refs), t_ms, np.int64), values)
-
-
-def merge_labels(exposed: dict[str, str], target: Labels, honor: bool) -> dict[str, str]:
-    """Labels of a series and of its target in one set; clashes as `honor_labels` says (surface 6.2)."""
-    if honor:
-        merged = {name: value for name, value in exposed.items() if value}
-        for name, value in target:
-            merged.setdefault(name, value)
-        return merged
-    clashing = [(name, exposed[name]) for name, _ in target if exposed.get(name)]
-    merged = {name: value for name, value in exposed.items() if value}
-    merged.update(target)
-    for name, value in sorted(clashing, key=lambda pair: len(pair[0])):
-        renamed = EXPORTED_PREFIX + name
-        while renamed in merged:
-            renamed = EXPORTED_PREFIX + renamed
-        merged[renamed] = value
-    return merged
-
-
-def metadata_of(lines: Sequence[MetadataLine]) -> dict[str, Metadata]:
-    """Type, help and unit a family; the last line of a kind wins."""
-    found: dict[str, dict[int, str]] = {}
-    for line in lines:
-        found.setdefault(line.name, {})[line.kind] = line.text
-    return {
-        name: Metadata(
-            name,
-            parts.get(exposition.TYPE, "unknown"),
-            parts.get(exposition.HELP, ""),
-            parts.get(exposition.UNIT, ""),
-        )
-        for name, parts in found.items()
-    }

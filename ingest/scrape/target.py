@@ -26,10 +26,12 @@ JOB = "job"
 
 _PATH_SAFE = "/:@!$&'()*+,;=~"
 
+_NATIVE = "__scrape_native_histograms__"
+_ALWAYS_CLASSIC = "__always_scrape_classic_histograms__"
 _SWITCHES = {
     "__convert_classic_histograms_to_nhcb__": "convert_classic_histograms_to_nhcb",
-    "__always_scrape_classic_histograms__": "always_scrape_classic_histograms",
-    "__scrape_native_histograms__": "scrape_native_histograms",
+    _ALWAYS_CLASSIC: "always_scrape_classic_histograms",
+    _NATIVE: "scrape_native_histograms",
 }
 _BOOLEANS = {
     **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True),
@@ -60,6 +62,8 @@ class Target:
     interval_ms: int
     timeout_ms: int
     unix_socket: str = ""
+    native_histograms: bool = False
+    always_classic_histograms: bool = False
 
     @property
     def identity(self) -> tuple[Labels, str]:
@@ -164,6 +168,8 @@ def _target(labels: dict[str, str], discovered: Labels, job: ScrapeConfig) -> Ta
         interval_ms=int(interval),
         timeout_ms=int(timeout),
         unix_socket=kept.get(UNIX_SOCKET, ""),
+        native_histograms=_BOOLEANS[kept.get(_NATIVE, "false")],
+        always_classic_histograms=_BOOLEANS[kept.get(_ALWAYS_CLASSIC, "false")],
     )
 
 

@@ -7,6 +7,7 @@ blanks and has UNIT, EOF and exemplars (surface 6.3).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingest.kernels import exposition as kernels
-from ingest.validate import is_utf8
+from tsdb.columns import Metadata
 from tsdb.labels import METRIC_NAME
 
 I32Array = npt.NDArray[np.int32]
@@ -342,9 +343,17 @@ def format_float(value: float) -> str:
     return f"{sign}{text[: exponent + 1]}.{text[exponent + 1 :] or '0'}"
 
 
-def check_names(pairs: list[tuple[str, str]]) -> str | None:
-    """The first name or value that is not valid UTF-8, described; None for a good set."""
-    for name, value in pairs:
-        if not name or not is_utf8(name) or not is_utf8(value):
-            return f"invalid label {name!r}"
-    return None
+def metadata_of(lines: Sequence[MetadataLine]) -> dict[str, Metadata]:
+    """Type, help and unit a family; the last line of a kind wins."""
+    found: dict[str, dict[int, str]] = {}
+    for line in lines:
+        found.setdefault(line.name, {})[line.kind] = line.text
+    return {
+        name: Metadata(
+            name,
+            parts.get(kernels.TYPE, "unknown"),
+            parts.get(kernels.HELP, ""),
+            parts.get(kernels.UNIT, ""),
+        )
+        for name, parts in found.items()
+    }

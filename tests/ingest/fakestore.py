@@ -10,7 +10,7 @@ from concurrent.futures import Future
 import numpy as np
 import numpy.typing as npt
 
-from tsdb.columns import AppendResult, Exemplar, Metadata, Rejected, WriteBatch
+from tsdb.columns import AppendResult, Exemplar, HistogramColumns, Metadata, Rejected, WriteBatch
 from tsdb.labels import Labels
 from tsdb.select import STALE_BITS
 
@@ -24,6 +24,7 @@ class FakeStore:
         self.lock = threading.Lock()
         self.rows: list[Labels] = []
         self.samples: dict[int, list[tuple[int, int]]] = {}
+        self.histograms: list[HistogramColumns] = []
         self.exemplars: list[Exemplar] = []
         self.metadata: list[Metadata] = []
         self.refs_calls = 0
@@ -56,12 +57,15 @@ class FakeStore:
             triples = zip(columns.refs.tolist(), columns.t_ms.tolist(), bits.tolist(), strict=True)
             for i, (ref, t_ms, value) in enumerate(triples):
                 codes[i] = self._append_one(ref, t_ms, value, now_ms)
+            if batch.histograms is not None:
+                self.histograms.append(batch.histograms)
             self.exemplars += batch.exemplars
             self.metadata += batch.metadata
             durable: Future[None] = Future()
             durable.set_result(None)
             stored = int(np.count_nonzero(codes == 0))
-            return AppendResult(codes, np.zeros(0, np.uint8), stored, durable)
+            histogram_codes = np.zeros(len(batch.histograms.refs) if batch.histograms else 0, np.uint8)
+            return AppendResult(codes, histogram_codes, stored, durable)
 
     def _append_one(self, ref: int, t_ms: int, value: int, now_ms: int | None) -> Rejected:
         if ref in self.forgotten:

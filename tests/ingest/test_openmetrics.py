@@ -8,8 +8,7 @@ from ingest.config.globals import DEFAULT_PROTOCOLS, PROTO_FIRST_PROTOCOLS
 from ingest.kernels.exposition import OPENMETRICS, TEXT
 from ingest.scrape.accept import PROTOBUF, accept_header, body_mode
 from ingest.scrape.openmetrics import parse_exemplar
-from ingest.scrape.samples import metadata_of
-from ingest.scrape.text import ExpositionError, metadata_lines, parse_labels, scan_body
+from ingest.scrape.text import ExpositionError, metadata_lines, metadata_of, parse_labels, scan_body
 
 BODY = b"""# HELP foos_seconds Foos \\"quoted\\"\\nand more.
 # TYPE foos_seconds counter

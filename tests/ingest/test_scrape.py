@@ -423,11 +423,21 @@ async def test_debians_node_exporter_is_scraped(tmp_path: Path) -> None:
     )
     try:
         await until(lambda: _listens(port))
-        text = config(job(port=port)).replace("10s", "500ms").replace("5s", "400ms")
+        protobuf = job("  scrape_protocols: [PrometheusProto]\n", name="proto", port=port)
+        text = config(job(port=port), protobuf).replace("10s", "500ms").replace("5s", "400ms")
         await manager.apply(parse_config(text))
         up = f'up{{instance="127.0.0.1:{port}", job="j"}}'
         await until(lambda: len(store.values(up)) >= 3)
         assert store.values(up)[-1] == 1.0
+        up_by_protobuf = f'up{{instance="127.0.0.1:{port}", job="proto"}}'
+        await until(lambda: len(store.values(up_by_protobuf)) >= 3)
+        assert store.values(up_by_protobuf)[-1] == 1.0
+        by_text, by_protobuf = (
+            {str(labels.without("job")) for labels in store.rows if labels.get("job") == name}
+            for name in ("j", "proto")
+        )
+        # The devices that come and go, and the exporter's own counters of requests, may differ.
+        assert len(by_text ^ by_protobuf) < len(by_text) / 50
         info = [labels for labels in store.rows if labels.metric_name == "node_uname_info"]
         assert info[0].get("nodename") == os.uname().nodename
         scraped = store.values(f'scrape_samples_scraped{{instance="127.0.0.1:{port}", job="j"}}')
