@@ -42,6 +42,7 @@ LOCK_FILE = "lock"
 WAL_DIRECTORY = "wal"
 MAINTENANCE_INTERVAL_S = 60.0
 _SEED_BITS = 64
+_SYMBOL_BYTES = 8 + 104
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +248,8 @@ class Database:
         return self.fs.size(self.path / WAL_DIRECTORY)
 
     def symbol_bytes(self) -> int:
-        """Characters of interned texts; close enough to bytes for a gauge."""
-        return self.symbols.text_bytes() if hasattr(self.symbols, "text_bytes") else len(self.symbols) * 16
+        """Bytes of the symbol table's own arrays, texts not counted."""
+        return len(self.symbols) * _SYMBOL_BYTES
 
     # Administration.
 

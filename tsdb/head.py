@@ -348,11 +348,15 @@ class Head:
             counters, series = self.counters, self.series
             moved_sealed = np.zeros(int(counters[k.SEALED_END]), dtype=np.uint32)
             moved_late = np.zeros(int(counters[k.LATE_END]), dtype=np.uint32)
+            counters[k.MIN_T] = NO_MIN_TIME
             lowest = compact_sealed(oldest, self.sealed, counters, moved_sealed)
             compact_late(oldest, self.late, counters, moved_late)
             if len(self.histograms):
                 kept = self.histograms.columns["t_ms"][: self.histograms.end] >= oldest
                 kept[0] = False
+                if kept.any():
+                    times = self.histograms.columns["t_ms"][: self.histograms.end][kept]
+                    counters[k.MIN_T] = min(self.min_time, int(times.min()))
                 self.cold[: series.slots_used, k.HISTOGRAM] = 0
                 self.histograms = self.histograms.rebuilt(kept, self.cold)
             dead = np.zeros(series.slots_used, dtype=np.uint32)
@@ -375,7 +379,6 @@ class Head:
                 self.postings.remove(dead[:dead_count])
             self.chunk_log.drop_before(min(lowest, self.chunk_log.base))
             self.min_valid_t = max(self.min_valid_t, oldest)
-            counters[k.MIN_T] = min(max(self.min_time, oldest), self.max_time, self.min_late_time)
             return int(dead_count)
 
 

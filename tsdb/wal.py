@@ -264,7 +264,7 @@ class Wal:
         while True:
             with self._changed:
                 while not self._queue and not self._closing:
-                    if not self._changed.wait(INTERVAL_S) and self._dirty:
+                    if not self._changed.wait(INTERVAL_S if self._dirty else None):
                         break
                 group = self._take_group()
                 if not group and self._closing and not self._dirty:

@@ -81,6 +81,17 @@ def test_old_ranges_become_blocks_and_nothing_changes_for_a_reader(store, restar
     assert store.read() == store.expected
 
 
+def test_a_head_that_spans_decades_is_cut_without_walking_through_them(store):
+    reopen(store, retention_ms=0)
+    store.add([(name(0), 1000, 1.0), (name(1), 1500, 1.0)])
+    store.add([(name(0), T0, 2.0)])
+    store.fill(1, T0 + HOUR, 7 * 30, step=2 * MINUTE)
+    store.db.maintenance.run()
+    assert [s.meta.min_time for s in store.db.blocks()] == [0, T0, T0 + 2 * HOUR, T0 + 4 * HOUR]
+    assert store.db.head.min_time == T0 + 6 * HOUR
+    assert store.read() == store.expected
+
+
 def test_the_log_is_cut_when_the_head_is(store):
     reopen(store, wal_segment_bytes=4096, snapshot_on_close=False)
     store.fill(4, T0, 7 * 60, step=MINUTE)

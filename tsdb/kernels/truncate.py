@@ -11,6 +11,7 @@ import numpy.typing as npt
 from tsdb.kernels.append import (
     CHAINS,
     CHUNK,
+    CHUNK_MINT,
     ENCODED_T,
     HAS_SAMPLE,
     HISTOGRAM,
@@ -21,6 +22,7 @@ from tsdb.kernels.append import (
     LATE_V,
     META,
     MIN_LATE_T,
+    MIN_T,
     SEALED_END,
     SEALED_MINT,
     SEALED_POSITION,
@@ -58,7 +60,7 @@ _NO_TIME = np.int64(0x7FFFFFFFFFFFFFFF)
 def compact_sealed(oldest: int, sealed: U64Array, counters: I64Array, moved: U32Array) -> Word:
     """Keep sealed chunks with a sample at `oldest` or later; `moved` maps old entries to new ones (0 = gone).
 
-    Returns the smallest position kept, or the largest int64.
+    Returns the smallest position kept, or the largest int64. Lowers counter MIN_T, as the other passes do.
     """
     kept = 1
     lowest = _NO_TIME
@@ -75,6 +77,7 @@ def compact_sealed(oldest: int, sealed: U64Array, counters: I64Array, moved: U32
         sealed[kept, SEALED_SIZES] = sealed[i, SEALED_SIZES]
         sealed[kept, SEALED_PREVIOUS] = previous
         lowest = min(lowest, np.int64(sealed[i, SEALED_POSITION]))
+        counters[MIN_T] = min(counters[MIN_T], np.int64(sealed[i, SEALED_MINT]))
         kept += 1
     counters[SEALED_END] = kept
     return lowest
@@ -97,6 +100,7 @@ def compact_late(oldest: int, late: U64Array, counters: I64Array, moved: U32Arra
         late[kept, LATE_V] = late[i, LATE_V]
         late[kept, LATE_PREVIOUS] = previous
         counters[MIN_LATE_T] = min(counters[MIN_LATE_T], t)
+        counters[MIN_T] = min(counters[MIN_T], t)
         kept += 1
     counters[LATE_END] = kept
 
@@ -116,17 +120,17 @@ def _free_slabs(row: U64Array, slab_next: U32Array, slab_free: U32Array, counter
 
 
 @device
-def _trim_tail(tail: U64Array, oldest: Word) -> None:
-    """Drop the samples of a tail that are before `oldest`."""
+def _trim_tail(tail: U64Array, oldest: Word) -> Word:
+    """Drop the samples of a tail that are before `oldest`; return the time of the first one kept."""
     length = np.int64(tail[META] & _TAIL_MASK)
     base = np.int64(tail[TAIL_BASE])
-    if length == 0 or base >= oldest:
-        return
+    first = _NO_TIME
     kept = 0
     for k in range(length):
         offset = (tail[TAIL_OFFSETS + (k >> 1)] >> np.uint64((k & 1) << 5)) & _LOW32
         if base + np.int64(offset) < oldest:
             continue
+        first = min(first, base + np.int64(offset))
         word = TAIL_OFFSETS + (kept >> 1)
         if kept & 1:
             tail[word] = (tail[word] & _LOW32) | (offset << _U32)
@@ -135,6 +139,7 @@ def _trim_tail(tail: U64Array, oldest: Word) -> None:
         tail[TAIL_VALUES + kept] = tail[TAIL_VALUES + k]
         kept += 1
     tail[META] = (tail[META] & ~_TAIL_MASK) | np.uint64(kept)
+    return first
 
 
 @kernel(
@@ -170,7 +175,10 @@ def sweep_series(
         row[CHAINS] = sealed_entry | (late_entry << _U32)
         if row[CHUNK] != _ZERO and np.int64(row[ENCODED_T]) < oldest:
             _free_slabs(row, slab_next, slab_free, counters)
-        _trim_tail(tail, oldest)
+        first = _trim_tail(tail, oldest)
+        if row[CHUNK] != _ZERO:
+            first = min(first, np.int64(row[CHUNK_MINT]))
+        counters[MIN_T] = min(counters[MIN_T], first)
         fresh = tail[META] & _JUST_CREATED != _ZERO
         tail[META] &= ~_JUST_CREATED
         empty = row[CHUNK] == _ZERO and tail[META] & _TAIL_MASK == _ZERO
