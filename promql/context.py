@@ -38,6 +38,7 @@ class EvalContext:
     annotations: Annotations
     pool: ThreadPoolExecutor | None = None
     query_end: int | None = None
+    measured: bool = False
 
     @property
     def query_end_ms(self) -> int:

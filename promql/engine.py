@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -123,12 +123,34 @@ class Engine:
         grid = Grid(start_ms, step_ms, (end_ms - start_ms) // step_ms + 1)
         return self._run(querier, text, grid, end_ms, lookback_ms, timeout_s, cancel, instant=False)
 
-    def explain(self, querier: Querier, text: str, start_ms: int, end_ms: int, step_ms: int) -> Explain:
-        """The plan of a query, not evaluated; `step_ms` 0 means an instant query at start."""
+    def explain(
+        self,
+        querier: Querier,
+        text: str,
+        start_ms: int,
+        end_ms: int,
+        step_ms: int,
+        *,
+        analyze: bool = False,
+        cancel: CancelFlag | None = None,
+    ) -> Explain:
+        """The plan of a query; `step_ms` 0 means an instant query at start. With `analyze` the query is
+        evaluated and the plan shows rows, pieces, samples and time (children's included) of each operator."""
         steps = (end_ms - start_ms) // step_ms + 1 if step_ms else 1
         expr = fold_constants(parse(text, self.parser_options()))
-        ctx = self._context(querier, Grid(start_ms, step_ms, steps), end_ms, None, None, None)
-        return self._operator(ctx, expr).explain()
+        ctx = self._context(querier, Grid(start_ms, step_ms, steps), end_ms, None, None, cancel)
+        if isinstance(unwrap(expr), StringLiteral):
+            return Explain("String")
+        if not analyze:
+            return self._operator(ctx, expr).explain()
+        operator = self._operator(replace(ctx, measured=True), expr)
+        if isinstance(operator, RangeOperator):
+            range_vectors(operator)
+        elif isinstance(operator, ScalarOperator):
+            operator.values()
+        elif isinstance(operator, VectorOperator):
+            finish_rows(collect(operator), ctx, sort=True)
+        return operator.explain()
 
     def _context(
         self,

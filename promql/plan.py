@@ -36,6 +36,7 @@ from promql.operators.aggregate import Aggregate, Quantile
 from promql.operators.binary import VectorBinary, with_scalar
 from promql.operators.countvalues import CountValues
 from promql.operators.mathfunctions import NegateOperator
+from promql.operators.measured import MeasuredRange, measured
 from promql.operators.merge import checked
 from promql.operators.operator import FunctionBuilder, RangeOperator, ScalarOperator, VectorOperator
 from promql.operators.ranked import LimitK, LimitRatio, TopK
@@ -111,17 +112,21 @@ class PlanBuilder:
 
     def vector(self, expr: Expr) -> VectorOperator:
         """Operator of an instant-vector expression."""
-        expr = unwrap(expr)
+        operator = self._planned(unwrap(expr))
+        return measured(operator) if self._ctx.measured else operator
+
+    def _planned(self, expr: Expr) -> VectorOperator:
         grid = self._ctx.grid
         if grid.steps == 0:
             return EmptyVector(self._ctx)
         if grid.steps > 1 and is_step_invariant(expr):
             once = self._on(Grid(grid.start_ms, grid.step_ms, 1))
             return Repeat(self._ctx, once.vector(expr))
-        if expr not in self._shared:
+        if not self._shared or expr not in self._shared:
             return self._vector(expr)
         cell = self._cells.setdefault((expr, grid), SharedCell())
-        return SharedOperator(self._vector(expr), cell)
+        own = self._vector(expr)
+        return SharedOperator(measured(own) if self._ctx.measured else own, cell)
 
     def _vector(self, expr: Expr) -> VectorOperator:
         if isinstance(expr, VectorSelector):
@@ -212,7 +217,10 @@ class PlanBuilder:
 
     def range(self, expr: Expr) -> RangeOperator:
         """Operator of a range-vector expression (range selector or subquery)."""
-        expr = unwrap(expr)
+        operator = self._range(unwrap(expr))
+        return MeasuredRange(operator) if self._ctx.measured else operator
+
+    def _range(self, expr: Expr) -> RangeOperator:
         if isinstance(expr, MatrixSelector):
             span = expr.range_ms
             if expr.range_expr is not None:

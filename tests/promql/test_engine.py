@@ -292,6 +292,25 @@ def test_explain_shows_the_plan_without_reading() -> None:
     assert querier.seen == []
 
 
+ANALYZED = {
+    "sum by (i) (rate(m[5m])) / 2": "[rows=2 pieces=1 samples=22 time=",
+    "topk(1, m) + on(i) m": "VectorBinary + one-to-one on(i) [rows=",
+    "m[5m]": "[rows=2 pieces=1 samples=10 time=",
+    "max_over_time(m[5m:1m])": "[rows=2 pieces=1 samples=",
+    "scalar(m @ 1)": "[rows=2 pieces=1 time=",
+}
+
+
+@pytest.mark.parametrize("query", list(ANALYZED))
+def test_analysis_shows_what_each_operator_did(query: str) -> None:
+    step = 0 if query == "m[5m]" else 60_000
+    plan = ENGINE.explain(DATA.querier(), query, 600_000 if not step else 0, 600_000, step, analyze=True)
+    lines = list(plan.lines())
+    assert any(ANALYZED[query] in line for line in lines), lines
+    plain = ("Number", "Scalar", "StepInvariant")
+    assert all("time=" in line or line.split()[0] in plain for line in lines), lines
+
+
 def test_engine_reports_under_prometheus_names() -> None:
     registry = CollectorRegistry()
     engine = Engine(EngineOptions(threads=1), registry)
