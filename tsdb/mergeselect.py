@@ -6,6 +6,7 @@ has it is kept, so the caller lists the most trusted source first.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from tsdb.histogram import HistogramBatch
 from tsdb.kernels import merge as kernels
+from tsdb.kernels.blockrows import copy_runs
 from tsdb.samplerows import concat_samples, empty_samples, read_rows, take_histograms
 from tsdb.select import SampleBatch, Selection
 from tsdb.serieslabels import SeriesLabels
@@ -87,17 +89,65 @@ class MergedSelection:
             return empty_samples(row_count)
         sources = np.searchsorted(self._starts, members, side="right") - 1
         places = np.empty(len(members), dtype=np.int64)
+        owners = np.repeat(np.arange(row_count), np.diff(offsets))
         batches: list[SampleBatch] = []
+        rows: list[I64Array] = []
         read_count = 0
         used = np.unique(sources).tolist()
         for source in used:
             mine = np.flatnonzero(sources == source)
             batches.append(read_rows(self._selections[source], members[mine] - self._starts[source]))
+            rows.append(owners[mine])
             places[mine] = read_count + np.arange(len(mine))
             read_count += len(mine)
         if len(used) == 1 and len(members) == row_count:
             return batches[0]
+        order = _order_in_time(batches)
+        if order is not None:
+            return _chain([batches[k] for k in order], [rows[k] for k in order], row_count)
         return _merge_batches(batches, places, offsets)
+
+
+def _order_in_time(batches: Sequence[SampleBatch]) -> list[int] | None:
+    """The batches in order of time where all samples of one come before all of the next; floats only."""
+    if any(batch.histograms is not None for batch in batches):
+        return None
+    spans = sorted((*_time_span(batch), k) for k, batch in enumerate(batches) if len(batch.t_ms))
+    if any(before[1] >= after[0] for before, after in itertools.pairwise(spans)):
+        return None
+    return [k for _, _, k in spans]
+
+
+def _time_span(batch: SampleBatch) -> tuple[int, int]:
+    """First and last time of a batch that is not empty; rows ascend, so only their ends are looked at."""
+    filled = np.flatnonzero(np.diff(batch.offsets))
+    firsts, lasts = batch.offsets[:-1][filled], batch.offsets[1:][filled] - 1
+    return int(batch.t_ms[firsts].min()), int(batch.t_ms[lasts].max())
+
+
+def _chain(batches: Sequence[SampleBatch], rows: Sequence[I64Array], row_count: int) -> SampleBatch:
+    """Batches one after the other in time: row i of batch k continues output row rows[k][i].
+
+    The usual merge, of blocks and the head: nothing is compared, every sample is copied once.
+    """
+    counts = np.zeros(row_count, dtype=np.int64)
+    for batch, mine in zip(batches, rows, strict=True):
+        counts[mine] += np.diff(batch.offsets)
+    offsets = np.zeros(row_count + 1, dtype=np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    t_ms, values = np.empty(int(offsets[-1]), dtype=np.int64), np.empty(int(offsets[-1]), dtype=np.int64)
+    starts = None
+    if any(batch.start_t_ms is not None for batch in batches):
+        starts = np.zeros(len(t_ms), dtype=np.int64)
+    places = offsets[:-1].copy()
+    for batch, mine in zip(batches, rows, strict=True):
+        lo, hi, at = batch.offsets[:-1], batch.offsets[1:], places[mine]
+        copy_runs(batch.t_ms, lo, hi, at, t_ms)
+        copy_runs(np.ascontiguousarray(batch.values).view(np.int64), lo, hi, at, values)
+        if starts is not None and batch.start_t_ms is not None:
+            copy_runs(batch.start_t_ms, lo, hi, at, starts)
+        places[mine] += hi - lo
+    return SampleBatch(offsets, t_ms, values.view(np.float64), starts)
 
 
 def _merge_batches(batches: Sequence[SampleBatch], places: I64Array, offsets: I64Array) -> SampleBatch:

@@ -75,3 +75,18 @@ def test_one_filled_source_is_given_back_itself() -> None:
 def test_no_source_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         merge_selections([])
+
+
+@settings(max_examples=80, deadline=None)
+@given(sources=st.lists(rows(), min_size=2, max_size=4), with_histograms=st.booleans())
+def test_sources_one_after_the_other_in_time_are_chained(
+    sources: list[list[Row]], with_histograms: bool
+) -> None:
+    for k, source in enumerate(sources):
+        for row in source:
+            later = 1_000_000 * ((k * 2) % 3)
+            row.floats = [s._replace(t_ms=s.t_ms + later) for s in row.floats]
+            row.histograms = [s._replace(t_ms=s.t_ms + later) for s in row.histograms if with_histograms]
+    symbols = SymbolTable()
+    merged = merge_selections([MemorySelection(source, symbols) for source in sources])
+    assert all_rows(merged) == merge_rows(sources)
