@@ -7,28 +7,42 @@ reader is done.
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 
 from tsdb.arena import reserve
+from tsdb.fs import FileSystem
 from tsdb.kernels.headread import OPEN_CHUNK, gather_bytes
 from tsdb.kernels.xor import READ_PADDING
 
 U8Array = npt.NDArray[np.uint8]
 I64Array = npt.NDArray[np.int64]
 
-SEGMENT_SHIFT = 26
+SEGMENT_SHIFT = 24
 SEGMENT_BYTES = 1 << SEGMENT_SHIFT
-"""64 MiB: 350,000 chunks of node-exporter data, so a two-hour head of 100,000 series has a handful."""
+"""16 MiB: 90,000 chunks of node-exporter data; what is not yet in a file is at most this and a minute's
+worth."""
+
+DIRECTORY = "chunks_head"
 
 
 class ChunkLog:
-    """One writer under the head's lock, many readers of what was sealed before they captured."""
+    """One writer under the head's lock, many readers of what was sealed before they captured.
+
+    A segment is memory while it is written. A full one is copied to a file by `spill` and served from the
+    mapping of that file, so that its pages are the system's to keep or drop. The files are only a swap space:
+    the log and the head's snapshot are the truth, and `clear_directory` removes what an earlier run left.
+    """
 
     def __init__(self) -> None:
         self.segments: dict[int, U8Array] = {}
         self.current_index = -1
         self.current: U8Array = np.empty(0, dtype=np.uint8)
+        self._files: dict[int, Path] = {}
+        self._lock = threading.Lock()
         self.rotate()
 
     @property
@@ -38,18 +52,65 @@ class ChunkLog:
 
     def rotate(self) -> None:
         """Begin a segment."""
-        self.current_index += 1
-        self.current = reserve(np.uint8, SEGMENT_BYTES)
-        self.segments[self.current_index] = self.current
+        fresh = reserve(np.uint8, SEGMENT_BYTES)
+        with self._lock:
+            self.current_index += 1
+            self.current = fresh
+            self.segments[self.current_index] = fresh
+
+    def spill(self, fs: FileSystem, root: Path) -> int:
+        """Move full segments from memory to files below `root`; return how many. Raises DiskFullError,
+        OSError."""
+        with self._lock:
+            full = {
+                index: data
+                for index, data in self.segments.items()
+                if index != self.current_index and index not in self._files
+            }
+        for index, data in full.items():
+            path = root / DIRECTORY / f"{index:08d}"
+            fs.make_directory(path.parent)
+            fs.write_file(path, [data])
+            mapped = fs.map_file(path)
+            with self._lock:
+                if index in self.segments:
+                    self.segments[index] = mapped
+                    self._files[index] = path
+                else:
+                    fs.remove(path)
+        return len(full)
 
     def drop_before(self, position: int) -> None:
         """Let go of segments whose chunks are all older than the chunk at a position."""
-        for index in [i for i in self.segments if i < min(position >> SEGMENT_SHIFT, self.current_index)]:
-            del self.segments[index]
+        with self._lock:
+            first = min(position >> SEGMENT_SHIFT, self.current_index)
+            for index in [i for i in self.segments if i < first]:
+                del self.segments[index]
+
+    def remove_files(self, fs: FileSystem) -> None:
+        """Delete the files of segments that were let go; mappings last until the last reader is done."""
+        with self._lock:
+            doomed = [self._files.pop(index) for index in list(self._files) if index not in self.segments]
+        for path in doomed:
+            fs.remove(path)
+
+    def restore(self, segments: dict[int, U8Array], current_index: int) -> None:
+        """Take over segments of a snapshot; the current one has `SEGMENT_BYTES`."""
+        with self._lock:
+            self.segments = segments
+            self.current_index = current_index
+            self.current = segments[current_index]
 
     def view(self) -> dict[int, U8Array]:
         """The segments as of now, for one reader."""
-        return dict(self.segments)
+        with self._lock:
+            return dict(self.segments)
+
+
+def clear_directory(fs: FileSystem, root: Path) -> None:
+    """Remove segment files of an earlier run."""
+    for name in fs.list(root / DIRECTORY):
+        fs.remove(root / DIRECTORY / name)
 
 
 def gather(

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from tsdb.appender import HeadAppender
 from tsdb.blockset import BlockSet, StoredBlock
+from tsdb.chunks import clear_directory
 from tsdb.columns import Exemplar, Metadata
 from tsdb.errors import ClosedError, StorageError
 from tsdb.exemplar import ExemplarStore, SeriesExemplars
@@ -116,6 +117,7 @@ class Database:
         began = time.monotonic()
         fs, wal_directory = self.fs, self.path / WAL_DIRECTORY
         fs.make_directory(wal_directory)
+        clear_directory(fs, self.path)
         snapshot = load_snapshot(fs, self.path, self.head, self.exemplar_store, self._metadata)
         replayer = Replayer(
             fs, self.path, self.head, self.exemplar_store, self._metadata, self.metrics, self._progress

@@ -42,7 +42,6 @@ FUTURE_LIMIT_MS = 10 * 60 * 1000
 IN_ORDER_WINDOW_DIVISOR = 2
 """A new series may start this part of a block range behind the head's newest sample."""
 
-SLABS_PER_SERIES_LIMIT = 18
 LATE_LIMIT = 1 << 26
 
 
@@ -75,7 +74,7 @@ class Head:
         self.late_window_ms = late_window_ms
         self.block_range_ms = block_range_ms
         slots = self.series.slot_capacity
-        slab_count = min(slots * 4 + 1024, 1 << 26)
+        slab_count = min(slots * 8 + 1024, 1 << 27)
         self.hot: U64Array = reserve(np.uint64, slots * k.HOT_WORDS).reshape(-1, k.HOT_WORDS)
         self.cold: U64Array = reserve(np.uint64, slots * k.COLD_WORDS).reshape(-1, k.COLD_WORDS)
         self.slab_next: U32Array = reserve(np.uint32, slab_count)

@@ -45,8 +45,8 @@ FILE_NAME = "head.snapshot"
 KIND = 100
 SECTION_STATE, SECTION_SERIES, SECTION_EXEMPLARS, SECTION_METADATA, SECTION_HISTOGRAMS = 1, 2, 3, 4, 5
 _FIRST_ARRAY, _FIRST_SEGMENT = 16, 64
-_SEGMENTS_LIMIT = 128
-"""8 GiB of sealed chunks; a larger head is replayed."""
+_SEGMENTS_LIMIT = 190
+"""3 GiB of sealed chunks; a larger head is replayed. A section file has at most 256 sections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +191,11 @@ def _fill(
             )
         head.series.slots_used = state["slots_used"]
         head.min_valid_t = state["min_valid_t"]
-        head.chunk_log.segments.clear()
+        segments = {}
         for index, raw in zip(state["segments"], chunks, strict=True):
-            segment = reserve(np.uint8, SEGMENT_BYTES)
-            segment[: len(raw)] = raw
-            head.chunk_log.segments[index] = segment
-        head.chunk_log.current_index = state["current_segment"]
-        head.chunk_log.current = head.chunk_log.segments[state["current_segment"]]
+            segments[index] = reserve(np.uint8, SEGMENT_BYTES)
+            segments[index][: len(raw)] = raw
+        head.chunk_log.restore(segments, state["current_segment"])
 
 
 def remove_snapshot(fs: FileSystem, root: Path) -> None:

@@ -59,6 +59,8 @@ class Maintenance:
         with self._lock:
             self._db.metrics.compactions_triggered.inc()
             self.compact_head()
+            self._db.head.chunk_log.remove_files(self._db.fs)
+            self._db.head.chunk_log.spill(self._db.fs, self._db.path)
             self.compact_blocks()
             self.retain()
 

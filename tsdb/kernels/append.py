@@ -2,7 +2,7 @@
 
 State of a series is two rows. `hot` (128 bytes, two cache lines) is all that most appends touch: newest
 sample and a tail of eight raw samples. `cold` (64 bytes) is touched when a full tail is encoded onto the open
-XOR chunk. The open chunk lives in chained slabs of 128 bytes; a full one is copied to the segment of sealed
+XOR chunk. The open chunk lives in chained slabs of 64 bytes; a full one is copied to the segment of sealed
 chunks. Out-of-order samples go to a chain of their own. The head passes all arrays; their meaning is in the
 constants.
 
@@ -64,8 +64,8 @@ RULE_WORDS = 8
 ACCEPTED, OUT_OF_ORDER, OUT_OF_BOUNDS, TOO_OLD, DUPLICATE, UNKNOWN_SERIES = range(6)
 COMPARE, REPEATED, LATE = 253, 254, 255
 
-SLAB_BYTES = 128
-SLAB_SHIFT = 7
+SLAB_BYTES = 64
+SLAB_SHIFT = 6
 SCRATCH_BYTES = 512
 FLUSH_BYTES_LIMIT = TAIL_SLOTS * CHUNK_BYTES_LIMIT
 """Sealed bytes one flush can make: at worst every sample of the tail closes a chunk."""

@@ -198,7 +198,7 @@ def capture(
             at = late[at, LATE_PREVIOUS]
 
 
-@kernel("void(uint8[::1], int64[::1], int64[::1], int64[::1], uint8[::1])", group="read")
+@kernel("void(Array(uint8, 1, 'C', True), int64[::1], int64[::1], int64[::1], uint8[::1])", group="read")
 def gather_bytes(
     source: U8Array, starts: I64Array, lengths: I64Array, targets: I64Array, out: U8Array
 ) -> None:

@@ -1,0 +1,65 @@
+"""Sealed chunks of the head: segments in memory and in files."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.tsdb.stores import HOUR, T0, Store, matcher, name
+from tsdb import chunks
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    for module in (
+        chunks,
+        __import__("tsdb.headsnapshot", fromlist=["x"]),
+        __import__("tsdb.head", fromlist=["x"]),
+    ):
+        monkeypatch.setattr(module, "SEGMENT_BYTES", 1 << 17, raising=False)
+    monkeypatch.setattr(chunks, "SEGMENT_SHIFT", 17)
+    opened = Store(tmp_path / "data")
+    yield opened
+    opened.db.close()
+
+
+def fill(store: Store) -> None:
+    rows = [(name(i), T0 + n * 1000, (n * 7919 + i) ** 0.5) for n in range(3000) for i in range(10)]
+    for at in range(0, len(rows), 5000):
+        store.add(rows[at : at + 5000])
+
+
+def test_full_segments_go_to_files_and_are_read_from_there(store):
+    fill(store)
+    before = store.db.querier().select((), 0, 2**62)
+    assert len(store.db.head.chunk_log.segments) > 1
+    store.db.maintenance.run()
+    files = list((store.path / chunks.DIRECTORY).iterdir())
+    assert len(files) == len(store.db.head.chunk_log.segments) - 1
+    assert store.read() == store.expected
+    assert len(before.read(0, 10).t_ms) == 30_000
+
+
+def test_files_go_when_their_chunks_are_in_blocks_and_readers_keep_theirs(store):
+    fill(store)
+    store.db.maintenance.run()
+    open_selection = store.db.querier().select([matcher("i", "3")], 0, 2**62)
+    store.add([(name(0), T0 + 9 * HOUR, 1.0)])
+    store.db.maintenance.run()
+    assert len(store.db.blocks()) == 1
+    assert list((store.path / chunks.DIRECTORY).iterdir()) == []
+    assert len(open_selection.read(0, 1).t_ms) == 3000
+    assert store.read() == store.expected
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_files_of_an_earlier_run_are_not_needed(store, clean):
+    fill(store)
+    store.db.maintenance.run()
+    store.db.close()
+    if not clean:
+        (store.path / "head.snapshot").unlink()
+    store.open()
+    assert not list((store.path / chunks.DIRECTORY).iterdir())
+    assert store.read() == store.expected
+    store.db.maintenance.run()
+    assert store.read() == store.expected
