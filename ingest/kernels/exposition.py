@@ -251,7 +251,10 @@ def _metadata(body: Any, p: Any, n: Any, mode: Any, row: Any) -> Any:
         return ERROR_METADATA_NAME
     row[0], row[1] = p, end
     line = _line_end(body, end, n)
-    if end < line and body[end] != 32 and not (mode == TEXT and body[end] == 9):
+    if end == line:
+        if mode == OPENMETRICS:
+            return ERROR_METADATA
+    elif body[end] != 32 and not (mode == TEXT and body[end] == 9):
         return ERROR_METADATA
     row[2], row[3] = min(end + 1, line), line
     return line
@@ -404,7 +407,7 @@ def scan(
             if not exact or not (abs(t) < 9e12):
                 flags |= SLOW_TIME
             elif mode == TEXT:
-                if t != np.floor(t):
+                if t != np.floor(t) or t < 0:
                     flags |= SLOW_TIME
                 else:
                     t_ms[count] = np.int64(t)

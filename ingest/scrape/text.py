@@ -29,7 +29,7 @@ BODY_BYTES_LIMIT = (1 << 31) - 1
 
 _FLOAT = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _INF = re.compile(rb"[+-]?inf(?:inity)?", re.IGNORECASE)
-_INTEGER = re.compile(rb"-?[0-9]+")
+_INTEGER = re.compile(rb"[0-9]+")
 _CANONICAL_NAN = np.uint64(0x7FF8000000000001)
 _TIME_MS_LIMIT = 1 << 62
 _EXPONENT_FROM = 6
@@ -294,7 +294,6 @@ def metadata_lines(scanned: Scanned) -> list[MetadataLine]:
 
 def _metadata_text(kind: int, raw: bytes, mode: int) -> str:
     if kind == kernels.TYPE:
-        raw = raw.strip(_BLANK) if mode == kernels.TEXT else raw
         if raw not in (TEXT_TYPES if mode == kernels.TEXT else OPENMETRICS_TYPES):
             raise ValueError(f"invalid metric type {_shown(raw)}")
         return "unknown" if raw == b"untyped" else raw.decode()

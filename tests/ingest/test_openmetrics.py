@@ -59,6 +59,7 @@ REFUSED = [
     (b"a 1 inf\n# EOF\n", "invalid timestamp"),
     (b"a 1 x\n# EOF\n", "invalid value while parsing"),
     (b"# TYPE a untyped\n# EOF\n", 'invalid metric type "untyped"'),
+    (b"# HELP a\n# EOF\n", "expected text after metric name"),
     (b"# TYPE a  gauge\n# EOF\n", "invalid metric type"),
     (b"# UNIT a_seconds minutes\n# EOF\n", 'unit "minutes" not a suffix of metric "a_seconds"'),
     (b'a 1 # {x="y" 1\n# EOF\n', "exemplar label set is not closed"),

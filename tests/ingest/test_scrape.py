@@ -28,7 +28,7 @@ from tsdb.kernels.compile import registered
 from tsdb.labels import Matcher, MatchType
 
 PORT = 19200
-SETTLE_SECONDS = 0.3
+SETTLE_SECONDS = 0.2
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 

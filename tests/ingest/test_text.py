@@ -34,7 +34,7 @@ go_gc_duration_seconds { quantile="0.9" , a="b" } 8.3e-05
 
 nothing_between_name_and_sign-1
 with_time{} 5 1395066363000
-with_early_time 5\t-9800
+with_early_time 5\t9800
 _metric:with_colon:1 +Inf
 minf -Inf
 nan_value NaN
@@ -51,7 +51,7 @@ EXPECTED = [
     ([("__name__", "indented")], 3.0, None),
     ([("__name__", "nothing_between_name_and_sign")], -1.0, None),
     ([("__name__", "with_time")], 5.0, 1395066363000),
-    ([("__name__", "with_early_time")], 5.0, -9800),
+    ([("__name__", "with_early_time")], 5.0, 9800),
     ([("__name__", "_metric:with_colon:1")], math.inf, None),
     ([("__name__", "minf")], -math.inf, None),
     ([("__name__", "nan_value")], math.nan, None),
@@ -102,6 +102,8 @@ REFUSED = [
     (b"a{", "line 1: label set is not closed"),
     (b"a 1 2 3\n", "line 1: expected timestamp or new record"),
     (b"a 1 1.5\n", 'line 1: invalid timestamp "1.5"'),
+    (b"a 1 -5\n", 'line 1: invalid timestamp "-5"'),
+    (b"# TYPE a  gauge\n", 'line 1: invalid metric type " gauge"'),
     (b"a 1 x\n", 'line 1: invalid timestamp "x"'),
     (b"0a 1\n", "line 1: expected a metric name"),
     (b"\xff 1\n", "line 1: expected a metric name"),

@@ -78,6 +78,8 @@ class _Reader:
         if not name:
             return "metadata name"
         text = self.take(rb"[^\n]*") or b""
+        if not text and self.mode == OPENMETRICS:
+            return "metadata"
         if text and text[:1] not in ((b" ", b"\t") if self.mode == TEXT else (b" ",)):
             return "metadata"
         self.take(rb"\n")
