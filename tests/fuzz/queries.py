@@ -1,0 +1,174 @@
+"""Random queries for the differential fuzz. A function joins by being in the function table."""
+
+from __future__ import annotations
+
+from random import Random
+
+from promql.ast import ValueType
+from promql.functions import FUNCTIONS, Function
+
+NOT_INTERPRETED = frozenset({"info", "start_timestamp"})
+"""Functions the slow interpreter does not know; tests/promql/test_info.py covers info()."""
+
+NAMES = ("c_total", "g", "g2", "d_bucket", "h", "x", "nothing")
+LABELS = ("a", "b", "c", "le", "missing")
+DURATIONS = ("30s", "1m", "90s", "2m", "5m", "10m1s")
+_SPECIAL = frozenset({"label_replace", "label_join", "histogram_quantiles", "absent", "absent_over_time"})
+
+
+class QueryMaker:
+    """Writes one query after the other from a seeded generator."""
+
+    def __init__(self, rng: Random, depth_max: int = 4) -> None:
+        self.rng = rng
+        self.depth_max = depth_max
+        callable_here = [f for name, f in FUNCTIONS.items() if name not in NOT_INTERPRETED]
+        self._vector_functions = [f for f in callable_here if f.return_type is ValueType.VECTOR]
+
+    def query(self) -> str:
+        """The text of a query whose result is a vector or a scalar."""
+        return self.scalar(2) if self.rng.random() < 0.03 else self.vector(0)
+
+    def selector(self, modifiers: bool = True) -> str:
+        """An instant selector without or with modifiers."""
+        rng = self.rng
+        name = rng.choice(NAMES)
+        matchers = []
+        while rng.random() < 0.3:
+            matchers.append(
+                rng.choice(
+                    ['a="1"', 'a!="1"', 'b=~"x|y"', 'b!~"x"', 'c=""', 'c!=""', 'a=~"[12]"', 'le="+Inf"']
+                )
+            )
+        text = name + ("{" + ",".join(matchers) + "}" if matchers else "")
+        return text + self._modifiers() if modifiers else text
+
+    def _modifiers(self) -> str:
+        rng = self.rng
+        out = ""
+        if rng.random() < 0.08:
+            out += rng.choice([" @ 300", " @ start()", " @ end()", " @ 421.5"])
+        if rng.random() < 0.12:
+            out += rng.choice([" offset 1m", " offset -30s", " offset 3m7s"])
+        return out
+
+    def range(self, depth: int) -> str:
+        """A range vector."""
+        rng = self.rng
+        if depth < self.depth_max and rng.random() < 0.25:
+            step = rng.choice(["", "15s", "30s", "1m", "7s"])
+            return f"({self.vector(depth + 2)})[{rng.choice(DURATIONS)}:{step}]{self._modifiers()}"
+        return f"{self.selector(False)}[{rng.choice(DURATIONS)}]{self._modifiers()}"
+
+    def scalar(self, depth: int) -> str:
+        """A scalar."""
+        rng = self.rng
+        drawn = rng.random()
+        if depth < self.depth_max and drawn < 0.1:
+            return f"scalar({self.vector(depth + 1)})"
+        if drawn < 0.18:
+            return rng.choice(["time()", "pi()", "start()", "end()", "step()", "range()"])
+        if depth < self.depth_max and drawn < 0.2:
+            name = rng.choice(["min_of", "max_of"])
+            return f"{name}({self.scalar(depth + 1)}, {self.scalar(depth + 1)})"
+        if depth < self.depth_max and drawn < 0.25:
+            return f"({self.scalar(depth + 1)} {rng.choice('+-*/')} {self.scalar(depth + 1)})"
+        return rng.choice(["0", "1", "2", "0.5", "-1.5", "3", "100", "0.9"])
+
+    def vector(self, depth: int) -> str:
+        """An instant vector."""
+        rng = self.rng
+        if depth >= self.depth_max or rng.random() < 0.12:
+            return self.selector()
+        return rng.choices(
+            [self._call, self._aggregation, self._binary, self._unary], weights=[50, 22, 25, 3]
+        )[0](depth)
+
+    def _unary(self, depth: int) -> str:
+        return f"-({self.vector(depth + 1)})"
+
+    def _call(self, depth: int) -> str:
+        function = self.rng.choice(self._vector_functions)
+        if function.name in _SPECIAL:
+            return self._special(function.name, depth)
+        return f"{function.name}({', '.join(self._arguments(function, depth))})"
+
+    def _arguments(self, function: Function, depth: int) -> list[str]:
+        rng = self.rng
+        out = []
+        count = function.args_min
+        most = function.args_max
+        if function.variadic:
+            count = rng.randint(count, (count + 2) if most is None else most)
+        for i in range(count):
+            kind = function.arg_type(i)
+            if kind is ValueType.SCALAR:
+                unit = function.name in (
+                    "quantile_over_time",
+                    "histogram_quantile",
+                    "double_exponential_smoothing",
+                )
+                out.append(rng.choice(["0.1", "0.5", "0.9", "0.99"]) if unit else self.scalar(depth + 1))
+            elif kind is ValueType.MATRIX:
+                out.append(self.range(depth + 1))
+            elif kind is ValueType.STRING:
+                out.append(f'"{rng.choice(LABELS)}"')
+            else:
+                out.append(self.vector(depth + 1))
+        return out
+
+    def _special(self, name: str, depth: int) -> str:
+        rng = self.rng
+        inner = self.vector(depth + 1)
+        if name == "label_replace":
+            target = rng.choice(["a", "new", "__name__", "b"])
+            return f'label_replace({inner}, "{target}", "{rng.choice(["$1", "v-$1", ""])}", "a", "(.*)")'
+        if name == "label_join":
+            return f'label_join({inner}, "{rng.choice(["new", "a"])}", "-", "a", "b")'
+        if name == "histogram_quantiles":
+            return f'histogram_quantiles({inner}, "q", 0.5, 0.9)'
+        if name == "absent":
+            return f"absent({self.selector() if rng.random() < 0.7 else inner})"
+        return f"absent_over_time({self.range(depth + 1)})"
+
+    def _aggregation(self, depth: int) -> str:
+        rng = self.rng
+        op = rng.choice(
+            ["sum", "avg", "count", "min", "max", "group", "stddev", "stdvar"] * 2
+            + ["topk", "bottomk", "quantile", "count_values", "limitk"]
+        )
+        grouping = rng.choice(
+            ["", "", " by (a)", " by (a, b)", " without (a)", " by (le)", " without (b, c)"]
+        )
+        inner = self.vector(depth + 1)
+        if op in ("topk", "bottomk", "limitk"):
+            return f"{op}{grouping} ({rng.choice(['1', '2', '3'])}, {inner})"
+        if op == "quantile":
+            return f"quantile{grouping} ({rng.choice(['0.3', '0.5', '1'])}, {inner})"
+        if op == "count_values":
+            return f'count_values{grouping} ("v", {inner})'
+        return f"{op}{grouping} ({inner})"
+
+    def _binary(self, depth: int) -> str:
+        rng = self.rng
+        drawn = rng.random()
+        arithmetic = rng.choice(["+", "-", "*", "/", "%", "^", "atan2"])
+        comparison = rng.choice(["==", "!=", ">", "<", ">=", "<="])
+        op = arithmetic if rng.random() < 0.6 else comparison + rng.choice(["", " bool"])
+        left = self.vector(depth + 1)
+        if drawn < 0.35:
+            if rng.random() < 0.1:
+                op = rng.choice(["</", ">/"])
+                return f"({left}) {op} {self.scalar(depth + 1)}"
+            if rng.random() < 0.3:
+                return f"{self.scalar(depth + 1)} {op} ({left})"
+            return f"({left}) {op} {self.scalar(depth + 1)}"
+        right = self.vector(depth + 1)
+        matching = rng.choice(["", "", "on (a)", "on (a, b)", "ignoring (b)", "ignoring (le)"])
+        if drawn < 0.6:
+            return f"({left}) {rng.choice(['and', 'or', 'unless'])} {matching} ({right})"
+        if matching and rng.random() < 0.4:
+            matching += rng.choice([" group_left ()", " group_right ()", " group_left (c)"])
+        if rng.random() < 0.4:
+            right = left
+        return f"({left}) {op} {matching} ({right})"
