@@ -13,7 +13,7 @@ from cli.kernels import import_all_kernels
 from tsdb.kernels import compile as kernels
 
 _COMPILED_S = 0.3
-"""A kernel that takes longer was compiled rather than loaded from the cache (3 to 7 ms), so others will be."""
+"""A kernel that takes longer was compiled, not loaded from the cache (3 to 7 ms), and so will others be."""
 
 
 def _compile_share(share: int, shares: int) -> None:
