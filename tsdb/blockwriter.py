@@ -46,6 +46,10 @@ RUN_SAMPLES = 8192
 
 RUN_HISTOGRAMS = 512
 
+STREAM_COST = 16
+"""What a stream weighs when a page is filled, besides its numbers: thousands of runs of one sample would
+otherwise share a page that is nothing but headers."""
+
 
 def write_block(
     fs: FileSystem,
@@ -133,7 +137,7 @@ def _page_cuts(sizes: I64Array, group: U32Array) -> list[int]:
         if filled and (filled + size > page.PAGE_SAMPLES or (new and filled >= half)):
             cuts.append(k)
             filled = 0
-        filled += size
+        filled += size + STREAM_COST
     cuts.append(len(sizes))
     return cuts
 

@@ -24,6 +24,9 @@ U8Array = npt.NDArray[np.uint8]
 SHARED_VECTORS_LIMIT = 2_000_000
 """Vectors remembered for sharing; beyond it new ones are stored without being compared."""
 
+VECTOR_COST = 16
+"""What a vector weighs when a page is filled, besides its numbers."""
+
 
 class TimeColumnWriter:
     """Numbers vectors and writes each new one. One thread."""
@@ -63,7 +66,7 @@ class TimeColumnWriter:
         self._mint.append(int(vector.min()))
         self._maxt.append(int(vector.max()))
         self._pending.append(vector.copy())
-        self._pending_count += len(vector)
+        self._pending_count += len(vector) + VECTOR_COST
         if self._pending_count >= page.PAGE_SAMPLES:
             self._flush()
         return number

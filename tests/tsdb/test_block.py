@@ -288,3 +288,12 @@ def test_many_strings_and_series_span_several_pieces(tmp_path: Path, monkeypatch
     tail = [Matcher(MatchType.REGEXP, "instance", "host-1.[05]")]
     assert len(block.select(tail, *ALL).labels) == 20
     assert len(block.label_values("instance")) == 300
+
+
+def test_runs_of_one_sample_do_not_crowd_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "PAGE_SAMPLES", 1000)
+    source = [series("up", f"host-{i:03}", 1, start=i) for i in range(300)]
+    block = Block.open(FS, small_block(tmp_path, source), SymbolTable())
+    assert all_rows(block.select((), *ALL)) == within(source, *ALL)
+    for kind in (0, 1):
+        assert np.diff(block.columns.directory(kind).first).max() <= 1000 // (1 + blockwriter.STREAM_COST) + 1
