@@ -240,6 +240,8 @@ class Wal:
         with self._changed:
             if self._failure is not None:
                 raise self._failure
+            if self._disk_full is not None:
+                raise DiskFullError(str(self._disk_full))
             batch = _Batch(self.segment, (), 0)
             self._queue.append(batch)
             self._changed.notify_all()
