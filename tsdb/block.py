@@ -32,7 +32,8 @@ U32Array = npt.NDArray[np.uint32]
 U64Array = npt.NDArray[np.uint64]
 I64Array = npt.NDArray[np.int64]
 
-HISTOGRAM_PAGES_CACHED = 16
+HISTOGRAM_PAGES_CACHED = 4
+"""Decoded pages kept a block, about 1.5 MB each."""
 _NO_HINTS = SelectHints()
 
 

@@ -7,6 +7,7 @@ temporary name, synced, and renamed last.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import secrets
 import time
@@ -82,7 +83,9 @@ def write_block(
         else:
             fs.remove_tree(temporary)
     except BaseException:
-        fs.remove_tree(temporary)
+        # The start removes what a failing disk leaves here.
+        with contextlib.suppress(OSError):
+            fs.remove_tree(temporary)
         raise
     return meta
 

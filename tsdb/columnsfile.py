@@ -36,7 +36,8 @@ FLOATS = 1
 HISTOGRAMS = 2
 KINDS = (TIMES, FLOATS, HISTOGRAMS)
 
-PAGES_CACHED = 32
+PAGES_CACHED = 12
+"""Decompressed pages kept a block, 5 MB at most: neighbouring batches share their border pages."""
 
 _DIRECTORY = (np.uint8, np.uint32, np.uint64, np.uint32, np.uint32, np.int64, np.int64)
 T = TypeVar("T")

@@ -33,7 +33,8 @@ ROW_DIRECTORY = 2
 TIME_DIRECTORY = 3
 
 PIECE_SERIES = 4096
-PIECES_CACHED = 64
+PIECES_CACHED = 16
+"""Decoded pieces kept a block, some 400 KB each."""
 
 _PIECE = (np.uint32, np.uint32, np.uint32, np.uint32, np.uint8, np.uint32, np.uint32, np.uint32)
 _DIRECTORY = (np.uint64, np.uint32, np.uint32)

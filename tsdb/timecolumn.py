@@ -1,7 +1,8 @@
 """Timestamp vectors of a block, each stored once however many series share it.
 
 Targets scraped together have equal timestamps in all their series, so a block has few vectors and a
-sample's time costs next to nothing. Vectors are recognised by 128 bits of hash; start timestamps are kept the same way.
+sample's time costs next to nothing. Vectors are recognised by 128 bits of hash; start timestamps are kept the
+same way.
 """
 
 from __future__ import annotations
