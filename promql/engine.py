@@ -40,6 +40,10 @@ from tsdb.symbols import OverlaySymbols
 
 CONCURRENT_MAX_DEFAULT = 20
 
+SORTED_INSTANT_ROWS_MAX = 1000
+"""Instant vectors have no order of their own. Small ones are sorted for the people who read them; sorting
+100,000 rows would take longer than most such queries."""
+
 
 @dataclass(slots=True)
 class _Timings:
@@ -248,7 +252,8 @@ class Engine:
             evaluated = self._clock()
             timings.eval_s = evaluated - prepared
         ctx.budget.check()
-        matrix = finish_rows(rows, ctx, sort=not instant or not _ordered(plain))
+        sort = not instant or (not _ordered(plain) and len(rows.values) <= SORTED_INSTANT_ROWS_MAX)
+        matrix = finish_rows(rows, ctx, sort)
         timings.sort_s = self._clock() - evaluated
         return matrix
 

@@ -37,6 +37,8 @@ class CountValues(VectorOperator):
         child = self._child.series()
         groups, labels, drop = group_series(child, self._expr)
         rows = collect(self._child)
+        work_bytes = rows.values.nbytes * 4
+        self.ctx.budget.hold_bytes(work_bytes)
         texts, ids = self._value_ids(rows)
         row, step = np.nonzero(ids >= 0)
         keys = groups[row] * max(len(texts), 1) + ids[row, step]
@@ -45,6 +47,7 @@ class CountValues(VectorOperator):
         np.add.at(out, (place, step), 1.0)
         self._values = np.where(out > 0, out, absent_cells(*out.shape))
         rows.release(self.ctx)
+        self.ctx.budget.release_bytes(work_bytes)
         group_of, text_of = distinct // max(len(texts), 1), distinct % max(len(texts), 1)
         symbols = self.ctx.symbols.intern_many(texts)
         values = symbols[text_of] if len(texts) else np.empty(0, dtype=np.uint32)

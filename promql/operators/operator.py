@@ -152,7 +152,8 @@ class RowwiseOperator(VectorOperator):
 
     @abstractmethod
     def load(self, lo: int, hi: int) -> Piece:
-        """Compute one of the `splits`. Thread-safe once `series()` was called."""
+        """Compute a run of rows: one of the `splits` or a part of one. Thread-safe once `series()` was
+        called."""
 
     def batches(self) -> Iterator[Piece]:
         """Pieces of the splits, computed by the query's threads."""
@@ -171,7 +172,8 @@ class RangeOperator(_SeriesOperator):
 
     @abstractmethod
     def load(self, lo: int, hi: int) -> RangePiece:
-        """Samples of one of the `splits`. Thread-safe once `series()` was called."""
+        """Samples of a run of rows: one of the `splits` or a part of one. Thread-safe once `series()` was
+        called."""
 
 
 class ScalarOperator(Operator):
@@ -225,6 +227,18 @@ class Builder(Protocol):
 
 FunctionBuilder = Callable[[Call, Builder], "VectorOperator | ScalarOperator"]
 """Operator modules export `FUNCTIONS: dict[str, FunctionBuilder]`; `promql.plan` lists the modules."""
+
+
+PIECE_WORK_MAX = 1 << 19
+"""Samples plus cells of one piece: 4 MiB of cells stay near the cache, and the fixed cost of a piece (about
+0.2 ms of Python) stays below a tenth of its kernels."""
+
+
+def refined(splits: Sequence[tuple[int, int]], steps: int) -> list[tuple[int, int]]:
+    """Splits cut smaller where a row becomes longer: no piece has more than PIECE_WORK_MAX cells of `steps` a
+    row, unless one row has."""
+    rows_max = max(1, PIECE_WORK_MAX // max(steps, 1))
+    return [(at, min(at + rows_max, hi)) for lo, hi in splits for at in range(lo, max(hi, lo + 1), rows_max)]
 
 
 def drop_metadata(series: Series, ctx: EvalContext) -> Series:

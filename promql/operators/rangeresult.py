@@ -21,15 +21,18 @@ def range_vectors(operator: RangeOperator) -> RangeVectors:
     """Collect the one window's samples of every series that has any, in order of labels."""
     series = operator.series()
     window = operator.window
-    pieces = list(operator.ctx.ordered_map(lambda split: operator.load(*split), operator.splits()))
     lo_ms, hi_ms = window.first_end_ms - window.range_ms, window.first_end_ms
-    cut = [cut_to(piece, lo_ms, hi_ms) for piece in pieces]
+    cut = []
+    for piece in operator.ctx.ordered_map(lambda split: operator.load(*split), operator.splits()):
+        inside = cut_to(piece, lo_ms, hi_ms)
+        operator.ctx.budget.hold_samples(len(inside.t_ms))
+        operator.ctx.budget.hold_bytes(inside.t_ms.nbytes * 2)
+        cut.append(inside)
     joined = join(cut)
     counts = np.diff(joined.offsets)
     if joined.histograms is not None:
         counts = counts + np.diff(joined.histograms.row_offsets)
     kept = np.flatnonzero(counts)
-    operator.ctx.budget.hold_samples(int(counts.sum()))
     order = series.labels.take(kept).sort_order()
     rows = kept[order]
     return RangeVectors(series.labels.take(rows), take_rows(joined, rows))

@@ -24,6 +24,7 @@ from promql.kernels import extended
 from promql.kernels import scan as kernels
 from promql.matrix import ABSENT, F64Array, Grid, HistogramCells
 from promql.operators.operator import (
+    PIECE_WORK_MAX,
     Explain,
     Piece,
     RangeOperator,
@@ -40,11 +41,6 @@ from tsdb.serieslabels import SeriesLabels
 
 I64Array = npt.NDArray[np.int64]
 I32Array = npt.NDArray[np.int32]
-
-
-PIECE_WORK_MAX = 1 << 19
-"""Samples plus cells of one piece: 4 MiB of cells stay near the cache, and the fixed cost of a piece (about
-0.2 ms of Python) stays below a tenth of its kernels."""
 
 
 @dataclass(frozen=True, slots=True)

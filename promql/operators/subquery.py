@@ -28,6 +28,7 @@ from promql.operators.operator import (
     Series,
     VectorOperator,
     WindowGrid,
+    refined,
 )
 from promql.operators.scan import SelectorTimes
 from tsdb.histogram import HistogramBatch, ResetHint
@@ -63,8 +64,8 @@ class Subquery(RangeOperator):
         return self._child.series()
 
     def splits(self) -> Sequence[tuple[int, int]]:
-        """The child's."""
-        return self._child.splits()
+        """The child's, cut for the cells of the windows."""
+        return refined(self._child.splits(), self.window.steps)
 
     def load(self, lo: int, hi: int) -> RangePiece:
         """The child's cells as samples."""
@@ -136,8 +137,8 @@ class Repeat(RowwiseOperator):
         return self._child.series()
 
     def splits(self) -> Sequence[tuple[int, int]]:
-        """The child's."""
-        return self._child.splits()
+        """The child's, cut for the repeated rows."""
+        return refined(self._child.splits(), self.grid.steps)
 
     def load(self, lo: int, hi: int) -> Piece:
         """The child's column, repeated."""

@@ -23,6 +23,7 @@ from promql.engineerrors import (
 )
 from promql.kernels import subquery as subquery_kernels
 from promql.memory import MemoryQuerier, MemorySelection
+from promql.operators.operator import PIECE_WORK_MAX, refined
 from promql.optimize import fold_constants, is_step_invariant, shared_expressions
 from promql.options import EngineOptions
 from promql.parser import ParserOptions, parse
@@ -221,6 +222,12 @@ def test_memory_of_a_finished_step_is_given_back() -> None:
     assert budget.bytes_peak == 100
     with pytest.raises(MemoryLimitError):
         budget.hold_bytes(50)
+
+
+def test_long_rows_make_small_pieces() -> None:
+    assert refined([(0, 10)], 1) == [(0, 10)]
+    assert refined([(0, 3), (3, 5)], PIECE_WORK_MAX) == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
+    assert refined([], 5) == []
 
 
 def test_timeout_is_raised_between_pieces() -> None:
