@@ -140,7 +140,7 @@ class RequestAppender:
         with_histogram = set(request.span_row[request.span_kind == SPAN_HISTOGRAM].tolist())
         for row in rows:
             try:
-                found = validated(reader.labels(row))
+                found = reader.label_set(row)
             except InvalidLabelsError as error:
                 self._refuse_labels(request, row, with_histogram, str(error), reader, outcome)
                 continue

@@ -8,9 +8,10 @@ import numpy as np
 
 from ingest.kernels.remotewrite import ROW_FAST, SPAN_METADATA, decode_v1
 from ingest.remotewrite.decoded import DecodeArrays, DecodedRequest, TableArrays, U8Array, run_decoder
-from ingest.remotewrite.labelspan import BytePair, read_labels
+from ingest.remotewrite.labelspan import BytePair, plain_labels, read_labels, validated
 from ingest.remotewrite.wire import as_bytes, as_double, as_varint, read_fields, signed
 from tsdb.columns import Metadata
+from tsdb.labels import Labels
 
 MESSAGE = "prometheus.WriteRequest"
 
@@ -44,6 +45,15 @@ class Reader:
         """Labels of a TimeSeries as sent. Raises MalformedMessageError."""
         start, end = int(self.request.row_start[row]), int(self.request.row_end[row])
         return read_labels(self.request.message[start:end], start)
+
+    def label_set(self, row: int) -> Labels:
+        """The valid labels of a row. Raises InvalidLabelsError or MalformedMessageError."""
+        if self.alias_is_valid(row):
+            start, end = int(self.request.row_start[row]), int(self.request.row_end[row])
+            plain = plain_labels(bytes(self.request.message[start:end]))
+            if plain is not None:
+                return plain
+        return validated(self.labels(row))
 
     def alias_is_valid(self, row: int) -> bool:
         """Whether the row's hash stands for its labels."""

@@ -9,12 +9,12 @@ import numpy as np
 from ingest.kernels.remotewrite import ROW_FAST, SPAN_METADATA, STATE_SYMBOLS
 from ingest.kernels.remotewrite2 import decode_v2
 from ingest.remotewrite.decoded import DecodeArrays, DecodedRequest, TableArrays, U8Array, run_decoder
-from ingest.remotewrite.labelspan import BytePair
+from ingest.remotewrite.labelspan import BytePair, validated
 from ingest.remotewrite.v1 import metric_type, read_value_and_time
 from ingest.remotewrite.wire import as_varint, packed_varints, read_fields
 from tsdb.columns import Metadata
 from tsdb.errors import InvalidLabelsError
-from tsdb.labels import METRIC_NAME
+from tsdb.labels import METRIC_NAME, Labels
 
 MESSAGE = "io.prometheus.write.v2.Request"
 
@@ -46,10 +46,15 @@ class Reader:
         self.symbol_count = int(arrays.state[STATE_SYMBOLS])
         self._symbol_start = arrays.symbol_start
         self._symbol_end = arrays.symbol_end
+        self._symbols: dict[int, bytes] = {}
 
     def symbol(self, ref: int) -> bytes:
         """Bytes of a symbol; the caller has checked the reference."""
-        return bytes(self.request.message[int(self._symbol_start[ref]) : int(self._symbol_end[ref])])
+        found = self._symbols.get(ref)
+        if found is None:
+            found = bytes(self.request.message[int(self._symbol_start[ref]) : int(self._symbol_end[ref])])
+            self._symbols[ref] = found
+        return found
 
     def labels(self, row: int) -> list[BytePair]:
         """Labels of a TimeSeries as sent. Raises BadSymbolsError or MalformedMessageError."""
@@ -59,6 +64,10 @@ class Reader:
             return self._pairs(refs)
         except BadSymbolsError as error:
             raise BadSymbolsError(f"parsing labels for series {_print_refs(refs)}: {error}") from None
+
+    def label_set(self, row: int) -> Labels:
+        """The valid labels of a row. Raises InvalidLabelsError or MalformedMessageError."""
+        return validated(self.labels(row))
 
     def alias_is_valid(self, row: int) -> bool:
         """Whether the row's hash stands for its labels."""

@@ -18,6 +18,7 @@ from ingest.kernels import remotewrite, wire
 from ingest.kernels.remotewrite import MISSING, ROW_FAST, ROW_SLOW
 from ingest.remotewrite import v1, v2
 from ingest.remotewrite.decoded import DecodeArrays, DecodedRequest
+from ingest.remotewrite.labelspan import plain_labels, read_labels, validated
 from ingest.remotewrite.wire import MalformedMessageError
 from tests.ingest.guardpage import GuardedBuffer
 from tests.ingest.remotewrite_messages import damaged, requests
@@ -219,3 +220,32 @@ def test_series_that_share_a_key_are_never_merged(monkeypatch: pytest.MonkeyPatc
     table.insert_aliases(first.row_hash[half].copy(), checks[half], np.arange(32, dtype=np.uint32))
     again = decode(1, message, table=table.snapshot())
     assert again.refs.tolist() == list(range(32)) + [MISSING] * 32
+
+
+LABEL_TEXTS = st.one_of(
+    st.sampled_from(["__name__", "job", "a", ""]), st.text(max_size=6), st.just("x" * 130)
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    pairs=st.lists(st.tuples(LABEL_TEXTS, LABEL_TEXTS), max_size=4),
+    cut=st.integers(0, 3),
+    in_order=st.booleans(),
+)
+def test_plain_labels_are_those_of_the_slow_way(
+    pairs: list[tuple[str, str]], cut: int, in_order: bool
+) -> None:
+    raw = [(name.encode(), value.encode()) for name, value in (sorted(pairs) if in_order else pairs)]
+    region = encode.labels_v1(raw)
+    region = region[: len(region) - cut]
+    plain = plain_labels(region)
+    if plain is not None:
+        assert plain == validated(read_labels(memoryview(region), 0))
+
+
+def test_labels_as_senders_write_them_are_plain() -> None:
+    region = encode.labels_v1([(b"__name__", b"up"), (b"instance", b"a:9100"), (b"job", b"node")])
+    found = plain_labels(region)
+    assert found is not None
+    assert found.pairs == (("__name__", "up"), ("instance", "a:9100"), ("job", "node"))
