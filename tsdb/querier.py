@@ -7,10 +7,12 @@ from typing import TypeVar
 
 import numpy as np
 
+from tsdb.block import Block
 from tsdb.blockset import StoredBlock
 from tsdb.head import NO_HINTS, Head
 from tsdb.labels import Labels, Matcher
 from tsdb.mergeselect import merge_selections
+from tsdb.postings import Postings
 from tsdb.select import SelectHints, Selection
 from tsdb.serieslabels import SeriesLabels
 from tsdb.symbols import SymbolTable
@@ -70,24 +72,41 @@ class StoreQuerier:
                 if stored.overlaps(mint, maxt):
                     yield stored.block.select(matchers, mint, maxt, _LABELS_ONLY).labels
 
+    def _label_sources(self, mint: int, maxt: int) -> Iterable[Postings | Block]:
+        """Indexes to ask for label names and values; times count as coarsely as blocks, as in Prometheus."""
+        head = self._head
+        if head.min_time <= maxt and head.max_time >= mint:
+            yield head.postings
+        for stored in self._blocks():
+            if stored.overlaps(mint, maxt):
+                yield stored.block
+
     def label_names(
         self, matcher_sets: Sequence[Sequence[Matcher]], mint: int, maxt: int, limit: int = 0
     ) -> list[str]:
         """Sorted label names of the series that satisfy any of the sets (of all series for no sets)."""
-        found: set[int] = set()
-        for labels in self._label_sets(matcher_sets, mint, maxt):
-            found.update(np.unique(labels.name_ids).tolist())
-        return _limited(sorted(self.symbols.texts(list(found))), limit)
+        found: set[str] = set()
+        for source in self._label_sources(mint, maxt):
+            for matchers in matcher_sets or [()]:
+                if isinstance(source, Block):
+                    found.update(source.label_names(matchers))
+                else:
+                    found.update(source.label_names(source.select_bitmap(matchers) if matchers else None))
+        return _limited(sorted(found), limit)
 
     def label_values(
         self, name: str, matcher_sets: Sequence[Sequence[Matcher]], mint: int, maxt: int, limit: int = 0
     ) -> list[str]:
         """Sorted values of one label over the series that satisfy any of the sets."""
-        found: set[int] = set()
-        for labels in self._label_sets(matcher_sets, mint, maxt):
-            found.update(np.unique(labels.column(name)).tolist())
-        found.discard(0)
-        return _limited(sorted(self.symbols.texts(list(found))), limit)
+        found: set[str] = set()
+        for source in self._label_sources(mint, maxt):
+            for matchers in matcher_sets or [()]:
+                if isinstance(source, Block):
+                    found.update(source.label_values(name, matchers))
+                else:
+                    refs = source.select_bitmap(matchers) if matchers else None
+                    found.update(source.label_values(name, refs))
+        return _limited(sorted(found), limit)
 
     def series(
         self, matcher_sets: Sequence[Sequence[Matcher]], mint: int, maxt: int, limit: int = 0
