@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.core import Metric, SummaryMetricFamily
+from prometheus_client.core import GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client.core import Metric as StoredMetric
 from prometheus_client.registry import Collector
+
+from tsdb.columns import Metadata
 
 OBSERVATIONS_MAX = 500
 """Newest observations that the quantiles of one summary are computed from."""
@@ -36,11 +39,11 @@ class QuantileSummary(Collector):
             total[0] += 1
             total[1] += value
 
-    def describe(self) -> Iterable[Metric]:
+    def describe(self) -> Iterable[StoredMetric]:
         """The name, so that the registry does not collect at registration."""
         return [SummaryMetricFamily(self._name, self._help, labels=self._labels)]
 
-    def collect(self) -> Iterable[Metric]:
+    def collect(self) -> Iterable[StoredMetric]:
         """One family with quantiles, sum and count per label set."""
         family = SummaryMetricFamily(self._name, self._help, labels=self._labels)
         with self._lock:
@@ -66,10 +69,46 @@ _SCRAPE_COUNTERS = {
 }
 
 
+class MetadataCollector(Collector):
+    """Size of the metadata that targets expose, counted when it is asked for. Any thread."""
+
+    def __init__(self) -> None:
+        self.source: Callable[[], Mapping[str, Sequence[Metadata]]] = dict
+        """Gives the metadata of all targets by pool; set by whoever owns the pools."""
+
+    def describe(self) -> Iterable[StoredMetric]:
+        """The names, so that the registry does not collect at registration."""
+        return self._families()
+
+    def _families(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
+        prefix = "prometheus_target_metadata_cache"
+        return (
+            GaugeMetricFamily(
+                f"{prefix}_entries",
+                "Metric families with metadata over all targets of the pool.",
+                labels=("scrape_job",),
+            ),
+            GaugeMetricFamily(
+                f"{prefix}_bytes",
+                "Bytes of names, help texts and units of those families.",
+                labels=("scrape_job",),
+            ),
+        )
+
+    def collect(self) -> Iterable[StoredMetric]:
+        """Entries and bytes of every pool."""
+        entries, size = self._families()
+        for pool, found in self.source().items():
+            entries.add_metric((pool,), len(found))
+            size.add_metric((pool,), sum(len(m.family) + len(m.help) + len(m.unit) for m in found))
+        return entries, size
+
+
 class ScrapeMetrics:
     """Counters of scraping. Any thread."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.metadata = MetadataCollector()
         self._scrapes = {
             name: Counter(f"prometheus_target_scrapes_{name}_total", text, registry=registry)
             for name, text in _SCRAPE_COUNTERS.items()
@@ -138,18 +177,7 @@ class ScrapeMetrics:
             ("interval",),
             registry,
         )
-        self.metadata_entries = Gauge(
-            "prometheus_target_metadata_cache_entries",
-            "Metric families with metadata over all targets of the pool.",
-            ("scrape_job",),
-            registry=registry,
-        )
-        self.metadata_bytes = Gauge(
-            "prometheus_target_metadata_cache_bytes",
-            "Bytes of names, help texts and units of those families.",
-            ("scrape_job",),
-            registry=registry,
-        )
+        registry.register(self.metadata)
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to one of the `prometheus_target_scrapes_<name>_total` counters."""

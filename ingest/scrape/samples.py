@@ -118,6 +118,7 @@ class _Columns:
     values: F64Array
     exemplars: Sequence[Exemplar] = ()
     histograms: HistogramColumns | None = None
+    histogram_slots: npt.NDArray[np.int32] | None = None
 
 
 class TargetSamples:
@@ -139,6 +140,8 @@ class TargetSamples:
         self._report_refs: U32Array | None = None
         self._metadata_hash: tuple[int, int] | None = None
         self._types: tuple[I64Array, list[str]] | None = None
+        self._inherited: U32Array = np.empty(0, np.uint32)
+        self._kept: tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]] | None = None
         self.metadata: dict[str, Metadata] = {}
 
     def adopt(self, other: TargetSamples) -> None:
@@ -147,9 +150,7 @@ class TargetSamples:
         Series texts are looked up again, because relabelling may have changed; what is not scraped any more
         gets its stale marker in the first scrape.
         """
-        self._inherited = other._cache.tracked_refs()
-
-    _inherited: U32Array = np.empty(0, np.uint32)
+        self._inherited = other._tracked()
 
     def store(
         self,
@@ -192,7 +193,7 @@ class TargetSamples:
         if columns is None:
             self._cache.fail()
         else:
-            self._cache.commit()
+            self._metrics.count("cache_flush_forced", int(self._cache.commit()))
             self._count_refused(result, len(columns.refs))
         self._inherited = np.empty(0, np.uint32)
         outcome.durable = result
@@ -242,10 +243,8 @@ class TargetSamples:
         self._kept = (slots, keep)
         columns = _Columns(refs, times, values, exemplars)
         if protobuf is not None and protobuf.histograms:
-            self._split_histograms(protobuf, keep, columns)
+            self._split_histograms(protobuf, slots, keep, columns)
         return columns
-
-    _kept: tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]
 
     def _add_series(self, scanned: Scanned, slots: npt.NDArray[np.int32], outcome: Outcome) -> None:
         """Slots for the series texts that were never seen: the only Python per series."""
@@ -345,7 +344,13 @@ class TargetSamples:
             for e in found
         ]
 
-    def _split_histograms(self, body: ProtobufBody, keep: npt.NDArray[np.bool_], columns: _Columns) -> None:
+    def _split_histograms(
+        self,
+        body: ProtobufBody,
+        slots: npt.NDArray[np.int32],
+        keep: npt.NDArray[np.bool_],
+        columns: _Columns,
+    ) -> None:
         """Move the native histograms out of the float columns, where their samples are placeholders."""
         numbers = np.flatnonzero(keep)
         is_histogram = np.isin(numbers, np.fromiter(body.histograms, np.int64, len(body.histograms)))
@@ -355,10 +360,10 @@ class TargetSamples:
             histogram.t_ms = int(columns.t_ms[row])
         if histograms:
             columns.histograms = HistogramColumns(columns.refs[rows], to_batch(histograms, False))
+            columns.histogram_slots = slots[numbers[rows]]
         floats = ~is_histogram
         columns.refs, columns.t_ms = columns.refs[floats], columns.t_ms[floats]
         columns.values = columns.values[floats]
-        slots, _ = self._kept
         self._kept = (slots[numbers[floats]], np.ones(int(np.count_nonzero(floats)), np.bool_))
 
     def _exemplars(
@@ -418,10 +423,25 @@ class TargetSamples:
 
     def _append(self, batch: WriteBatch, columns: _Columns | None, now_ms: int | None) -> AppendResult:
         result = self._appender.append(batch, now_ms=now_ms)
+        if (result.histogram_codes == Rejected.UNKNOWN_SERIES).any() and columns is not None:
+            self._append_histograms_again(columns, result, now_ms)
         gone = np.flatnonzero(result.codes == Rejected.UNKNOWN_SERIES)
         if len(gone) == 0 or batch.samples is None:
             return result
         return self._append_again(batch.samples, gone, columns, result, now_ms)
+
+    def _append_histograms_again(self, columns: _Columns, first: AppendResult, now_ms: int | None) -> None:
+        """As `_append_again`; histograms that were stored are equal to themselves and accepted silently."""
+        if columns.histograms is None or columns.histogram_slots is None:
+            return
+        refs = columns.histograms.refs.copy()
+        for i in np.flatnonzero(first.histogram_codes == Rejected.UNKNOWN_SERIES).tolist():
+            slot = int(columns.histogram_slots[i])
+            labels = self._resolve(self._cache.text(slot), int(self._cache.kinds[slot]))
+            if labels is not None:
+                refs[i] = self._cache.refs[slot] = self._appender.refs([labels])[0]
+        again = HistogramColumns(refs, columns.histograms.batch)
+        self._appender.append(WriteBatch(histograms=again), now_ms=now_ms)
 
     def _append_again(
         self,
@@ -435,7 +455,7 @@ class TargetSamples:
         own = 0 if columns is None else len(columns.refs)
         refs = samples.refs.copy()
         again = []
-        if own and gone[0] < own:
+        if own and gone[0] < own and self._kept is not None:
             slots, keep = self._kept
             kept_slots = slots[keep]
             for i in gone[gone < own].tolist():

@@ -132,14 +132,19 @@ class SeriesCache:
         vanished: U32Array = np.setdiff1d(before, now)
         return vanished
 
-    def commit(self) -> None:
-        """The scrape succeeded: what it saw is what the next one is compared with."""
+    def commit(self) -> bool:
+        """The scrape succeeded: what it saw is what the next one is compared with.
+
+        True when unused slots were removed because they had become the most.
+        """
         self._succeeded = self._tracked = self.iteration
         live = self._seen[: self.count] == self.iteration
         live_count = int(np.count_nonzero(live))
-        if self.count - live_count > 2 * live_count + _DEAD_SLACK:
+        crowded = self.count - live_count > 2 * live_count + _DEAD_SLACK
+        if crowded:
             self._keep_only(live)
         self.iteration += 1
+        return crowded
 
     def fail(self) -> None:
         """The scrape failed: nothing is tracked any more."""

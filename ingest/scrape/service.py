@@ -62,6 +62,7 @@ class ScrapeManager:
         self._clock = clock or SystemClock()
         self._settings = settings or ScrapeSettings()
         self._metrics = ScrapeMetrics(registry)
+        self._metrics.metadata.source = self._known_metadata
         self._discovery_metrics = DiscoveryMetrics(registry)
         self._executor = ThreadPoolExecutor(SCRAPE_THREADS, thread_name_prefix="scrape")
         self._context = PoolContext(
@@ -113,7 +114,6 @@ class ScrapeManager:
             for name, pool in self._pools.items():
                 if name in groups:
                     await pool.sync(groups[name])
-        self._count_metadata()
 
     def _is_active(self, identity: Identity) -> bool:
         return any(identity in pool.loops for pool in self._pools.values())
@@ -225,12 +225,11 @@ class ScrapeManager:
                 found.append({**item, **_metadata_fields(entry)})
         return found
 
-    def _count_metadata(self) -> None:
-        for name, pool in self._pools.items():
-            entries = [entry for loop in pool.loops.values() for entry in loop.samples.metadata.values()]
-            size = sum(len(e.family) + len(e.help) + len(e.unit) for e in entries)
-            self._metrics.metadata_entries.labels(name).set(len(entries))
-            self._metrics.metadata_bytes.labels(name).set(size)
+    def _known_metadata(self) -> dict[str, list[Metadata]]:
+        return {
+            name: [entry for loop in list(pool.loops.values()) for entry in loop.samples.metadata.values()]
+            for name, pool in list(self._pools.items())
+        }
 
 
 def _scrapes_differently(old: ScrapeConfig, new: ScrapeConfig) -> bool:

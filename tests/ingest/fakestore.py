@@ -51,12 +51,12 @@ class FakeStore:
         with self.lock:
             self.appends += 1
             columns = batch.samples
-            assert columns is not None
-            bits = columns.values.view(np.uint64)
-            codes = np.zeros(len(columns.refs), np.uint8)
-            triples = zip(columns.refs.tolist(), columns.t_ms.tolist(), bits.tolist(), strict=True)
-            for i, (ref, t_ms, value) in enumerate(triples):
-                codes[i] = self._append_one(ref, t_ms, value, now_ms)
+            codes = np.zeros(len(columns.refs) if columns is not None else 0, np.uint8)
+            if columns is not None:
+                bits = columns.values.view(np.uint64)
+                triples = zip(columns.refs.tolist(), columns.t_ms.tolist(), bits.tolist(), strict=True)
+                for i, (ref, t_ms, value) in enumerate(triples):
+                    codes[i] = self._append_one(ref, t_ms, value, now_ms)
             if batch.histograms is not None:
                 self.histograms.append(batch.histograms)
             self.exemplars += batch.exemplars
@@ -64,7 +64,9 @@ class FakeStore:
             durable: Future[None] = Future()
             durable.set_result(None)
             stored = int(np.count_nonzero(codes == 0))
-            histogram_codes = np.zeros(len(batch.histograms.refs) if batch.histograms else 0, np.uint8)
+            histogram_refs = batch.histograms.refs.tolist() if batch.histograms is not None else []
+            unknown = [Rejected.UNKNOWN_SERIES if ref in self.forgotten else 0 for ref in histogram_refs]
+            histogram_codes = np.array(unknown, np.uint8)
             return AppendResult(codes, histogram_codes, stored, durable)
 
     def _append_one(self, ref: int, t_ms: int, value: int, now_ms: int | None) -> Rejected:

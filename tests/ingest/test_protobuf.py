@@ -187,6 +187,20 @@ def test_a_native_histogram_reaches_the_store_and_goes_stale() -> None:
     assert samples.metadata.keys() == {"g"}
 
 
+def test_a_forgotten_native_histogram_is_looked_up_again() -> None:
+    store = FakeStore()
+    options = SampleOptions(histograms=HistogramChoice(native=True))
+    samples = TargetSamples(store, Labels(), options, ScrapeMetrics(CollectorRegistry()))
+    body = Body(family("h", HISTOGRAM, blob(7, NATIVE)), PROTOBUF)
+    samples.store(body, None, 1000, lambda: 0.1)
+    store.forget()
+    assert samples.store(body, None, 2000, lambda: 0.1).error == ""
+    refs = [int(columns.refs[0]) for columns in store.histograms]
+    assert refs[0] == refs[1]
+    assert refs[2] != refs[0]
+    assert str(store.rows[refs[2]]) == "h"
+
+
 BROKEN = [
     (NATIVE + packed(13, [1]), "spans specify different number of buckets"),
     (integer(1, 9) + NATIVE.replace(integer(1, 6), b""), "Count field is 9"),

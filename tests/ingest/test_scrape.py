@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -366,6 +367,7 @@ async def test_metadata_is_shown_by_family_and_by_target(bench: Bench, exporter:
 
 
 async def test_own_metrics_follow_the_pools(bench: Bench, exporter: Exporter) -> None:
+    exporter.body = b"# HELP a xyz\n# TYPE a gauge\na 1\n"
     await bench.apply(config(job()))
     await bench.clock.advance(30)
     get = bench.registry.get_sample_value
@@ -373,6 +375,8 @@ async def test_own_metrics_follow_the_pools(bench: Bench, exporter: Exporter) ->
     assert get("prometheus_target_scrape_pool_targets", {"scrape_job": "j"}) == 1
     assert get("prometheus_sd_discovered_targets", {"name": "scrape", "config": "j"}) == 1
     assert get("prometheus_target_interval_length_seconds_count", {"interval": "10s"}) in (1, 2)
+    assert get("prometheus_target_metadata_cache_entries", {"scrape_job": "j"}) == 1
+    assert get("prometheus_target_metadata_cache_bytes", {"scrape_job": "j"}) == 4
     quantile = {"interval": "10s", "quantile": "0.99"}
     assert get("prometheus_target_interval_length_seconds", quantile) == 10
 
@@ -405,6 +409,74 @@ GLOBAL_URLS = [
 @pytest.mark.parametrize(("url", "external", "port", "expected"), GLOBAL_URLS)
 def test_local_urls_are_shown_as_others_reach_them(url: str, external: str, port: int, expected: str) -> None:
     assert global_url(url, external, port) == expected
+
+
+async def test_basic_auth_and_oauth2_tokens_are_sent(bench: Bench, exporter: Exporter) -> None:
+    forms: list[dict[str, str]] = []
+
+    async def respond(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/token":
+            forms.append({name: str(value) for name, value in (await request.post()).items()})
+            return web.json_response({"access_token": f"token{len(forms)}", "expires_in": 3600})
+        return web.Response(body=b"a 1\n", headers={"Content-Type": TEXT_TYPE})
+
+    exporter.respond = respond
+    oauth2 = (
+        "  oauth2: {client_id: me, client_secret: s3cret, scopes: [read, write], "
+        f"token_url: 'http://127.0.0.1:{PORT}/token'}}\n"
+    )
+    await bench.apply(config(job("  basic_auth: {username: u, password: p}\n"), job(oauth2, name="k")))
+    await bench.clock.advance(30)
+    sent = {r.headers["Authorization"] for r in exporter.requests if r.path == "/metrics"}
+    assert sent == {"Basic dTpw", "Bearer token1"}
+    assert forms == [
+        {
+            "grant_type": "client_credentials",
+            "client_id": "me",
+            "client_secret": "s3cret",
+            "scope": "read write",
+        }
+    ]
+    assert bench.one(job="k").count(1.0) >= 2
+
+
+OPENSSL = shutil.which("openssl")
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="openssl is absent")
+async def test_certificates_are_checked_against_the_configured_authority(
+    bench: Bench, exporter: Exporter, tmp_path: Path
+) -> None:
+    subprocess.run(
+        [
+            *(str(OPENSSL), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=x"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"),
+        ],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    runner = web.ServerRunner(web.Server(exporter.handle))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", PORT + 1, ssl_context=context).start()
+    try:
+        port, https = PORT + 1, "  scheme: https\n"
+        trusting = "  tls_config: {ca_file: cert.pem}\n"
+        careless = "  tls_config: {insecure_skip_verify: true}\n"
+        text = config(
+            job(https, "refusing", port), job(https + trusting, "trusting", port),
+            job(https + careless, "careless", port),
+        )  # fmt: skip
+        await bench.apply(text, str(tmp_path / "prometheus.yml"))
+        await bench.clock.advance(10)
+        up = {name: bench.one(job=name, port=port) for name in ("refusing", "trusting", "careless")}
+        assert up == {"refusing": [0.0], "trusting": [1.0], "careless": [1.0]}
+        errors = {t["scrapePool"]: t["lastError"] for t in bench.manager.targets()["activeTargets"]}
+        assert "certificate verify failed" in errors["refusing"]
+    finally:
+        await runner.cleanup()
 
 
 NODE_EXPORTER = shutil.which("prometheus-node-exporter")
