@@ -141,6 +141,10 @@ class ScrapeMetrics:
             "Times that a series or target exceeded a label limit of its pool.",
             registry=registry,
         )
+        self._add_target_metrics(registry)
+        registry.register(self.metadata)
+
+    def _add_target_metrics(self, registry: CollectorRegistry) -> None:
         self.syncs = Counter(
             "prometheus_target_scrape_pool_sync_total",
             "Syncs of a pool with what discovery found.",
@@ -177,7 +181,6 @@ class ScrapeMetrics:
             ("interval",),
             registry,
         )
-        registry.register(self.metadata)
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to one of the `prometheus_target_scrapes_<name>_total` counters."""

@@ -55,6 +55,8 @@ _INF = np.inf
 _POWERS = np.array([10.0**e for e in range(23)])
 _EXACT_MANTISSA = np.uint64(1 << 53)
 _DIGITS_LIMIT = 19
+_TIME_EXACT_LIMIT = 9e12
+"""Seconds beyond this times 1000, and milliseconds beyond it, are read by the full parser."""
 
 
 @inline
@@ -298,6 +300,21 @@ def _sample_tail(body: Any, p: Any, n: Any, mode: Any, i: Any, t_spans: Any, exe
     return p if p == n or body[p] == 10 else ERROR_AFTER_VALUE
 
 
+@device
+def _own_time(body: Any, start: Any, end: Any, mode: Any) -> Any:
+    """Timestamp in ms and the bits HAS_TIME and SLOW_TIME for a span; none for an empty span."""
+    if end <= start:
+        return np.int64(0), 0
+    t, exact = parse_number(body, start, end)
+    if not exact or not (abs(t) < _TIME_EXACT_LIMIT):
+        return np.int64(0), HAS_TIME | SLOW_TIME
+    if mode == OPENMETRICS:
+        return np.int64(t * 1000.0), HAS_TIME
+    if t != np.floor(t) or t < 0:
+        return np.int64(0), HAS_TIME | SLOW_TIME
+    return np.int64(t), HAS_TIME
+
+
 @kernel(
     "int64(uint8[::1], int64, uint64, int32[::1], int32[::1], uint64[::1], float64[::1], int32[:, ::1],"
     " int64[::1], int32[:, ::1], int32[:, ::1], uint8[::1], uint8[::1], int32[:, ::1], int64[::1])",
@@ -400,19 +417,8 @@ def scan(
         p = _sample_tail(body, end, n, mode, count, t_spans, exemplars)
         if p < 0:
             return p
-        t_ms[count] = 0
-        if t_spans[count, 1] > t_spans[count, 0]:
-            flags |= HAS_TIME
-            t, exact = parse_number(body, t_spans[count, 0], t_spans[count, 1])
-            if not exact or not (abs(t) < 9e12):
-                flags |= SLOW_TIME
-            elif mode == TEXT:
-                if t != np.floor(t) or t < 0:
-                    flags |= SLOW_TIME
-                else:
-                    t_ms[count] = np.int64(t)
-            else:
-                t_ms[count] = np.int64(t * 1000.0)
+        t_ms[count], timed = _own_time(body, t_spans[count, 0], t_spans[count, 1], mode)
+        flags |= timed
         slow[count] = flags
         if flags & (SLOW_VALUE | SLOW_TIME):
             slow_count += 1
