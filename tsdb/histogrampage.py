@@ -139,8 +139,8 @@ def decode(stored: bytes, where: str) -> HistogramBatch:
     schema, hint, is_float = (parts.integers(streams) for _ in range(3))
     threshold, zero_count, total, sums = (parts.floats(streams) for _ in range(4))
     widths = [parts.integers(layouts) for _ in range(3)]
-    if any((width < 0).any() for width in widths):
-        raise CorruptionError(f"{where}: negative number of buckets")
+    for width in widths:
+        _check_widths(runs, width, where)
     run_of = np.cumsum(layout) - 1
     starts = [_offsets(width) for width in widths]
     pos_layout, neg_layout = (parts.integers(start[layouts]) for start in starts[:2])
@@ -168,11 +168,20 @@ def decode(stored: bytes, where: str) -> HistogramBatch:
     )
 
 
+def _check_widths(runs: I64Array, widths: I64Array, where: str) -> None:
+    """Refuse lengths of lists that no page has, before memory is taken for them."""
+    if not len(widths):
+        return
+    limit = page.PAGE_BYTES_LIMIT
+    if int(widths.min()) < 0 or int(widths.max()) > limit:
+        raise CorruptionError(f"{where}: a histogram of {widths.min()} to {widths.max()} buckets")
+    size = int((np.diff(runs) * widths).sum())
+    if size > limit:
+        raise CorruptionError(f"{where}: {size} buckets, limit {limit}")
+
+
 def _turn_back(parts: _Parts, runs: I64Array, widths: I64Array, where: str) -> F64Array:
     """Counts of one side in sample order."""
-    size = int((np.diff(runs) * widths).sum())
-    if size > page.PAGE_BYTES_LIMIT:
-        raise CorruptionError(f"{where}: {size} buckets, limit {page.PAGE_BYTES_LIMIT}")
     turned = parts.floats(_count_streams(runs, widths)).view(np.int64)
     out = np.empty(len(turned), dtype=np.int64)
     if kernels.turn_runs(runs, widths, turned, False, out):

@@ -254,3 +254,11 @@ def test_damaged_histogram_pages_are_refused_or_decoded(
         histogrampage.decode(bytes(stored), "test")
     except CorruptionError as error:
         assert "test" in str(error)  # noqa: PT017
+
+
+def test_histogram_page_of_too_many_buckets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = HistogramSample(0, 0, 0, 0, 0, 0, 0, 0, 0, tuple((i, 1) for i in range(50)), (), (1,) * 9)
+    stored = histogrampage.encode(histogram_batch([[sample] * 20]))
+    monkeypatch.setattr(page, "PAGE_BYTES_LIMIT", 999)
+    with pytest.raises(CorruptionError, match="1000 buckets, limit 999"):
+        histogrampage.decode(stored, "test")
