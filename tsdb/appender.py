@@ -38,6 +38,7 @@ I64Array = npt.NDArray[np.int64]
 U64Array = npt.NDArray[np.uint64]
 
 MESSAGES_LIMIT = 10
+_NO_COUNTS = [0] * 256
 LogRecord = tuple[int, bytes, bool]
 
 _TEXTS = {
@@ -53,16 +54,23 @@ _TEXTS = {
 class _Column:
     """One kind of samples of a batch on its way in."""
 
-    __slots__ = ("bits", "codes", "refs", "t_ms", "undo")
+    __slots__ = ("bits", "codes", "counts", "refs", "t_ms", "undo")
 
     def __init__(self, refs: U32Array, t_ms: I64Array, bits: U64Array) -> None:
         self.refs, self.t_ms, self.bits = refs, t_ms, bits
         self.codes: U8Array = np.empty(0, dtype=np.uint8)
         self.undo: U64Array = np.empty((0, 3), dtype=np.uint64)
+        self.counts: list[int] = _NO_COUNTS
+        """Samples of each code."""
+
+    def judged(self, codes: U8Array, undo: U64Array) -> None:
+        """Note what the head decided."""
+        self.codes, self.undo = codes, undo
+        self.counts = np.bincount(codes, minlength=256).tolist()
 
     def refused(self) -> int:
         """Samples that were not accepted."""
-        return int(np.count_nonzero((self.codes != k.ACCEPTED) & (self.codes < k.COMPARE)))
+        return sum(self.counts[k.ACCEPTED + 1 : k.COMPARE])
 
 
 def _done() -> Future[None]:
@@ -153,7 +161,8 @@ class HeadAppender:
         durable = self._wal.log(records) if records else _done()
         sealed = int(head.counters[k.SEALED_END])
         head.store(floats.refs, floats.t_ms, floats.bits, floats.codes)
-        self._metrics.chunks_created.inc(int(head.counters[k.SEALED_END]) - sealed)
+        if head.counters[k.SEALED_END] != sealed:
+            self._metrics.chunks_created.inc(int(head.counters[k.SEALED_END]) - sealed)
         if batch.histograms is not None:
             head.store_histograms(batch.histograms, histograms.codes)
         if records:
@@ -172,16 +181,17 @@ class HeadAppender:
         head = self._head
         first_t = _first_time(floats, histograms, now_ms)
         rules = head.rules(now_ms, first_t)
-        floats.codes, floats.undo = head.admit(floats.refs, floats.t_ms, floats.bits, rules)
+        if len(floats.refs):
+            floats.judged(*head.admit(floats.refs, floats.t_ms, floats.bits, rules))
         if columns is not None:
             rules = head.rules(now_ms, first_t, histograms=True)
-            histograms.codes, histograms.undo = head.admit_histograms(columns, rules)
+            histograms.judged(*head.admit_histograms(columns, rules))
 
     def _records(self, floats: _Column, batch: WriteBatch, histograms: _Column) -> list[LogRecord]:
         """What of a batch is to be logged; exemplars and metadata are stored on the way."""
         records: list[LogRecord] = []
         for wanted, kind in ((k.ACCEPTED, RecordType.SAMPLES), (k.LATE, RecordType.LATE_SAMPLES)):
-            if len(floats.refs) and (floats.codes == wanted).any():
+            if floats.counts[wanted]:
                 records.append((kind, *self._codec.pack(self._samples(floats, wanted))))
         if batch.histograms is not None:
             rows = np.flatnonzero((histograms.codes == k.ACCEPTED) | (histograms.codes == k.LATE))
@@ -250,29 +260,31 @@ class HeadAppender:
         for column, kind in ((floats, "float"), (histograms, "histogram")):
             if not len(column.codes):
                 continue
-            counts = np.bincount(column.codes, minlength=256)
+            counts = column.counts
             if stored:
-                appended, late = int(counts[k.ACCEPTED] + counts[k.REPEATED]), int(counts[k.LATE])
+                appended, late = counts[k.ACCEPTED] + counts[k.REPEATED], counts[k.LATE]
                 if late:
                     behind = self._head.max_time - int(column.t_ms[column.codes == k.LATE].min())
                     metrics.late_delta.observe(behind / 1000)
                 if kind == "float":
                     metrics.floats_appended.inc(appended + late)
-                    metrics.late_floats_appended.inc(late)
+                    if late:
+                        metrics.late_floats_appended.inc(late)
                 else:
                     metrics.histograms_appended.inc(appended + late)
-                    metrics.late_histograms_appended.inc(late)
+                    if late:
+                        metrics.late_histograms_appended.inc(late)
             for code, counter in (
                 (k.OUT_OF_ORDER, metrics.out_of_order),
                 (k.OUT_OF_BOUNDS, metrics.out_of_bounds),
                 (k.TOO_OLD, metrics.too_old),
             ):
                 if counts[code]:
-                    counter.labels(kind).inc(int(counts[code]))
+                    counter.labels(kind).inc(counts[code])
             if counts[k.DUPLICATE]:
-                metrics.duplicates.inc(int(counts[k.DUPLICATE]))
+                metrics.duplicates.inc(counts[k.DUPLICATE])
             if counts[k.UNKNOWN_SERIES]:
-                metrics.series_not_found.inc(int(counts[k.UNKNOWN_SERIES]))
+                metrics.series_not_found.inc(counts[k.UNKNOWN_SERIES])
 
 
 def take_columns(columns: HistogramColumns, rows: npt.NDArray[np.intp]) -> HistogramColumns:
@@ -311,6 +323,8 @@ def _result(
 ) -> AppendResult:
     codes, histogram_codes = (
         np.where(column.codes >= k.COMPARE, np.uint8(Rejected.NO), column.codes)
+        if any(column.counts[k.COMPARE :])
+        else column.codes
         for column in (floats, histograms)
     )
     return AppendResult(codes, histogram_codes, stored, durable, messages)

@@ -37,6 +37,8 @@ SERIES_LIMIT = SLOT_MASK
 """Series that fit in one head; slot 0 is never used."""
 
 _PAIRS_PER_SERIES_LIMIT = 32
+ALIASES_PER_SERIES = 8
+ALIASES_FLOOR = 1 << 20
 _GENERATIONS = 256
 _CHECK_SHIFT = np.uint64(32)
 
@@ -80,8 +82,14 @@ class SeriesTable:
         )
 
     def insert_aliases(self, hashes: U64Array, checks: U32Array, refs: U32Array) -> None:
-        """`insert_alias` for many: three arrays of one length."""
+        """`insert_alias` for many: three arrays of one length.
+
+        A series may have many spellings, but not without end: beyond the limit the table starts anew, and
+        what is still sent comes back through the slow way.
+        """
         with self.lock:
+            if len(self._aliases) + len(hashes) > max(ALIASES_FLOOR, ALIASES_PER_SERIES * self.series_count):
+                self._aliases = RefTable()
             self._aliases.insert(hashes, checks, refs)
 
     # Identity.

@@ -159,3 +159,15 @@ def test_more_series_than_fit_are_refused_and_none_is_created():
     with pytest.raises(LimitError, match="3 more exceed the limit of 10"):
         create(table, [labels(n) for n in range(100, 103)])
     assert table.series_count == 8
+
+
+def test_aliases_without_end_do_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr("tsdb.series.ALIASES_FLOOR", 1000)
+    table = make()
+    refs = create(table, [labels(0)])
+    for at in range(1, 20_001, 100):
+        hashes = np.arange(at, at + 100, dtype=np.uint64)
+        table.insert_aliases(hashes, hashes.astype(np.uint32), np.full(100, refs[0], dtype=np.uint32))
+        assert np.count_nonzero(table.snapshot()[0]) <= 1000
+    found = np.empty(100, dtype=np.int64)
+    assert lookup_many(hashes, hashes.astype(np.uint32), *table.snapshot(), found) == 0
