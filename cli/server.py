@@ -13,6 +13,7 @@ import importlib.metadata
 import logging
 import os
 import platform
+import secrets
 import signal
 import socket
 import time
@@ -33,6 +34,7 @@ from ingest.config.errors import ConfigError
 from ingest.remotewrite.receiver import Receiver, RemoteWriteLimits
 from ingest.scrape.service import ScrapeManager, ScrapeSettings
 from promql.engine import Engine
+from promql.parser import prepare as prepare_parser
 from tsdb.database import Database, open_database
 from tsdb.errors import StorageError
 from tsdb.kernels import compile as kernels
@@ -149,6 +151,7 @@ class Server:
         log.info("See you next time!")
 
     async def _warm_rest(self) -> None:
+        await asyncio.to_thread(prepare_parser)
         seconds = await asyncio.to_thread(kernels.warm)
         log.info("Kernels loaded", extra={"kernels": len(kernels.registered()), "seconds": round(seconds, 3)})
 
@@ -233,6 +236,7 @@ class Server:
             external_url=self._flags["web.external-url"],
             listen_port=self._flags.addresses()[0].port,
             exemplars="exemplar-storage" in self._flags.features(),
+            seed=secrets.randbits(64),
         )
 
     def _add_config_metrics(self) -> None:
