@@ -55,7 +55,8 @@ def _grown_f64(column: F64, need: int) -> F64:
     if need <= len(column):
         return column
     out = np.empty(max(need, 2 * len(column)), np.float64)
-    out[: len(column)] = column
+    for i in range(len(column)):
+        out[i] = column[i]
     return out
 
 
@@ -64,7 +65,8 @@ def _grown_i64(column: I64, need: int) -> I64:
     if need <= len(column):
         return column
     out = np.zeros(max(need, 2 * len(column)), np.int64)
-    out[: len(column)] = column
+    for i in range(len(column)):
+        out[i] = column[i]
     return out
 
 
@@ -73,7 +75,8 @@ def _grown_i32(column: I32, need: int) -> I32:
     if need <= len(column):
         return column
     out = np.empty(max(need, 2 * len(column)), np.int32)
-    out[: len(column)] = column
+    for i in range(len(column)):
+        out[i] = column[i]
     return out
 
 
@@ -82,7 +85,8 @@ def _grown_u8(column: U8, need: int) -> U8:
     if need <= len(column):
         return column
     out = np.empty(max(need, 2 * len(column)), np.uint8)
-    out[: len(column)] = column
+    for i in range(len(column)):
+        out[i] = column[i]
     return out
 
 
@@ -139,22 +143,54 @@ def emit(out: Pool, fill: I64, w: Work, compact: bool) -> Pool:
 
 
 @device
+def _cut_f64(column: F64, n: int) -> F64:
+    out = np.empty(n, np.float64)
+    for i in range(n):
+        out[i] = column[i]
+    return out
+
+
+@device
+def _cut_i64(column: I64, n: int) -> I64:
+    out = np.empty(n, np.int64)
+    for i in range(n):
+        out[i] = column[i]
+    return out
+
+
+@device
+def _cut_i32(column: I32, n: int) -> I32:
+    out = np.empty(n, np.int32)
+    for i in range(n):
+        out[i] = column[i]
+    return out
+
+
+@device
+def _cut_u8(column: U8, n: int) -> U8:
+    out = np.empty(n, np.uint8)
+    for i in range(n):
+        out[i] = column[i]
+    return out
+
+
+@device
 def finish(out: Pool, fill: I64) -> Pool:
     """The columns without their unused rest."""
     h = fill[0]
     return (
-        out[0][:h].copy(),
-        out[1][:h].copy(),
-        out[2][:h].copy(),
-        out[3][:h].copy(),
-        out[4][:h].copy(),
-        out[5][:h].copy(),
-        out[6][: h + 1].copy(),
-        out[7][: fill[1]].copy(),
-        out[8][: fill[1]].copy(),
-        out[9][: h + 1].copy(),
-        out[10][: fill[2]].copy(),
-        out[11][: fill[2]].copy(),
-        out[12][: h + 1].copy(),
-        out[13][: fill[3]].copy(),
+        _cut_i32(out[0], h),
+        _cut_u8(out[1], h),
+        _cut_f64(out[2], h),
+        _cut_f64(out[3], h),
+        _cut_f64(out[4], h),
+        _cut_f64(out[5], h),
+        _cut_i64(out[6], h + 1),
+        _cut_i32(out[7], fill[1]),
+        _cut_f64(out[8], fill[1]),
+        _cut_i64(out[9], h + 1),
+        _cut_i32(out[10], fill[2]),
+        _cut_f64(out[11], fill[2]),
+        _cut_i64(out[12], h + 1),
+        _cut_f64(out[13], fill[3]),
     )

@@ -56,6 +56,28 @@ RECONCILED = 2
 
 
 @device
+def copy_floats(source: F64, target: F64, n: int) -> None:
+    """The first n elements. Loops, because assigning slices makes kernels compile for much longer."""
+    for i in range(n):
+        target[i] = source[i]
+
+
+@device
+def copy_ints(source: I64, target: I64, n: int) -> None:
+    """The first n elements."""
+    for i in range(n):
+        target[i] = source[i]
+
+
+@device
+def _load_bounds(w: Work, pool: Pool, h: int) -> None:
+    lo, hi = pool[CUSTOM_OFFSETS][h], pool[CUSTOM_OFFSETS][h + 1]
+    w[0][I_CUSTOM] = hi - lo
+    for i in range(hi - lo):
+        w[8][i] = pool[CUSTOM_VALUES][lo + i]
+
+
+@device
 def work_size(pool: Pool) -> int:
     """Capacity for the sum of any histograms of a pool: the spread of bucket indexes, if that is less than
     their number."""
@@ -100,7 +122,7 @@ def load(w: Work, pool: Pool, h: int) -> None:
     nums[N_ZERO] = pool[ZERO_COUNT][h]
     nums[N_COUNT] = pool[COUNT][h]
     nums[N_SUM] = pool[SUM][h]
-    nums[N_ZERO_COMP:] = 0.0
+    nums[N_ZERO_COMP], nums[N_COUNT_COMP], nums[N_SUM_COMP] = 0.0, 0.0, 0.0
     lo, hi = pool[POS_OFFSETS][h], pool[POS_OFFSETS][h + 1]
     ints[I_POS] = hi - lo
     for i in range(hi - lo):
@@ -109,35 +131,33 @@ def load(w: Work, pool: Pool, h: int) -> None:
     ints[I_NEG] = hi - lo
     for i in range(hi - lo):
         w[5][i], w[6][i], w[7][i] = pool[NEG_INDEX][lo + i], pool[NEG_COUNT][lo + i], 0.0
-    lo, hi = pool[CUSTOM_OFFSETS][h], pool[CUSTOM_OFFSETS][h + 1]
-    ints[I_CUSTOM] = hi - lo
-    w[8][: hi - lo] = pool[CUSTOM_VALUES][lo:hi]
+    _load_bounds(w, pool, h)
 
 
 @device
 def load_empty(w: Work, pool: Pool, h: int) -> None:
     """Fill `w` with an empty histogram of the schema and custom bounds of histogram `h`."""
-    w[0][:] = 0
-    w[1][:] = 0.0
+    for i in range(len(w[0])):
+        w[0][i] = 0
+    for i in range(len(w[1])):
+        w[1][i] = 0.0
     w[0][I_SCHEMA] = pool[SCHEMA][h]
-    lo, hi = pool[CUSTOM_OFFSETS][h], pool[CUSTOM_OFFSETS][h + 1]
-    w[0][I_CUSTOM] = hi - lo
-    w[8][: hi - lo] = pool[CUSTOM_VALUES][lo:hi]
+    _load_bounds(w, pool, h)
 
 
 @device
 def copy_work(source: Work, target: Work) -> None:
     """Make `target` equal `source`."""
     positives, negatives, bounds = source[0][I_POS], source[0][I_NEG], source[0][I_CUSTOM]
-    target[0][:] = source[0]
-    target[1][:] = source[1]
-    target[2][:positives] = source[2][:positives]
-    target[3][:positives] = source[3][:positives]
-    target[4][:positives] = source[4][:positives]
-    target[5][:negatives] = source[5][:negatives]
-    target[6][:negatives] = source[6][:negatives]
-    target[7][:negatives] = source[7][:negatives]
-    target[8][:bounds] = source[8][:bounds]
+    copy_ints(source[0], target[0], len(source[0]))
+    copy_floats(source[1], target[1], len(source[1]))
+    copy_ints(source[2], target[2], positives)
+    copy_floats(source[3], target[3], positives)
+    copy_floats(source[4], target[4], positives)
+    copy_ints(source[5], target[5], negatives)
+    copy_floats(source[6], target[6], negatives)
+    copy_floats(source[7], target[7], negatives)
+    copy_floats(source[8], target[8], bounds)
 
 
 @device
@@ -285,9 +305,9 @@ def _merge_side(
             a += 1
             b += 1
         out += 1
-    index[:out] = spare_index[:out]
-    value[:out] = spare_value[:out]
-    comp[:out] = spare_comp[:out]
+    copy_ints(spare_index, index, out)
+    copy_floats(spare_value, value, out)
+    copy_floats(spare_comp, comp, out)
     return out
 
 
@@ -356,7 +376,7 @@ def _add_custom(w: Work, other: Work, sign: float, compensated: bool) -> int:
         w[2][out], w[3][out], w[4][out] = i, totals[i], comps[i] if compensated else 0.0
         out += 1
     w[0][I_POS], w[0][I_CUSTOM] = out, n
-    w[8][:n] = shared[:n]
+    copy_floats(shared, w[8], n)
     return RECONCILED
 
 

@@ -237,7 +237,7 @@ class Interpreter:
             _place(gathered, made, k, times.steps)
         for row in gathered.values():
             if expr.op != "count_values":
-                members = [r for r in rows if group_of(expr, r.labels) == row.labels]
+                members = [r for r in present(rows) if group_of(expr, r.labels) == row.labels]
                 row.drop = any(r.drop for r in members)
         return list(gathered.values())
 

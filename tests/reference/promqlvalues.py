@@ -103,7 +103,7 @@ def bits(value: float) -> int:
 def merge_rows(rows: Iterable[Row]) -> list[Row]:
     """Rows with equal labels become one; sharing a step is an error."""
     merged: dict[Labels, Row] = {}
-    for row in rows:
+    for row in present(rows):
         held = merged.get(row.labels)
         if held is None:
             merged[row.labels] = Row(row.labels, list(row.cells), row.drop)
