@@ -3,8 +3,10 @@ disk."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from decimal import Decimal
 
 import numpy as np
 import numpy.typing as npt
@@ -253,7 +255,7 @@ class HeadAppender:
         if int(row[k.LAST_T]) != t or int(row[k.META]) & k.LAST_IS_HISTOGRAM:
             return text
         old, new = (float(bits.view(np.float64)) for bits in (row[k.LAST_V], column.bits[i]))
-        return f"{text}; overrides not allowed: existing {old:g}, new value {new:g}"
+        return f"{text}; overrides not allowed: existing {_shortest(old)}, new value {_shortest(new)}"
 
     def _count(self, floats: _Column, histograms: _Column, stored: bool) -> None:
         metrics = self._metrics
@@ -290,6 +292,18 @@ class HeadAppender:
 def take_columns(columns: HistogramColumns, rows: npt.NDArray[np.intp]) -> HistogramColumns:
     """Some of the samples."""
     return HistogramColumns(columns.refs[rows], take(columns.batch, rows, np.zeros(1, dtype=np.int64)))
+
+
+def _shortest(value: float) -> str:
+    """A float as Go's %g prints it: shortest digits, an exponent below 1e-4 and from 1e6."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("+Inf" if value > 0 else "-Inf")
+    mantissa, _, exponent = f"{Decimal(repr(value)).normalize():e}".partition("e")
+    if value == 0:
+        return "-0" if math.copysign(1, value) < 0 else "0"
+    if -4 <= int(exponent) < 6:
+        return f"{Decimal(repr(value)).normalize():f}"
+    return f"{mantissa}e{exponent[0]}{int(exponent[1:]):02d}"
 
 
 def _float_column(samples: SampleColumns | None) -> _Column:

@@ -141,6 +141,25 @@ def test_without_a_window_late_samples_are_refused_with_prometheus_words(store):
     assert store.read() == store.expected
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.1, "0.1"),
+        (100000.0, "100000"),
+        (1e6, "1e+06"),
+        (10267820369.0, "1.0267820369e+10"),
+        (1.5e-5, "1.5e-05"),
+        (-2.5, "-2.5"),
+        (0.0, "0"),
+        (float("inf"), "+Inf"),
+        (float("nan"), "NaN"),
+    ],
+)
+def test_values_in_messages_are_written_as_prometheus_does(store, value, text):
+    store.append([(name(0), T0, 7.0)])
+    assert store.append([(name(0), T0, value)]).messages[0].endswith(f"existing 7, new value {text}")
+
+
 def test_an_atomic_batch_with_one_bad_sample_is_refused_whole(store):
     reopen(store, out_of_order_window_ms=0)
     store.add([(name(0), T0, 1.0)])
