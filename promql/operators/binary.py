@@ -216,7 +216,7 @@ class VectorBinary(VectorOperator):
         targets: int,
         text: str,
     ) -> None:
-        if len(np.unique(target)) == len(target):
+        if not len(target) or int(np.bincount(target, minlength=targets).max()) < 2:
             return
         last = np.full((targets, many.values.shape[1]), -1, dtype=np.int32)
         found = np.zeros(2, dtype=np.int64)

@@ -17,12 +17,20 @@ from tsdb.serieslabels import SeriesLabels
 SAME_LABELSET = "vector cannot contain metrics with the same labelset"
 
 
-def merge_equal(rows: Collected, labels: SeriesLabels | None = None) -> Collected:
-    """Merge rows with equal `labels` (the rows' own if None); raises ExecutionError for a shared step."""
-    labels = rows.series.labels if labels is None else labels
-    groups, distinct = labels.group_ids()
-    if len(distinct) == len(labels):
+def merge_equal(rows: Collected, final_labels: SeriesLabels | None = None) -> Collected:
+    """Merge rows with equal labels; raises ExecutionError for a shared step.
+
+    Rows of which only one is going to lose its name are different series. `final_labels` are what is left
+    when names have been dropped: then only these count."""
+    labels = rows.series.labels if final_labels is None else final_labels
+    groups, first = labels.group_first_rows()
+    if final_labels is None and rows.series.drop_name.any():
+        keys = groups * 2 + rows.series.drop_name
+        _, first, groups = np.unique(keys, return_index=True, return_inverse=True)
+        groups = groups.astype(np.int64)
+    if len(first) == len(labels):
         return Collected(Series(labels, rows.series.drop_name), rows.values, rows.histograms)
+    distinct = labels.take(first)
     values = absent_cells(len(distinct), rows.values.shape[1])
     cells = rows.histograms
     index = NO_CELLS if cells is None else np.full(values.shape, -1, dtype=np.int32)
