@@ -10,10 +10,9 @@ modules that the file imports, so an edited `device` function is never served st
 
 from __future__ import annotations
 
-import dis
 import hashlib
 import importlib
-import itertools
+import opcode
 import os
 import re
 import sys
@@ -40,6 +39,12 @@ _ALLOCATING = frozenset(
     }
 )
 """Names in a function's body that make it need numba's memory runtime."""
+_SLICE_STORES = tuple(
+    bytes(opcode.opmap[name] for name in names)
+    for names in (("STORE_SLICE",), ("BUILD_SLICE", "STORE_SUBSCR"))
+    if all(name in opcode.opmap for name in names)
+)
+"""Operation codes that `a[i:j] = b` ends in, by version of Python."""
 _KERNEL_IMPORT = re.compile(
     r"^\s*(?:from|import)\s+(\w+\.kernels(?:\.\w+)?)(?:\s+import\s+([\w, ()]+))?", re.MULTILINE
 )
@@ -47,8 +52,8 @@ _KERNEL_IMPORT = re.compile(
 
 def _assigns_slice(function: Callable[..., Any]) -> bool:
     """Whether there is an `a[i:j] = b`, for which numba may need a temporary copy."""
-    operations = [instruction.opname for instruction in dis.get_instructions(function)]
-    return "STORE_SLICE" in operations or ("BUILD_SLICE", "STORE_SUBSCR") in itertools.pairwise(operations)
+    operations = function.__code__.co_code[::2]
+    return any(sequence in operations for sequence in _SLICE_STORES)
 
 
 def _allocates(function: Callable[..., Any]) -> bool:
