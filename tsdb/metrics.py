@@ -21,16 +21,22 @@ class StorageMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
+        self._make_sample_counters()
+        self._make_head_counters()
+        self._make_block_counters()
+        self._make_log_counters()
 
-        def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
-            return Counter(_P + name, text, labels, registry=registry)
+    def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+        return Counter(_P + name, text, labels, registry=self._registry)
 
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(_P + name, text, registry=registry)
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(_P + name, text, registry=self._registry)
 
-        def summary(name: str, text: str) -> Summary:
-            return Summary(_P + name, text, registry=registry)
+    def _summary(self, name: str, text: str) -> Summary:
+        return Summary(_P + name, text, registry=self._registry)
 
+    def _make_sample_counters(self) -> None:
+        counter = self._counter
         appended = counter("head_samples_appended", "Total number of appended samples.", ("type",))
         self.floats_appended = appended.labels("float")
         self.histograms_appended = appended.labels("histogram")
@@ -49,8 +55,11 @@ class StorageMetrics:
         self.duplicates = Counter(
             "vedette_tsdb_duplicate_samples",
             "Samples refused because their timestamp had another value.",
-            registry=registry,
+            registry=self._registry,
         )
+
+    def _make_head_counters(self) -> None:
+        counter = self._counter
         self.series_created = counter("head_series_created", "Series created in the head.")
         self.series_removed = counter("head_series_removed", "Series removed from the head.")
         self.chunks_created = counter("head_chunks_created", "Chunks sealed in the head.")
@@ -59,12 +68,15 @@ class StorageMetrics:
             _P + "sample_ooo_delta",
             "How far, in seconds, the oldest late sample of a batch lies behind the head's newest.",
             buckets=[600, 1800, 3600, 7200, 10800, 21600, 43200],
-            registry=registry,
+            registry=self._registry,
         )
         self.series_not_found = counter("head_series_not_found", "Refs that named no series.")
         self.truncations = counter("head_truncations", "Head truncations attempted.")
         self.truncations_failed = counter("head_truncations_failed", "Head truncations that failed.")
-        self.gc_duration = summary("head_gc_duration_seconds", "Duration of head truncations.")
+        self.gc_duration = self._summary("head_gc_duration_seconds", "Duration of head truncations.")
+
+    def _make_block_counters(self) -> None:
+        counter = self._counter
         self.compactions = counter("compactions", "Compactions that were executed.")
         self.compactions_triggered = counter("compactions_triggered", "Compaction rounds.")
         self.compactions_failed = counter("compactions_failed", "Compactions that failed.")
@@ -73,12 +85,15 @@ class StorageMetrics:
             _P + "compaction_duration_seconds",
             "Duration of compaction runs.",
             buckets=[2.0**i for i in range(14)],
-            registry=registry,
+            registry=self._registry,
         )
         self.reloads = counter("reloads", "Times the store reloaded its blocks.")
         self.reloads_failed = counter("reloads_failures", "Block reloads that failed.")
         self.time_retentions = counter("time_retentions", "Blocks deleted for their age.")
         self.size_retentions = counter("size_retentions", "Blocks deleted for the store's size.")
+
+    def _make_log_counters(self) -> None:
+        counter, summary = self._counter, self._summary
         self.checkpoint_creations = counter("checkpoint_creations", "Checkpoints attempted.")
         self.checkpoint_creations_failed = counter("checkpoint_creations_failed", "Checkpoints that failed.")
         self.checkpoint_deletions = counter("checkpoint_deletions", "Checkpoint deletions attempted.")
@@ -93,24 +108,26 @@ class StorageMetrics:
         self.wal_completed_pages = counter("wal_completed_pages", "Groups of records written to the log.")
         self.wal_page_flushes = counter("wal_page_flushes", "Writes to the log.")
         self.wal_writes_failed = counter("wal_writes_failed", "Log writes that failed.")
-        self.wal_segment = gauge("wal_segment_current", "Segment the log is writing to.")
+        self.wal_segment = self._gauge("wal_segment_current", "Segment the log is writing to.")
         self.wal_record_bytes = Counter(
-            "vedette_tsdb_wal_written_bytes", "Bytes written to the log.", registry=registry
+            "vedette_tsdb_wal_written_bytes", "Bytes written to the log.", registry=self._registry
         )
         self.quarantined = Counter(
             "vedette_tsdb_quarantined_files",
             "Damaged files that were set aside instead of deleted.",
             ("kind",),
-            registry=registry,
+            registry=self._registry,
         )
-        self.clean_start = gauge(
+        self.clean_start = self._gauge(
             "clean_start", "1 if the store was closed cleanly before this start, else 0."
         )
-        self.replay_duration = gauge("data_replay_duration_seconds", "Time the replay took at the start.")
+        self.replay_duration = self._gauge(
+            "data_replay_duration_seconds", "Time the replay took at the start."
+        )
         self.tombstone_cleanup = Histogram(
             _P + "tombstone_cleanup_seconds",
             "Time to rewrite blocks without deleted data.",
-            registry=registry,
+            registry=self._registry,
         )
         self.exemplars_appended = counter("exemplar_exemplars_appended", "Exemplars stored.")
         self.exemplars_out_of_order = counter(
