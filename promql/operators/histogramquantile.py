@@ -20,6 +20,8 @@ from promql.matrix import ABSENT, ABSENT_BITS, F64Array
 from promql.numberformat import format_g, format_openmetrics
 from promql.operators.classicquantile import BucketGroups, bucket_groups, drop_conflicts
 from promql.operators.collect import Collected, collect
+from promql.operators.labelcolumns import with_label
+from promql.operators.merge import SAME_LABELSET
 from promql.operators.operator import Explain, Piece, ScalarOperator, Series, VectorOperator, drop_metadata
 from tsdb.labels import METRIC_NAME
 from tsdb.serieslabels import SeriesLabels
@@ -225,18 +227,21 @@ class HistogramQuantiles(_BucketFunction):
                     text = format_openmetrics(value)
                     row = self._by_value.setdefault(text, np.full(len(q), ABSENT))
                     hit = np.isnan(q) if value != value else q == value
-                    if (row.view(np.uint64)[hit] != np.uint64(ABSENT_BITS)).any():
-                        raise ExecutionError("vector cannot contain metrics with the same labelset")
+                    taken = row.view(np.uint64)[hit] != np.uint64(ABSENT_BITS)
+                    if taken.any() and len(self._grouped()[1]):
+                        raise ExecutionError(SAME_LABELSET)
                     row[hit] = value
         return self._by_value
 
     def _announce(self) -> Series:
         _, groups = self._grouped()
         base = drop_metadata(Series(groups.labels, np.zeros(len(groups), dtype=np.bool_)), self.ctx)
-        rows = base.labels.rows()
-        labels = [row.with_label(self.label, text) for text in self._values() for row in rows]
-        drop = np.tile(base.drop_name, len(self._values()))
-        return Series(SeriesLabels.from_labels(labels, self.ctx.symbols), drop)
+        parts = []
+        for text in self._values():
+            symbol = np.full(len(groups), self.ctx.symbols.intern(text), dtype=np.uint32)
+            parts.append(with_label(base.labels, self.label, symbol))
+        drop = np.tile(base.drop_name, len(parts))
+        return Series(SeriesLabels.concat(parts, self.ctx.symbols), drop)
 
     def _evaluate(self, collected: Collected, groups: BucketGroups) -> F64Array:
         parts = []
