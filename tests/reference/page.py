@@ -80,4 +80,10 @@ def _stream(
 
 
 def _float_bits(number: int, exponent: int) -> int:
-    return int(struct.unpack("<Q", struct.pack("<d", float(number) / 10.0**exponent))[0])
+    off = 0
+    if exponent & 16:
+        number, rest = divmod(number, 3)
+        off = rest - 1
+    return (
+        int(struct.unpack("<Q", struct.pack("<d", float(number) / 10.0 ** (exponent & 15)))[0]) + off
+    ) & MASK

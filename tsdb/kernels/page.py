@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from tsdb.kernels.bits import load32, load64
+from tsdb.kernels.bits import float_bits, load32, load64
 from tsdb.kernels.compile import device, inline, kernel
-from tsdb.kernels.pageencode import EXPONENT_LIMIT, MODE_INTEGER, MODE_XOR
+from tsdb.kernels.pageencode import EXPONENT_LIMIT, MODE_INTEGER, MODE_XOR, NEAR
 
 U64 = np.uint64
 I64 = np.int64
@@ -128,8 +128,15 @@ def fill(words: Any, values: Any, lo: Any, count: Any, base: Any, exponent: Any,
 
 
 @device
-def to_floats(ints: Any, values: Any, lo: Any, count: Any, exponent: Any) -> None:
+def to_floats(ints: Any, words: Any, values: Any, lo: Any, count: Any, exponent: Any) -> None:
     """Integers to floats in the same memory."""
+    if exponent >= NEAR:
+        power = _POWERS[exponent - NEAR]
+        for i in range(lo, lo + count):
+            m = ints[i] // I64(3)
+            off = ints[i] - I64(3) * m - I64(1)
+            words[i] = float_bits(np.float64(m) / power) + U64(off)
+        return
     if exponent == 0:
         for i in range(lo, lo + count):
             values[i] = np.float64(ints[i])
@@ -161,7 +168,7 @@ def survey(raw: Any, streams: Any, patches: Any, totals: Any) -> Any:
         mode, order = form & 1, (form >> 1) & 3
         if width > 8 or order > 2 or form > 63:
             return BAD_HEADER
-        if (mode == MODE_INTEGER and exponent > EXPONENT_LIMIT) or exponent > 63:
+        if (mode == MODE_INTEGER and exponent & ~NEAR > EXPONENT_LIMIT) or exponent > 63:
             return BAD_HEADER
         totals[width] += max(I64(0), count - 1)
         lows += (max(I64(0), count - 1) * (form >> 3) + 7) >> 3
@@ -242,7 +249,7 @@ def decode_streams(
                 exponent = I64(raw[forms + 2 * streams + row])
                 base = plane_word(raw, bases, streams, row, 8)
                 slope = plane_word(raw, bases + 8 * streams, streams, row, 8)
-                constant = width == 0 and form == CONSTANT_FORM and slope == U64(0)
+                constant = width == 0 and form == CONSTANT_FORM and slope == U64(0) and exponent < NEAR
                 if constant:
                     fill(words, values, lo, count, base, exponent, floats)
                 else:
@@ -256,7 +263,7 @@ def decode_streams(
                     divisor = plane_word(raw, bases + 16 * streams, streams, row, 8)
                     integrate(words, lo, count, (form >> 1) & 3, base, slope, divisor)
                     if floats:
-                        to_floats(ints, values, lo, count, exponent)
+                        to_floats(ints, words, values, lo, count, exponent)
                 if apply_patches(raw, streams, patches, patched, patched + own, count, words, lo) != 0:
                     return I64(BAD_PATCH)
             k += 1

@@ -24,6 +24,10 @@ MODE_INTEGER = 0
 MODE_XOR = 1
 """Words are the XOR of neighbouring bit patterns, shifted right by `exponent` bits."""
 
+NEAR = 16
+"""Added to the exponent where integers are 3 m + r + 1: m / 10^exponent moved by r units in the last
+place."""
+
 EXPONENT_LIMIT = 14
 """Largest decimal exponent; above it XOR takes no more room (docs/blocks.md)."""
 
@@ -42,8 +46,17 @@ _OFF = "Array(int64, 1, 'C', readonly=True)"
 
 
 @inline
-def mantissa_at(value: Any, exponent: Any) -> Any:
-    """The integer m with m / 10^exponent == value to the bit, and whether there is one."""
+def wrapped(left: Any, right: Any) -> Any:
+    """left - right modulo 2^64, as signed: signed arithmetic that overflows is undefined in LLVM."""
+    return I64(U64(left) - U64(right))
+
+
+@inline
+def mantissa_at(value: Any, exponent: Any, near: Any) -> Any:
+    """The integer m with m / 10^exponent == value to the bit, and whether there is one.
+
+    With `near` the value may be one unit in the last place off, r = -1, 0 or 1: the integer is 3 m + r + 1.
+    """
     scaled = value * _POWERS[exponent]
     size = abs(scaled)
     limit = _INTEGER_LIMIT if exponent == 0 else _MANTISSA_LIMIT
@@ -51,11 +64,14 @@ def mantissa_at(value: Any, exponent: Any) -> Any:
         return I64(0), False
     rounded = (scaled + _ROUNDING) - _ROUNDING if size < _ROUNDING_LIMIT else scaled
     m = I64(rounded)
-    return m, float_bits(np.float64(m) / _POWERS[exponent]) == float_bits(value)
+    off = wrapped(float_bits(value), float_bits(np.float64(m) / _POWERS[exponent]))
+    if near:
+        return I64(3) * m + off + I64(1), size < _MANTISSA_LIMIT and -1 <= off <= 1
+    return m, off == 0
 
 
 @device
-def choose_exponent(values: Any, lo: Any, hi: Any, stride: Any, counts: Any) -> Any:
+def choose_exponent(values: Any, lo: Any, hi: Any, stride: Any, near: Any, counts: Any) -> Any:
     """Exponent that makes the looked-at values cheapest, or -1 for XOR. `counts` is scratch."""
     counts[:] = 0
     looked = 0
@@ -64,14 +80,14 @@ def choose_exponent(values: Any, lo: Any, hi: Any, stride: Any, counts: Any) -> 
         looked += 1
         found = _NONE
         # Neighbours mostly have as many digits: begin there, then look for fewer.
-        ok = mantissa_at(values[i], start)[1]
+        ok = mantissa_at(values[i], start, near)[1]
         if ok:
             found = start
-            while found > 0 and mantissa_at(values[i], found - 1)[1]:
+            while found > 0 and mantissa_at(values[i], found - 1, near)[1]:
                 found -= 1
         else:
             for e in range(start + 1, EXPONENT_LIMIT + 1):
-                if mantissa_at(values[i], e)[1]:
+                if mantissa_at(values[i], e, near)[1]:
                     found = e
                     break
             if found < _NONE:
@@ -86,16 +102,25 @@ def choose_exponent(values: Any, lo: Any, hi: Any, stride: Any, counts: Any) -> 
     return best
 
 
+@inline
+def is_constant(bits: Any, lo: Any, hi: Any) -> Any:
+    """Whether all values are one bit pattern."""
+    i = lo + 1
+    while i < hi and bits[i] == bits[lo]:
+        i += 1
+    return i >= hi
+
+
 @device
 def to_mantissas(
-    bits: Any, values: Any, lo: Any, hi: Any, exponent: Any, ints: Any, patches: Any, patch_index: Any,
-    patch_bits: Any,
+    bits: Any, values: Any, lo: Any, hi: Any, exponent: Any, near: Any, ints: Any, patches: Any,
+    patch_index: Any, patch_bits: Any,
 ) -> Any:  # fmt: skip
     """Fill `ints` and the patch list from place `patches` on; the number of patches, -1 if over an eighth."""
     limit = ((hi - lo) >> 3) + 2
     count, last, first = 0, I64(0), hi
     for i in range(lo, hi):
-        m, exact = mantissa_at(values[i], exponent)
+        m, exact = mantissa_at(values[i], exponent, near)
         if exact:
             last = m
             if first == hi:
@@ -117,12 +142,6 @@ def to_mantissas(
 def bit_count(word: Any) -> Any:
     """Bits of a word without its leading zeros."""
     return I64(64) - I64(leading_zeros64(word))
-
-
-@inline
-def wrapped(left: Any, right: Any) -> Any:
-    """left - right modulo 2^64, as signed: signed arithmetic that overflows is undefined in LLVM."""
-    return I64(U64(left) - U64(right))
 
 
 @inline
@@ -281,19 +300,26 @@ def pack_floats(
         if hi == lo:
             continue
         stride = max(1, (hi - lo) // _SAMPLE_COUNT)
-        chosen = choose_exponent(values, lo, hi, stride, counts)
-        patched = -1
+        chosen = choose_exponent(values, lo, hi, stride, False, counts)
+        patched, near = I64(-1), False
         if chosen >= 0:
-            patched = to_mantissas(bits, values, lo, hi, chosen, ints, patches, patch_index, patch_bits)
-        if patched < 0 and stride > 1:
-            chosen = choose_exponent(values, lo, hi, 1, counts)
-            if chosen >= 0:
-                patched = to_mantissas(bits, values, lo, hi, chosen, ints, patches, patch_index, patch_bits)
+            patched = to_mantissas(bits, values, lo, hi, chosen, near, ints, patches, patch_index, patch_bits)
+        if patched < 0 and not is_constant(bits, lo, hi):
+            # Looked at more closely: all values, then decimals that a computation has bent by one bit.
+            for attempt in range(2):
+                near = attempt == 1
+                chosen = choose_exponent(values, lo, hi, 1, near, counts)
+                if chosen >= 0:
+                    patched = to_mantissas(
+                        bits, values, lo, hi, chosen, near, ints, patches, patch_index, patch_bits
+                    )
+                if patched >= 0:
+                    break
         if patched < 0:
             mode[row] = MODE_XOR
             width[row] = pack_xor(bits, words, lo, hi, row, exponent, base)
             continue
-        exponent[row] = chosen
+        exponent[row] = chosen + (NEAR if near else 0)
         patch_counts[row] = patched
         patches += patched
         width[row] = pack_ints(ints, words, lo, hi, row, order, low, base, slope, gcd, counts)
