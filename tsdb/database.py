@@ -32,7 +32,7 @@ from tsdb.postings import Cardinality
 from tsdb.querier import StoreQuerier
 from tsdb.replay import Replayer, ReplayProgress
 from tsdb.select import SelectHints
-from tsdb.series import SeriesTable
+from tsdb.series import SERIES_LIMIT, SeriesTable
 from tsdb.symbols import SymbolTable
 from tsdb.tombstone import HeadTombstone
 from tsdb.wal import Wal
@@ -42,6 +42,8 @@ log = logging.getLogger("tsdb")
 LOCK_FILE = "lock"
 WAL_DIRECTORY = "wal"
 MAINTENANCE_INTERVAL_S = 60.0
+HEAD_SERIES_LIMITS = (SERIES_LIMIT, 2_000_000, 250_000, 30_000)
+"""Series of a head, tried in turn where address space is short; the first needs 60 GB of it, the last 0.1."""
 _SEED_BITS = 64
 _SYMBOL_BYTES = 8 + 104
 
@@ -77,13 +79,7 @@ class Database:
         self.symbols = SymbolTable()
         self.exemplar_store = ExemplarStore(options.limits.exemplars)
         self._metadata = MetadataStore(options.limits.metadata_entries)
-        seeds = (secrets.randbits(_SEED_BITS), secrets.randbits(_SEED_BITS))
-        self.head = Head(
-            self.symbols,
-            seeds,
-            late_window_ms=options.out_of_order_window_ms,
-            block_range_ms=options.block_range_ms,
-        )
+        self.head = self._make_head()
         self._lock = self._take_lock()
         try:
             self.block_set = BlockSet(fs, path, self.symbols, self.metrics)
@@ -102,6 +98,25 @@ class Database:
             self._thread.start()
 
     # Opening.
+
+    def _make_head(self) -> Head:
+        """A head as large as the address space allows. Raises MemoryError."""
+        seeds = (secrets.randbits(_SEED_BITS), secrets.randbits(_SEED_BITS))
+        for limit in HEAD_SERIES_LIMITS:
+            try:
+                return Head(
+                    self.symbols,
+                    seeds,
+                    late_window_ms=self.options.out_of_order_window_ms,
+                    block_range_ms=self.options.block_range_ms,
+                    series_limit=limit,
+                )
+            except MemoryError as error:
+                log.warning(
+                    "Little address space: the head takes fewer series",
+                    extra={"refused_limit": limit, "err": str(error)},
+                )
+        raise MemoryError(f"no address space for a head of {HEAD_SERIES_LIMITS[-1]} series")
 
     def _take_lock(self) -> DirectoryLock | None:
         if not self.options.lock_file:

@@ -42,7 +42,10 @@ FUTURE_LIMIT_MS = 10 * 60 * 1000
 IN_ORDER_WINDOW_DIVISOR = 2
 """A new series may start this part of a block range behind the head's newest sample."""
 
-LATE_LIMIT = 1 << 26
+SLABS_PER_SLOT, SEALED_PER_SLOT, LATE_PER_SLOT = 8, 16, 4
+"""Address space a slot; what a head of three hours at one sample a second needs, or every fourth sample
+late."""
+_ARENA_FLOOR = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +77,18 @@ class Head:
         self.late_window_ms = late_window_ms
         self.block_range_ms = block_range_ms
         slots = self.series.slot_capacity
-        slab_count = min(slots * 8 + 1024, 1 << 27)
+        slab_count = slots * SLABS_PER_SLOT + _ARENA_FLOOR
         self.hot: U64Array = reserve(np.uint64, slots * k.HOT_WORDS).reshape(-1, k.HOT_WORDS)
         self.cold: U64Array = reserve(np.uint64, slots * k.COLD_WORDS).reshape(-1, k.COLD_WORDS)
         self.slab_next: U32Array = reserve(np.uint32, slab_count)
         self.slab_free: U32Array = reserve(np.uint32, slab_count)
         self.slabs: U8Array = reserve(np.uint8, len(self.slab_next) * k.SLAB_BYTES)
-        sealed_limit = min(slots * 64 + 1024, 1 << 29)
+        sealed_limit = slots * SEALED_PER_SLOT + _ARENA_FLOOR
+        late_limit = slots * LATE_PER_SLOT + _ARENA_FLOOR
         self.sealed: U64Array = reserve(np.uint64, sealed_limit * k.SEALED_WORDS).reshape(-1, k.SEALED_WORDS)
-        self.late: U64Array = reserve(np.uint64, LATE_LIMIT * k.LATE_WORDS).reshape(-1, k.LATE_WORDS)
+        self.late: U64Array = reserve(np.uint64, late_limit * k.LATE_WORDS).reshape(-1, k.LATE_WORDS)
         self.chunk_log = ChunkLog()
-        self.histograms = HeadHistograms()
+        self.histograms = HeadHistograms(slots)
         self.counters: I64Array = np.zeros(k.COUNTER_WORDS, dtype=np.int64)
         self.counters[[k.SLAB_END, k.SEALED_END, k.LATE_END]] = 1
         self.counters[[k.MIN_T, k.MIN_LATE_T]] = NO_MIN_TIME

@@ -20,9 +20,8 @@ U32Array = npt.NDArray[np.uint32]
 I64Array = npt.NDArray[np.int64]
 U64Array = npt.NDArray[np.uint64]
 
-SAMPLES_LIMIT = 1 << 26
-BUCKETS_LIMIT = 1 << 30
-CUSTOM_VALUES_LIMIT = 1 << 28
+SAMPLES_PER_SLOT, BUCKETS_PER_SLOT, CUSTOM_VALUES_PER_SLOT = 4, 64, 16
+"""Address space a slot of the head; say a fourth of the series with 16 histograms of 16 buckets."""
 
 SCALARS = {
     "t_ms": np.int64,
@@ -83,17 +82,21 @@ def take(batch: HistogramBatch, rows: npt.NDArray[np.intp], row_offsets: I64Arra
 class HeadHistograms:
     """Written under the head's lock; `select` copies, under the same lock."""
 
-    def __init__(self) -> None:
+    def __init__(self, slot_capacity: int) -> None:
+        """Limits grow with the slots of the head; raises MemoryError."""
+        self.slot_capacity = slot_capacity
+        samples = SAMPLES_PER_SLOT * slot_capacity
+        buckets = BUCKETS_PER_SLOT * slot_capacity
         self.columns: dict[str, npt.NDArray[Any]] = {
-            name: reserve(kind, SAMPLES_LIMIT) for name, kind in SCALARS.items()
+            name: reserve(kind, samples) for name, kind in SCALARS.items()
         }
-        self.slots: U32Array = reserve(np.uint32, SAMPLES_LIMIT)
-        self.previous: U32Array = reserve(np.uint32, SAMPLES_LIMIT)
-        self.starts: I64Array = reserve(np.int64, 3 * SAMPLES_LIMIT).reshape(-1, 3)
-        self.lengths: npt.NDArray[np.int32] = reserve(np.int32, 3 * SAMPLES_LIMIT).reshape(-1, 3)
-        self.bucket_index: npt.NDArray[np.int32] = reserve(np.int32, BUCKETS_LIMIT)
-        self.bucket_count: npt.NDArray[np.float64] = reserve(np.float64, BUCKETS_LIMIT)
-        self.custom: npt.NDArray[np.float64] = reserve(np.float64, CUSTOM_VALUES_LIMIT)
+        self.slots: U32Array = reserve(np.uint32, samples)
+        self.previous: U32Array = reserve(np.uint32, samples)
+        self.starts: I64Array = reserve(np.int64, 3 * samples).reshape(-1, 3)
+        self.lengths: npt.NDArray[np.int32] = reserve(np.int32, 3 * samples).reshape(-1, 3)
+        self.bucket_index: npt.NDArray[np.int32] = reserve(np.int32, buckets)
+        self.bucket_count: npt.NDArray[np.float64] = reserve(np.float64, buckets)
+        self.custom: npt.NDArray[np.float64] = reserve(np.float64, CUSTOM_VALUES_PER_SLOT * slot_capacity)
         self.end = 1
         self.bucket_end = 0
         self.custom_end = 0
@@ -193,7 +196,7 @@ class HeadHistograms:
 
     def rebuilt(self, keep: npt.NDArray[np.bool_], cold: U64Array) -> HeadHistograms:
         """A store of the entries in the mask (one flag an entry, entry 0 never); chains are linked anew."""
-        fresh = HeadHistograms()
+        fresh = HeadHistograms(self.slot_capacity)
         entries = np.flatnonzero(keep)
         if len(entries):
             fresh.append(self.slots[entries], self.batch(entries, np.zeros(1, dtype=np.int64)), cold)

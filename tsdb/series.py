@@ -51,11 +51,11 @@ class SeriesTable:
     ) -> None:
         """`seeds` are two random uint64 of this process; `series_limit` bounds the address space reserved."""
         slot_count = min(series_limit, SERIES_LIMIT) + 1
+        self.slot_capacity = slot_count
         self.symbols = symbols
         self.seeds = seeds
         self.lock = threading.RLock()
         self.alive: U8Array = reserve(np.uint8, slot_count)
-        self.slot_capacity = len(self.alive)
         self.generation: U8Array = reserve(np.uint8, self.slot_capacity)
         self.pairs_start: U64Array = reserve(np.uint64, self.slot_capacity)
         self.pairs_count: U32Array = reserve(np.uint32, self.slot_capacity)

@@ -384,6 +384,22 @@ def test_a_directory_that_is_not_writable_is_refused_with_one_clear_line(tmp_pat
     assert "is not writable" in done.stdout
 
 
+def test_with_little_address_space_the_head_takes_fewer_series(tmp_path):
+    code = (
+        "import resource, sys\n"
+        "from tsdb.database import open_database\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (3 << 30), used + (3 << 30)))\n"
+        "store = open_database(sys.argv[1])\n"
+        "print(store.series_table.slot_capacity)\n"
+        "store.close()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "data")], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "250001\n", done.stderr
+
+
 def test_a_block_of_a_newer_format_stops_the_start(store):
     store.fill(1, T0, 7 * 30, step=2 * MINUTE)
     store.db.maintenance.run()
