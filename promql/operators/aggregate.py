@@ -11,13 +11,12 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from promql.annotations import for_metric
+from promql.annotations import for_metric, quoted
 from promql.ast import AggregateExpr
-from promql.histogrampool import concat_cells
 from promql.kernels import aggregate as kernels
 from promql.matrix import ABSENT, BoolArray, F64Array, HistogramCells
 from promql.operators.collect import absent_cells, collect
-from promql.operators.histogramaggregate import aggregate_histograms
+from promql.operators.histogramaggregate import HistogramTotals
 from promql.operators.operator import Explain, Piece, ScalarOperator, Series, VectorOperator
 from promql.operators.window import warn_of_quantiles
 from tsdb.labels import METRIC_NAME
@@ -116,7 +115,7 @@ class Aggregate(VectorOperator):
         held = groups * steps * 8 * 3
         self.ctx.budget.hold_bytes(held)
         totals = Accumulators(self._expr.op, groups, steps)
-        kept: list[tuple[int, HistogramCells | None]] = []
+        summed: HistogramTotals | None = None
         for piece in self._child.batches():
             rows = self._groups[piece.lo : piece.hi]
             totals.add(rows, piece.values)
@@ -125,11 +124,13 @@ class Aggregate(VectorOperator):
             if self._expr.op in ("count", "group"):
                 totals.add_histograms(rows, piece.histograms)
             elif self._expr.op in ("sum", "avg"):
-                kept.append((piece.lo, piece.histograms))
+                if summed is None:
+                    summed = self._histogram_totals(groups, steps)
+                summed.add(piece.lo, piece.histograms)
             else:
                 self._report_ignored(piece.histograms)
         values = totals.finish()
-        cells = self._sum_histograms(values, kept) if kept else None
+        cells = None if summed is None else self._finish_histograms(values, summed)
         self.ctx.budget.release_bytes(held)
         yield Piece(0, values, cells)
 
@@ -139,29 +140,25 @@ class Aggregate(VectorOperator):
             text = f"ignored histogram in {self._expr.op} aggregation"
             self.ctx.annotations.info(text, self._expr.expr.pos)
 
-    def _sum_histograms(
-        self, values: F64Array, kept: list[tuple[int, HistogramCells | None]]
-    ) -> HistogramCells | None:
-
-        series = self._child.series()
-        cells = concat_cells(kept, len(series), self.grid.steps)
-        if cells is None:
-            return None
-        here = np.zeros(values.shape, dtype=np.bool_)
-        np.logical_or.at(here, self._groups, cells.index >= 0)
-        mixed = here & (values.view(np.uint64) != ABSENT.view(np.uint64))
-        pos = self._expr.expr.pos
-        if mixed.any():
-            self.ctx.annotations.warn("encountered a mix of histograms and floats for aggregation", pos)
-            values[mixed] = ABSENT
-        names = series.labels.column(METRIC_NAME)
+    def _histogram_totals(self, groups: int, steps: int) -> HistogramTotals:
+        names = self._child.series().labels.column(METRIC_NAME)
 
         def note(row: int, kind: str, text: str) -> None:
             name = self.ctx.symbols.text(int(names[row]))
             add = self.ctx.annotations.warn if kind == "warn" else self.ctx.annotations.info
-            add(text.replace("{for_metric}", for_metric(name)), pos)
+            full = text.replace("{name}", quoted(name)).replace("{for_metric}", for_metric(name))
+            add(full, self._expr.expr.pos)
 
-        return aggregate_histograms(self._expr.op, cells, self._groups, len(values), here & ~mixed, note)
+        return HistogramTotals(self._expr.op, self._groups, groups, steps, self.ctx.budget, note)
+
+    def _finish_histograms(self, values: F64Array, summed: HistogramTotals) -> HistogramCells | None:
+        here = summed.here
+        mixed = here & (values.view(np.uint64) != ABSENT.view(np.uint64))
+        if mixed.any():
+            text = "encountered a mix of histograms and floats for aggregation"
+            self.ctx.annotations.warn(text, self._expr.expr.pos)
+            values[mixed] = ABSENT
+        return summed.finish(here & ~mixed)
 
     def explain(self) -> Explain:
         """Operator, grouping and child."""

@@ -7,13 +7,19 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from promql.histogrampool import batch_of, pool_of
+from promql.budget import QueryBudget
+from promql.histogrampool import batch_of, concat_cells, pool_bytes, pool_of, take_pool
 from promql.kernels import histogramcombine
+from promql.kernels.histogramarith import scale_each
 from promql.matrix import BoolArray, HistogramCells
 from promql.operators.histogramwindow import COMBINE_NOTES
 
 I64Array = npt.NDArray[np.int64]
 Note = Callable[[int, str, str], None]
+
+HELD_BYTES_MAX = 64 << 20
+"""Buckets held before they are added up. Within this the sum over all input is compensated as a whole; beyond
+it, sums of this much input are added to each other."""
 
 
 def aggregate_histograms(
@@ -43,3 +49,87 @@ def aggregate_histograms(
         if len(hit):
             note(int(rows[order[bounds[hit[0]]]]), kind, text)
     return HistogramCells(index.reshape(group_count, steps), batch_of(pool))
+
+
+class HistogramTotals:
+    """Sum or average of histograms in pieces, in memory of groups times steps plus a bounded rest."""
+
+    def __init__(
+        self, op: str, groups: I64Array, group_count: int, steps: int, budget: QueryBudget, note: Note
+    ) -> None:
+        self._op = op
+        self._groups = groups
+        self._shape = (group_count, steps)
+        self._budget = budget
+        self._note = note
+        self._parts: list[tuple[I64Array, HistogramCells]] = []
+        self._held_bytes = 0
+        self._counts = np.zeros(self._shape)
+        self._dead = np.zeros(self._shape, dtype=np.bool_)
+        self._added_up = False
+
+    @property
+    def here(self) -> BoolArray:
+        """bool[G, K]: groups that have seen a histogram."""
+        return np.asarray(self._counts > 0)
+
+    def add(self, lo: int, cells: HistogramCells) -> None:
+        """Cells of rows `lo ...`; copies what it keeps."""
+        used, place = np.unique(cells.index[cells.index >= 0], return_inverse=True)
+        if not len(used):
+            return
+        rows = np.arange(lo, lo + len(cells.index))
+        np.add.at(self._counts, self._groups[rows], cells.index >= 0)
+        index = np.full(cells.index.shape, -1, dtype=np.int32)
+        index[cells.index >= 0] = place
+        pool = take_pool(pool_of(cells.pool), used)
+        self._hold(pool_bytes(pool) + index.nbytes)
+        self._parts.append((rows, HistogramCells(index, batch_of(pool))))
+        if self._held_bytes > HELD_BYTES_MAX:
+            self._add_up()
+
+    def _hold(self, count: int) -> None:
+        self._budget.hold_bytes(count)
+        self._held_bytes += count
+
+    def _combine(self, op: str, allowed: BoolArray) -> HistogramCells | None:
+        rows = np.concatenate([rows for rows, _ in self._parts])
+        starts = np.cumsum([0] + [len(rows) for rows, _ in self._parts])
+        parts = [(int(at), cells) for at, (_, cells) in zip(starts[:-1], self._parts, strict=True)]
+        joined = concat_cells(parts, len(rows), self._shape[1])
+        if joined is None:
+            return None
+
+        def note(row: int, kind: str, text: str) -> None:
+            self._note(int(rows[row]), kind, text)
+
+        return aggregate_histograms(op, joined, self._groups[rows], self._shape[0], allowed, note)
+
+    def _add_up(self) -> None:
+        """Replace what is held by its sums."""
+        sums = self._combine("sum", ~self._dead)
+        assert sums is not None
+        self._dead |= self.here & (sums.index < 0)
+        self._budget.release_bytes(self._held_bytes)
+        self._held_bytes = 0
+        first_rows = np.full(self._shape[0], -1, dtype=np.int64)
+        first_rows[self._groups[::-1]] = np.arange(len(self._groups))[::-1]
+        self._hold(pool_bytes(pool_of(sums.pool)) + sums.index.nbytes)
+        self._parts = [(first_rows, sums)]
+        self._added_up = True
+
+    def finish(self, allowed: BoolArray) -> HistogramCells | None:
+        """The result at the steps `allowed` bool[G, K]; None if there was no histogram."""
+        if not self._parts:
+            return None
+        average = self._op == "avg"
+        op = "sum" if self._added_up else self._op
+        cells = self._combine(op, allowed & ~self._dead)
+        self._budget.release_bytes(self._held_bytes)
+        if cells is None or not (average and self._added_up):
+            return cells
+        here = cells.index >= 0
+        divided = scale_each(pool_of(cells.pool), cells.index[here], self._counts[here], True)
+        index = np.full(self._shape, -1, dtype=np.int32)
+        index[here] = np.arange(len(divided[0]), dtype=np.int32)
+        return HistogramCells(index, batch_of(divided))

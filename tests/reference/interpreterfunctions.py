@@ -19,6 +19,7 @@ from tests.reference.histograms import (
     kahan,
 )
 from tests.reference.promqlvalues import (
+    LAST_DIGIT_COUNTS,
     Cell,
     EvaluationError,
     Sample,
@@ -48,6 +49,15 @@ def _sinh(x: float) -> float:
     return safe(math.sinh)(x) if x >= -700 else -safe(math.sinh)(-x)
 
 
+def _periodic(function: Callable[[float], float]) -> Callable[[float], float]:
+    def apply(x: float) -> float:
+        if LAST_DIGIT_COUNTS < abs(x) < math.inf:
+            raise Unspecified("remainder or angle of a large number")
+        return safe(function)(x)
+
+    return apply
+
+
 MATH: dict[str, Callable[[float], float]] = {
     "abs": abs,
     "ceil": _keeps_infinity(math.ceil),
@@ -62,9 +72,9 @@ MATH: dict[str, Callable[[float], float]] = {
     "rad": lambda x: x * math.pi / 180,
     "sinh": _sinh,
     "atanh": safe(_atanh),
+    **{name: _periodic(getattr(math, name)) for name in ("sin", "cos", "tan")},
     **{
-        name: safe(getattr(math, name))
-        for name in ("sin", "cos", "tan", "asin", "acos", "atan", "cosh", "tanh", "asinh", "acosh")
+        name: safe(getattr(math, name)) for name in ("asin", "acos", "atan", "cosh", "tanh", "asinh", "acosh")
     },
 }
 

@@ -122,6 +122,10 @@ def present(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if any(cell is not None for cell in row.cells)]
 
 
+LAST_DIGIT_COUNTS = 1e4
+"""Where a number is this much larger than the period, its last digits, which libm chooses, decide."""
+
+
 def power(x: float, y: float) -> float:
     """IEEE pow."""
     try:
@@ -139,6 +143,8 @@ def modulo(x: float, y: float) -> float:
     """C's fmod."""
     if math.isnan(x) or math.isnan(y) or math.isinf(x) or y == 0:
         return math.nan
+    if abs(x) > LAST_DIGIT_COUNTS * abs(y):
+        raise Unspecified("remainder or angle of a large number")
     return math.fmod(x, y)
 
 
