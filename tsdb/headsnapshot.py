@@ -76,6 +76,11 @@ def _arrays(head: Head) -> list[tuple[npt.NDArray[Any], int]]:
     ]
 
 
+def _layout() -> list[int]:
+    """Sizes that the arrays' bytes depend on; a snapshot of other ones is replayed instead."""
+    return [k.HOT_WORDS, k.COLD_WORDS, k.SEALED_WORDS, k.LATE_WORDS, k.SLAB_BYTES, SEGMENT_BYTES]
+
+
 def write_snapshot(
     fs: FileSystem,
     root: Path,
@@ -97,6 +102,7 @@ def write_snapshot(
     writer = SectionWriter(fs, temporary, KIND)
     series, log_segments = head.series, head.chunk_log
     state = {
+        "layout": _layout(),
         "segment": segment,
         "sequence": sequence,
         "newest_t": sorted(newest_t.items()),
@@ -142,6 +148,8 @@ def load_snapshot(
     try:
         sections = SectionFile(fs, path, KIND)
         state = orjson.loads(sections.section(SECTION_STATE).tobytes())
+        if state["layout"] != _layout():
+            raise CorruptionError(f"arrays are laid out as {state['layout']}, here as {_layout()}")
         new = decode_series(sections.section(SECTION_SERIES), head.symbols)
         loaded_exemplars = decode_exemplars(sections.section(SECTION_EXEMPLARS))
         loaded_metadata = decode_metadata(sections.section(SECTION_METADATA))

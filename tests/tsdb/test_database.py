@@ -451,6 +451,16 @@ def test_a_damaged_head_snapshot_costs_a_replay_only(store):
     assert (store.path / "head.snapshot.damaged").exists()
 
 
+def test_a_snapshot_with_other_rows_costs_a_replay_only(store, monkeypatch):
+    store.fill(3, T0, 100)
+    monkeypatch.setattr("tsdb.headsnapshot.SEGMENT_BYTES", 1 << 20)
+    store.db.close()
+    monkeypatch.undo()
+    store.open()
+    assert store.metric("prometheus_tsdb_clean_start") == 0
+    assert store.read() == store.expected
+
+
 def test_a_closed_store_refuses_and_may_be_closed_again(store):
     appender = store.db.appender()
     store.db.close()
