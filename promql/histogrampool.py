@@ -102,13 +102,25 @@ def take_pool(pool: Pool, rows: npt.NDArray[np.integer]) -> Pool:
     return tuple(columns)  # type: ignore[return-value]
 
 
+def cut_cells(cells: HistogramCells) -> HistogramCells:
+    """The same cells over a pool without unused histograms, if that is less than half of the pool."""
+    here = cells.index >= 0
+    if 2 * np.count_nonzero(here) >= len(cells.pool):
+        return cells
+    used, place = np.unique(cells.index[here], return_inverse=True)
+    index = np.full(cells.index.shape, -1, dtype=np.int32)
+    index[here] = place
+    return HistogramCells(index, batch_of(take_pool(pool_of(cells.pool), used)))
+
+
 Parts = Sequence[tuple[int, HistogramCells | None]]
 """Pieces' first rows and cells."""
 
 
 def concat_cells(parts: Parts, rows: int, steps: int) -> HistogramCells | None:
-    """Cells of all pieces as one i32[rows, steps] over one pool; None if no piece has any."""
-    found = [(lo, cells) for lo, cells in parts if cells is not None and len(cells.pool)]
+    """Cells of all pieces as one i32[rows, steps] over one pool; None if no piece has any. A pool that is
+    mostly unused (a scan's, at wide steps) is cut to what the cells point at."""
+    found = [(lo, cut_cells(cells)) for lo, cells in parts if cells is not None and len(cells.pool)]
     if not found:
         return None
     index = np.full((rows, steps), -1, dtype=np.int32)

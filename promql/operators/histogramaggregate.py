@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from promql.budget import QueryBudget
-from promql.histogrampool import batch_of, concat_cells, pool_bytes, pool_of, take_pool
+from promql.histogrampool import batch_of, concat_cells, cut_cells, pool_bytes, pool_of
 from promql.kernels import histogramcombine
 from promql.kernels.histogramarith import scale_each
 from promql.matrix import BoolArray, HistogramCells
@@ -74,17 +74,14 @@ class HistogramTotals:
         return np.asarray(self._counts > 0)
 
     def add(self, lo: int, cells: HistogramCells) -> None:
-        """Cells of rows `lo ...`; copies what it keeps."""
-        used, place = np.unique(cells.index[cells.index >= 0], return_inverse=True)
-        if not len(used):
+        """Cells of rows `lo ...`."""
+        if not (cells.index >= 0).any():
             return
         rows = np.arange(lo, lo + len(cells.index))
         np.add.at(self._counts, self._groups[rows], cells.index >= 0)
-        index = np.full(cells.index.shape, -1, dtype=np.int32)
-        index[cells.index >= 0] = place
-        pool = take_pool(pool_of(cells.pool), used)
-        self._hold(pool_bytes(pool) + index.nbytes)
-        self._parts.append((rows, HistogramCells(index, batch_of(pool))))
+        cells = cut_cells(cells)
+        self._hold(pool_bytes(pool_of(cells.pool)) + cells.index.nbytes)
+        self._parts.append((rows, cells))
         if self._held_bytes > HELD_BYTES_MAX:
             self._add_up()
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promql.histogramhints import resolve_hints, selectors_with_resolved_hints
-from promql.histogrampool import batch_of, concat_pools, pool_of, take_pool
+from promql.histogrampool import batch_of, concat_pools, cut_cells, pool_of, take_pool
 from promql.histogramtext import histogram_texts
-from promql.matrix import Grid
+from promql.matrix import Grid, HistogramCells
 from promql.operators.histogrambinary import binary_histograms
 from promql.operators.histogramwindow import start_time_resets, window_histograms
 from promql.operators.operator import RangePiece, WindowGrid
@@ -224,8 +224,6 @@ def test_joined_and_taken_pools_keep_their_histograms(
 
 
 def test_operators_without_meaning_give_nothing_and_an_info() -> None:
-    from promql.matrix import HistogramCells
-
     cells = HistogramCells(np.zeros((1, 1), dtype=np.int32), batch_of(pool_from(counters(1))))
     one, here = np.ones((1, 1)), np.ones((1, 1), dtype=np.bool_)
     for op, left, right, words in (
@@ -239,3 +237,14 @@ def test_operators_without_meaning_give_nothing_and_an_info() -> None:
         assert binary_histograms(op, left, right, here, lambda *note, n=notes: n.append(note)) == (None, None)
         text = f'incompatible sample types encountered for binary operator "{op}": {words}'
         assert notes == [(0, "info", text)]
+
+
+def test_cutting_cells_keeps_what_they_point_at() -> None:
+    pool = batch_of(pool_from(counters(*map(float, range(10)))))
+    cells = HistogramCells(np.array([[7, -1, 2], [2, 2, -1]], dtype=np.int32), pool)
+    cut = cut_cells(cells)
+    assert len(cut.pool) == 2
+    assert cut.pool.count[cut.index[cells.index >= 0]].tolist() == [7.0, 2.0, 2.0, 2.0]
+    assert (cut.index < 0).tolist() == (cells.index < 0).tolist()
+    full = HistogramCells(np.arange(10, dtype=np.int32).reshape(2, 5), pool)
+    assert cut_cells(full) is full
