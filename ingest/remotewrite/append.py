@@ -41,6 +41,8 @@ UNKNOWN_SERIES_RETRIES = 3
 """How often a series that was garbage collected between look-up and append is looked up again."""
 ERRORS_REPORTED_MAX = 100
 """Lines in an answer of version 2; the rest is counted in a last line."""
+ERROR_CHARACTERS_MAX = 4096
+"""Length of one such line: a label set can be as long as the request."""
 
 _CHECK_SHIFT = np.uint64(32)
 _TEXTS = {
@@ -80,7 +82,8 @@ class Outcome:
         self.status = status
         self.error_count += 1
         if len(self.errors) < ERRORS_REPORTED_MAX:
-            self.errors.append(text)
+            cut = len(text) > ERROR_CHARACTERS_MAX
+            self.errors.append(text[:ERROR_CHARACTERS_MAX] + "..." if cut else text)
 
     @property
     def text(self) -> str:
@@ -213,6 +216,9 @@ class RequestAppender:
         empty = np.diff(request.first) == 0
         empty[request.span_row[request.span_kind == SPAN_HISTOGRAM]] = False
         for row in np.flatnonzero(empty).tolist():
+            if outcome.error_count >= ERRORS_REPORTED_MAX:
+                outcome.refuse("")
+                continue
             pairs = _pairs_or_none(reader, row)
             if pairs is not None:
                 outcome.refuse(

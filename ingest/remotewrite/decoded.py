@@ -32,10 +32,20 @@ I64Array = npt.NDArray[np.int64]
 U64Array = npt.NDArray[np.uint64]
 TableArrays = tuple[U64Array, U32Array, U32Array]
 
+ROWS_MAX = 1 << 21
+SAMPLES_MAX = 1 << 22
+SPANS_MAX = 1 << 18
+SYMBOLS_MAX = 1 << 21
+"""Most TimeSeries, samples, symbols, and exemplars, histograms and metadata together, in one request. Honest
+requests of 32 MiB stay below; without a limit two-byte messages would fill a gigabyte of columns."""
+
 _ROWS_INITIAL = 4096
 _SAMPLES_INITIAL = 16384
 _SPANS_INITIAL = 256
 _SYMBOLS_INITIAL = 4096
+_SAMPLES_KEPT = 1 << 18
+_ROWS_KEPT = 1 << 18
+"""Arrays larger than this are given back after the request."""
 _GROWTH = 1.25
 """Spare room when an array grows, so that slowly growing requests do not decode twice every time."""
 
@@ -44,11 +54,18 @@ def _larger(needed: int) -> int:
     return int(needed * _GROWTH) + 1
 
 
+class RequestLimitError(ValueError):
+    """More parts in one request than a limit allows; the text says how many and which limit."""
+
+
 class DecodeArrays:
     """Output arrays of the kernels, in their argument order. One thread only."""
 
     def __init__(self) -> None:
         self.state: I64Array = np.zeros(STATE_LENGTH, dtype=np.int64)
+        self._reset()
+
+    def _reset(self) -> None:
         self._size_rows(_ROWS_INITIAL)
         self._size_samples(_SAMPLES_INITIAL)
         self._size_spans(_SPANS_INITIAL)
@@ -93,19 +110,29 @@ class DecodeArrays:
         return (self.symbol_start, self.symbol_end, self.symbol_hash, self.symbol_check)
 
     def grow(self) -> bool:
-        """Make room for what the last decode counted; whether anything was too small."""
+        """Make room for what the last decode counted; whether anything was too small.
+
+        Raises RequestLimitError.
+        """
         grown = False
-        for index, array, resize in (
-            (STATE_ROWS, self.row_start, self._size_rows),
-            (STATE_SAMPLES, self.t, self._size_samples),
-            (STATE_SPANS, self.span_kind, self._size_spans),
-            (STATE_SYMBOLS, self.symbol_start, self._size_symbols),
+        for index, array, resize, most, name in (
+            (STATE_ROWS, self.row_start, self._size_rows, ROWS_MAX, "series"),
+            (STATE_SAMPLES, self.t, self._size_samples, SAMPLES_MAX, "samples"),
+            (STATE_SPANS, self.span_kind, self._size_spans, SPANS_MAX, "exemplars, histograms and metadata"),
+            (STATE_SYMBOLS, self.symbol_start, self._size_symbols, SYMBOLS_MAX, "symbols"),
         ):
             needed = int(self.state[index])
+            if needed > most:
+                raise RequestLimitError(f"request with {needed} {name} exceeds the limit of {most}")
             if needed > len(array):
                 resize(_larger(needed))
                 grown = True
         return grown
+
+    def give_back(self) -> None:
+        """Free what an unusually large request made grow; its views must not be used any more."""
+        if len(self.t) > _SAMPLES_KEPT or len(self.row_start) > _ROWS_KEPT:
+            self._reset()
 
 
 @dataclass(slots=True)
@@ -165,7 +192,10 @@ class DecodedRequest:
 def run_decoder(
     decode: Callable[[], int], arrays: DecodeArrays, message: memoryview, with_start_t: bool
 ) -> DecodedRequest:
-    """Call a kernel until its arrays are large enough; MalformedMessageError on an error code."""
+    """Call a kernel until its arrays are large enough.
+
+    Raises MalformedMessageError for an error code, RequestLimitError.
+    """
     code = decode()
     while code >= 0 and arrays.grow():
         code = decode()

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from ingest.remotewrite import v1, v2
 from ingest.remotewrite.append import AliasTable, Outcome, Reader, RequestAppender
-from ingest.remotewrite.decoded import DecodeArrays
+from ingest.remotewrite.decoded import DecodeArrays, RequestLimitError
 from ingest.remotewrite.framing import (
     MESSAGES,
     CompressionError,
@@ -147,8 +147,10 @@ class Receiver:
                 request = v2.decode(*source)
                 reader = v2.Reader(request, scratch.arrays)
             return self._requests.append(request, reader)
-        except (CompressionError, MalformedMessageError) as error:
+        except (CompressionError, MalformedMessageError, RequestLimitError) as error:
             return Outcome(400, [str(error)], 1)
+        finally:
+            scratch.arrays.give_back()
 
     def _answer(self, message: str, outcome: Outcome) -> Answer:
         self._metrics.requests.labels(message, str(outcome.status)).inc()

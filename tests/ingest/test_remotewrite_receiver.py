@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks.load import encode
 from benchmarks.load.encode import Series
+from ingest.remotewrite import decoded
 from ingest.remotewrite.receiver import Receiver, RemoteWriteLimits
 from tests.ingest.memoryappender import NOW_MS, MemoryAppender
 from tsdb.errors import DiskFullError, StorageError
@@ -249,6 +250,15 @@ async def test_bad_compression_is_answered_400(
 async def test_malformed_message_is_answered_400(setup: Setup, name: str, body: bytes, text: str) -> None:
     status, _, answer = await setup.send(body, V1, compress=False)
     assert (status, answer) == (400, text + "\n")
+
+
+async def test_more_parts_than_a_request_may_have_are_refused(setup: Setup) -> None:
+    message = b"\x0a\x00" * 30_000
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoded, "ROWS_MAX", 20_000)
+        status, _, text = await setup.send(message)
+    assert (status, text) == (400, "request with 30000 series exceeds the limit of 20000\n")
+    assert (await setup.send(message))[0] == 204
 
 
 async def test_body_above_the_limit_is_answered_413(setup: Setup) -> None:
