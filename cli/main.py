@@ -12,6 +12,8 @@ _COMMANDS = {
     "warm": ("cli.warm", "warm", "Compile every kernel into the cache."),
     "query": ("cli.query", "query", "Query a server, as promtool does."),
     "check": ("cli.check", "check", "Check configuration files and servers, as promtool does."),
+    "tsdb": ("cli.tsdb", "tsdb", "Inspect a store, bring data in, take data out."),
+    "promql": ("cli.promql", "promql", "Format, parse and explain expressions."),
     "test": ("cli.test", "test", "Run promqltest files."),
 }
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from prometheus_client import CollectorRegistry
 
 from promql.ast import ValueType
+from promql.operators.operator import Explain
 from tsdb.labels import Labels, Matcher
 from tsdb.select import Querier
 from web.readiness import Readiness
@@ -83,6 +84,18 @@ class QueryEngine(Protocol):
     def observe_queue_s(self, seconds: float) -> None:
         """Count the time a query waited for its turn."""
         ...
+
+    def explain(
+        self,
+        querier: Querier,
+        text: str,
+        start_ms: int,
+        end_ms: int,
+        step_ms: int,
+        *,
+        analyze: bool = False,
+        cancel: CancelFlag | None = None,
+    ) -> Explain: ...
 
 
 class ExemplarSeries(Protocol):

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from promql.budget import CancelFlag
 from promql.errors import ParseError
+from promql.operators.operator import Explain
 from promql.parser import ParserOptions, parse
 from tsdb.select import Querier
 from web.context import AppContext, context_of
@@ -86,12 +87,34 @@ async def _send(context: AppContext, request: web.Request, answer: Answer) -> we
     return await respond_streamed(request, answer_pieces(answer), context.pool)
 
 
+def _tree(plan: Explain) -> dict[str, Any]:
+    node: dict[str, Any] = {"operator": plan.name, "details": plan.details}
+    return {**node, "children": [_tree(child) for child in plan.children]} if plan.children else node
+
+
+async def _explain(request: web.Request, text: str, grid: tuple[int, int, int]) -> web.Response:
+    """Vedette's `explain=true`: the query is evaluated, and the answer is its plan with figures."""
+    context = context_of(request)
+    start, end, step = grid
+
+    def work(querier: Querier, left_s: float, cancel: CancelFlag) -> Explain:
+        return context.services.engine.explain(querier, text, start, end, step, analyze=True, cancel=cancel)
+
+    evaluated = await evaluate(context, request, context.services.query_timeout_s, work)
+    plan = evaluated.value
+    return await respond(
+        request, success({"explain": {"text": "\n".join(plan.lines()), "plan": _tree(plan)}})
+    )
+
+
 async def query(request: web.Request) -> web.StreamResponse:
     """An instant query."""
     context, form = context_of(request), await read_form(request)
     limit = limit_parameter(form)
     time_ms = time_parameter(form, "time", context.now_ms())
     timeout_s, lookback_ms, text = _timeout_s(context, form), _lookback_ms(form), form.get("query")
+    if form.get("explain") == "true":
+        return await _explain(request, text, (time_ms, time_ms, 0))
 
     def work(querier: Querier, left_s: float, cancel: CancelFlag) -> QueryResult:
         return context.services.engine.instant(
@@ -127,6 +150,8 @@ async def query_range(request: web.Request) -> web.StreamResponse:
     limit = limit_parameter(form)
     start, end, step = _range(form)
     timeout_s, lookback_ms, text = _timeout_s(context, form), _lookback_ms(form), form.get("query")
+    if form.get("explain") == "true":
+        return await _explain(request, text, (start, end, step))
 
     def work(querier: Querier, left_s: float, cancel: CancelFlag) -> QueryResult:
         return context.services.engine.range(
