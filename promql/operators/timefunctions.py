@@ -27,7 +27,8 @@ from tsdb.serieslabels import SeriesLabels
 I64Array = npt.NDArray[np.int64]
 
 _DAY_S = 86_400
-_SECONDS_MAX = 2**62 // 1000
+_SECONDS_MAX = 2.0**63
+"""Beyond it, as for NaN and infinities, Go's conversion gives the smallest int64, whose date wraps around."""
 
 
 def _days(seconds: I64Array) -> I64Array:
@@ -77,6 +78,19 @@ CALENDAR: dict[str, Callable[[I64Array], I64Array]] = {
 }
 
 
+WRAPPED = {
+    "minute": 30,
+    "hour": 15,
+    "day_of_week": 0,
+    "day_of_month": 4,
+    "day_of_year": 339,
+    "days_in_month": 31,
+    "month": 12,
+    "year": 292_277_026_596,
+}
+"""What Prometheus answers for values that are no int64 (recorded from 2.42 on amd64)."""
+
+
 class Calendar(RowwiseOperator):
     """A calendar field of values that are Unix seconds."""
 
@@ -98,7 +112,8 @@ class Calendar(RowwiseOperator):
         absent = values.view(np.uint64) == ABSENT.view(np.uint64)
         usable = np.isfinite(values) & (np.abs(values) < _SECONDS_MAX)
         seconds = np.trunc(np.where(usable, values, 0.0)).astype(np.int64)
-        out: F64Array = np.where(usable, CALENDAR[self._name](seconds), np.nan).astype(np.float64)
+        fields = CALENDAR[self._name](seconds)
+        out: F64Array = np.where(usable, fields, WRAPPED[self._name]).astype(np.float64)
         out[absent] = ABSENT
         return Piece(lo, out)
 

@@ -124,6 +124,23 @@ def test_scalars_and_strings() -> None:
     same_cells(ranged.values, [[0.0, 1.0, 2.0]])
 
 
+CALENDAR = {
+    "year(vector(-1))": 1969.0,
+    "month(vector(1e13))": 5.0,
+    "year(vector(-9e18))": -285198644592.0,
+    "day_of_year(vector(1709164800))": 60.0,
+    "days_in_month(vector(1709164800))": 29.0,
+    "hour(vector(NaN))": 15.0,
+    "year(vector(-Inf))": 292277026596.0,
+    "minute(vector(1e300))": 30.0,
+}
+
+
+@pytest.mark.parametrize("query", list(CALENDAR))
+def test_calendar_fields_of_any_number(query: str) -> None:
+    assert values(query, 0) == [CALENDAR[query]]
+
+
 class CountingQuerier(MemoryQuerier):
     """Counts selects and remembers their hints."""
 
