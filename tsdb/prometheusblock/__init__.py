@@ -1,0 +1,1 @@
+"""Reader of the blocks that Prometheus writes. Read-only: nothing here changes a Prometheus directory."""
