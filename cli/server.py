@@ -38,6 +38,7 @@ from promql.parser import prepare as prepare_parser
 from tsdb.database import Database, open_database
 from tsdb.errors import StorageError
 from tsdb.kernels import compile as kernels
+from tsdb.replay import ReplayProgress
 from web.app import create_app
 from web.readiness import Readiness
 from web.services import AppServices, BuildInfo, ReloadState
@@ -61,6 +62,7 @@ class Server:
         self._config = config
         self._registry = CollectorRegistry()
         self._readiness = Readiness()
+        self._replay = ReplayProgress()
         self._database: Database | None = None
         self._scrape: ScrapeManager | None = None
         self._stop = asyncio.Event()
@@ -119,7 +121,9 @@ class Server:
         """Open the store (replaying its WAL) while the write path's kernels load, then what feeds it."""
         path = self._flags["storage.tsdb.path"]
         options = storage_options(self._flags, self._config)
-        store = asyncio.to_thread(functools.partial(open_database, path, options, registry=self._registry))
+        store = asyncio.to_thread(
+            functools.partial(open_database, path, options, registry=self._registry, progress=self._replay)
+        )
         try:
             database, _ = await asyncio.gather(store, asyncio.to_thread(_warm_write_path))
         except (StorageError, OSError) as error:
@@ -213,6 +217,7 @@ class Server:
             flags=flags.as_text(),
             external_labels=self._config.globals.external_labels,
             config_yaml=lambda: config_to_yaml(self._config.config),
+            wal_replay=lambda: (self._replay.first, self._replay.last, self._replay.current),
             reload_state=lambda: ReloadState(self._source.succeeded, self._source.loaded_at_s),
             reload=self.reload,
             quit=self._stop.set,

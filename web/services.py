@@ -122,7 +122,7 @@ class DatabaseStatus(Protocol):
     `head_stats()` gives an object with `series_count, label_pair_count, chunk_count, min_time_ms,
     max_time_ms`. `cardinality(limit)` gives an object with `series_by_metric_name, values_by_label_name,
     memory_by_label_name, series_by_label_pair`, each a sequence of (name, value), largest first.
-    `block_metas()` gives the meta.json objects of the blocks. `wal_replay()` gives (min, max, current).
+    `block_metas()` gives the meta.json objects of the blocks.
     `exemplars(matcher_sets, mint, maxt)` gives `ExemplarSeries`. `metadata()` gives
     `tsdb.columns.Metadata` of remote-written families. The three admin methods block and raise StorageError.
     """
@@ -130,7 +130,6 @@ class DatabaseStatus(Protocol):
     def head_stats(self) -> Any: ...
     def cardinality(self, limit: int) -> Any: ...
     def block_metas(self) -> Sequence[Mapping[str, Any]]: ...
-    def wal_replay(self) -> tuple[int, int, int]: ...
     def exemplars(
         self, matcher_sets: Sequence[Sequence[Matcher]], mint: int, maxt: int
     ) -> Sequence[ExemplarSeries]: ...
@@ -208,7 +207,9 @@ class AppServices:
     """Everything the web application uses. Times come from `clock_s` (Unix seconds).
 
     `reload` awaits a configuration reload and raises with a text fit to show; `quit` starts a graceful stop.
-    `config_yaml` gives the loaded configuration with secrets masked. `registry` holds all own metrics.
+    `config_yaml` gives the loaded configuration with secrets masked. `wal_replay` gives the first and last
+    WAL segment to replay and the one being read, also before there is a database. `registry` holds all own
+    metrics.
     """
 
     readiness: Readiness
@@ -222,6 +223,7 @@ class AppServices:
     features: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     external_labels: Mapping[str, str] = field(default_factory=dict)
     config_yaml: Callable[[], str] = lambda: ""
+    wal_replay: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
     reload_state: Callable[[], ReloadState] = ReloadState
     reload: Callable[[], Awaitable[None]] | None = None
     quit: Callable[[], None] | None = None

@@ -430,3 +430,9 @@ async def test_an_error_of_the_store_is_internal(site: Site) -> None:
     status, body = await site.get("/api/v1/labels")
     assert (status, body["errorType"]) == (500, "internal")
     assert "checksum" in body["error"]
+
+
+async def test_replay_progress_is_told_before_the_server_is_ready(make_site: SiteFactory) -> None:
+    site = await make_site(ready=False, wal_replay=lambda: (3, 9, 4))
+    status, body = await site.get("/api/v1/status/walreplay")
+    assert (status, body["data"]) == (200, {"min": 3, "max": 9, "current": 4})

@@ -127,8 +127,7 @@ async def tsdb_blocks(request: web.Request) -> web.Response:
 
 async def walreplay(request: web.Request) -> web.Response:
     """Progress of the replay; answers before the server is ready."""
-    progress = getattr(context_of(request).services.database, "wal_replay", None)
-    low, high, current = progress() if progress is not None else (0, 0, 0)
+    low, high, current = context_of(request).services.wal_replay()
     return await respond(request, success({"min": low, "max": high, "current": current}))
 
 
