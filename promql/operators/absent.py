@@ -40,9 +40,10 @@ def absent_labels(expr: Expr) -> Labels:
             continue
         if matcher.type is MatchType.EQUAL and matcher.name not in seen:
             found[matcher.name] = matcher.value
+            seen.add(matcher.name)
         else:
+            # Only what came before is forgotten: an equality after another kind of matcher counts.
             found.pop(matcher.name, None)
-        seen.add(matcher.name)
     return Labels.from_dict(found)
 
 

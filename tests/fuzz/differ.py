@@ -101,11 +101,11 @@ class Fuzz:
         """Evaluate a case on the store of its number."""
         series, store = self.content(case.number)
         try:
-            expected = self._expected(case, series)
+            expected = self.expected(case, series)
         except Unspecified as reason:
             self.skipped[str(reason)] += 1
             return None
-        got = self._got(case, store)
+        got = self.got(case, store)
         if isinstance(expected, str) or isinstance(got, str):
             if isinstance(expected, str) and isinstance(got, str):
                 return None
@@ -113,7 +113,8 @@ class Fuzz:
         problem = differing(expected, got)
         return Difference(case, problem) if problem else None
 
-    def _expected(self, case: Case, series: list[Series]) -> Result | str:
+    def expected(self, case: Case, series: list[Series]) -> Result | str:
+        """The interpreter's answer, or its error; raises Unspecified."""
         expr = parse(case.query, ParserOptions.everything())
         interpreter = Interpreter(series, Options(delayed_names=case.delayed))
         try:
@@ -121,7 +122,8 @@ class Fuzz:
         except EvaluationError as error:
             return f"error: {error}"
 
-    def _got(self, case: Case, store: MemoryStore) -> Result | str:
+    def got(self, case: Case, store: MemoryStore) -> Result | str:
+        """The engine's answer, or its error."""
         engine, times = self._engines[case.delayed], case.times
         try:
             if times.steps == 1:

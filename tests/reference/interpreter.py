@@ -546,7 +546,6 @@ def _absent_labels(expr: Expr) -> Labels:
             seen.add(matcher.name)
         else:
             kept.pop(matcher.name, None)
-            seen.add(matcher.name)
     return Labels.from_dict(kept)
 
 
