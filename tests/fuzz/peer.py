@@ -45,6 +45,7 @@ CHANGED = {
     "mad_over_time|histogram_quantiles": "function is new",
     "histogram_fraction": "classic histograms are new",
     "count_values": "shows every digit",
+    r"predict_linear\(.*@": "moved the window that @ pins from step to step",
     "atan2": "kept the metric name beside a scalar",
     r"(rate|increase)\(": "limited extrapolation to zero before the threshold instead of after",
     r"std(dev|var)\b": "gave 0 for a group that begins with NaN",
