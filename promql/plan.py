@@ -51,7 +51,7 @@ from tsdb.select import SelectHints
 
 FUNCTION_MODULES = (
     *("absent", "scalar", "sort", "window", "mathfunctions", "labelfunctions", "timefunctions"),
-    *("histogram", "histogramquantile", "info"),
+    *("histogram", "info"),
 )
 """Modules of `promql.operators` that export FUNCTIONS."""
 
@@ -63,11 +63,7 @@ def function_builders() -> dict[str, FunctionBuilder]:
     """Builders of all functions by name; imports the operator modules at the first call."""
     table: dict[str, FunctionBuilder] = {}
     for name in FUNCTION_MODULES:
-        try:
-            module = importlib.import_module(f"promql.operators.{name}")
-        except ModuleNotFoundError:
-            continue
-        table.update(getattr(module, "FUNCTIONS", {}))
+        table.update(importlib.import_module(f"promql.operators.{name}").FUNCTIONS)
     return table
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from promql.annotations import for_metric, quoted
 from promql.ast import Call, MatrixSelector, Position
 from promql.engineerrors import ExecutionError
-from promql.kernels import overtime, regression
+from promql.kernels import overtime, regression, windowquantile
 from promql.kernels import scan as scan_kernels
 from promql.kernels import window as kernels
 from promql.matrix import ABSENT, BoolArray, F64Array, HistogramCells, I32Array
@@ -76,7 +76,9 @@ def _simple(kernel: Callable[..., int], *flags: int) -> FloatKernel:
 
 def _quantile(samples: SampleBatch, window: WindowGrid, args: Sequence[F64Array], out: F64Array) -> int:
     first, step, _, span, _ = window
-    return overtime.quantiles(samples.offsets, samples.t_ms, samples.values, first, step, span, args[0], out)
+    return windowquantile.quantiles(
+        samples.offsets, samples.t_ms, samples.values, first, step, span, args[0], out
+    )
 
 
 def _predict(samples: SampleBatch, window: WindowGrid, args: Sequence[F64Array], out: F64Array) -> int:
@@ -117,7 +119,7 @@ WINDOW_FUNCTIONS: dict[str, WindowFunction] = {
     "max_over_time": WindowFunction(_simple(overtime.extreme, 1, 0), "floats"),
     "stddev_over_time": WindowFunction(_simple(overtime.variance, 1), "floats"),
     "stdvar_over_time": WindowFunction(_simple(overtime.variance, 0), "floats"),
-    "mad_over_time": WindowFunction(_simple(overtime.median_deviation), "floats"),
+    "mad_over_time": WindowFunction(_simple(windowquantile.median_deviation), "floats"),
     "quantile_over_time": WindowFunction(_quantile, "floats", range_arg=1),
     "ts_of_min_over_time": WindowFunction(_simple(overtime.extreme, 0, 1), "floats"),
     "ts_of_max_over_time": WindowFunction(_simple(overtime.extreme, 1, 1), "floats"),

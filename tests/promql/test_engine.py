@@ -21,12 +21,14 @@ from promql.engineerrors import (
     StorageReadError,
     TooManySamples,
 )
+from promql.functions import FUNCTIONS
 from promql.kernels import subquery as subquery_kernels
 from promql.memory import MemoryQuerier, MemorySelection
 from promql.operators.operator import PIECE_WORK_MAX, refined
 from promql.optimize import fold_constants, is_step_invariant, shared_expressions
 from promql.options import EngineOptions
 from promql.parser import ParserOptions, parse
+from promql.plan import function_builders
 from promql.result import RangeVectors
 from tests.promql.sampledata import cells, same_cells, store
 from tsdb.errors import StorageError
@@ -199,6 +201,10 @@ def test_step_invariant_part_reads_one_window_only() -> None:
     result = ENGINE.range(querier, "sum_over_time(m[1m] @ 300)", 0, 600_000, 60_000).value
     assert [(mint, maxt) for mint, maxt, _ in querier.seen] == [(240_001, 300_000)]
     same_cells(result.values, [[5.0] * 11, [50.0] * 11])
+
+
+def test_every_function_of_the_language_has_an_operator() -> None:
+    assert set(function_builders()) == set(FUNCTIONS)
 
 
 def test_constants_are_folded() -> None:
