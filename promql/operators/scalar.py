@@ -141,8 +141,10 @@ class Vector(RowwiseOperator):
     def __init__(self, ctx: EvalContext, child: ScalarOperator) -> None:
         super().__init__(ctx)
         self._child = child
+        self._values = np.empty(0)
 
     def _announce(self) -> Series:
+        self._values = self._child.values()
         none = np.empty(0, dtype=np.uint32)
         labels = SeriesLabels(np.zeros(2, dtype=np.int64), none, none, self.ctx.symbols)
         return Series(labels, np.zeros(1, dtype=np.bool_))
@@ -153,7 +155,7 @@ class Vector(RowwiseOperator):
 
     def load(self, lo: int, hi: int) -> Piece:
         """The scalar as a row."""
-        return Piece(lo, self._child.values().reshape(1, -1).copy())
+        return Piece(lo, self._values.reshape(1, -1).copy())
 
     def explain(self) -> Explain:
         """The scalar's plan below."""
