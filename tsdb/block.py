@@ -144,6 +144,18 @@ class BlockSelection:
         np.cumsum(self._block.times.counts[self._runs.times], out=counts[1:])
         return counts[self._runs.offsets[1:]] - counts[self._runs.offsets[:-1]]
 
+    def spans(self) -> tuple[I64Array, I64Array]:
+        """First and last timestamp of each row's runs, i64[S] each, not clipped to the select."""
+        runs, times = self._runs, self._block.times
+        begins = runs.offsets[:-1]
+        first = np.minimum.reduceat(times.mint[runs.times], begins)
+        return first, np.maximum.reduceat(times.maxt[runs.times], begins)
+
+    def run_samples(self) -> tuple[I64Array, I64Array]:
+        """Samples of each run of floats, and of each run of histograms."""
+        counts, is_float = self._block.times.counts[self._runs.times], self._runs.kind == FLOATS
+        return counts[is_float], counts[~is_float]
+
     def read(self, lo: int, hi: int) -> SampleBatch:
         """Samples of rows lo to hi (exclusive) within the bounds of the select. Raises CorruptionError."""
         return self.read_rows(np.arange(lo, hi, dtype=np.int64))
