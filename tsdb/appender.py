@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -32,6 +33,7 @@ from tsdb.walrecords import (
     encode_histograms,
     encode_metadata,
     encode_series,
+    encode_starts,
 )
 
 U8Array = npt.NDArray[np.uint8]
@@ -56,10 +58,12 @@ _TEXTS = {
 class _Column:
     """One kind of samples of a batch on its way in."""
 
-    __slots__ = ("bits", "codes", "counts", "refs", "t_ms", "undo")
+    __slots__ = ("bits", "codes", "counts", "refs", "start_t_ms", "t_ms", "undo")
 
-    def __init__(self, refs: U32Array, t_ms: I64Array, bits: U64Array) -> None:
-        self.refs, self.t_ms, self.bits = refs, t_ms, bits
+    def __init__(
+        self, refs: U32Array, t_ms: I64Array, bits: U64Array, start_t_ms: I64Array | None = None
+    ) -> None:
+        self.refs, self.t_ms, self.bits, self.start_t_ms = refs, t_ms, bits, start_t_ms
         self.codes: U8Array = np.empty(0, dtype=np.uint8)
         self.undo: U64Array = np.empty((0, 3), dtype=np.uint64)
         self.counts: list[int] = _NO_COUNTS
@@ -94,12 +98,16 @@ class HeadAppender:
         metrics: StorageMetrics,
         now_ms: Callable[[], int],
         newest_t: dict[int, int],
+        *,
+        start_timestamps: bool = False,
     ) -> None:
-        """`newest_t` collects the newest sample time of each segment of the log."""
+        """`newest_t` collects the newest sample time of each segment of the log; start timestamps are dropped
+        without `start_timestamps`."""
         self._head, self._wal, self._limits = head, wal, limits
         self._exemplars, self._metadata, self._metrics = exemplars, metadata, metrics
         self._now_ms = now_ms
         self._newest_t = newest_t
+        self._start_timestamps = start_timestamps
         self._codec = PayloadCodec()
         self.closed = False
         self.active = 0
@@ -130,6 +138,8 @@ class HeadAppender:
     def append(self, batch: WriteBatch, *, atomic: bool = False, now_ms: int | None = None) -> AppendResult:
         """Validate, log and store a batch; see `columns.Appender.append`."""
         head = self._head
+        if not self._start_timestamps:
+            batch = _without_starts(batch)
         floats = _float_column(batch.samples)
         histograms = _histogram_column(batch.histograms)
         self._wal.check()
@@ -162,7 +172,7 @@ class HeadAppender:
         segment = self._wal.segment
         durable = self._wal.log(records) if records else _done()
         sealed = int(head.counters[k.SEALED_END])
-        head.store(floats.refs, floats.t_ms, floats.bits, floats.codes)
+        head.store(floats.refs, floats.t_ms, floats.bits, floats.codes, floats.start_t_ms)
         if head.counters[k.SEALED_END] != sealed:
             self._metrics.chunks_created.inc(int(head.counters[k.SEALED_END]) - sealed)
         if batch.histograms is not None:
@@ -194,6 +204,10 @@ class HeadAppender:
         records: list[LogRecord] = []
         for wanted, kind in ((k.ACCEPTED, RecordType.SAMPLES), (k.LATE, RecordType.LATE_SAMPLES)):
             if floats.counts[wanted]:
+                if floats.start_t_ms is not None:
+                    starts = floats.start_t_ms[floats.codes == wanted]
+                    if starts.any():
+                        records.append((RecordType.STARTS, *self._codec.pack(encode_starts(starts))))
                 records.append((kind, *self._codec.pack(self._samples(floats, wanted))))
         if batch.histograms is not None:
             rows = np.flatnonzero((histograms.codes == k.ACCEPTED) | (histograms.codes == k.LATE))
@@ -306,6 +320,15 @@ def _shortest(value: float) -> str:
     return f"{mantissa}e{exponent[0]}{int(exponent[1:]):02d}"
 
 
+def _without_starts(batch: WriteBatch) -> WriteBatch:
+    if batch.samples is not None and batch.samples.start_t_ms is not None:
+        batch = replace(batch, samples=replace(batch.samples, start_t_ms=None))
+    if batch.histograms is not None and batch.histograms.batch.start_t_ms is not None:
+        histograms = replace(batch.histograms.batch, start_t_ms=None)
+        batch = replace(batch, histograms=replace(batch.histograms, batch=histograms))
+    return batch
+
+
 def _float_column(samples: SampleColumns | None) -> _Column:
     if samples is None:
         empty = np.empty(0, dtype=np.int64)
@@ -314,6 +337,7 @@ def _float_column(samples: SampleColumns | None) -> _Column:
         np.ascontiguousarray(samples.refs, dtype=np.uint32),
         np.ascontiguousarray(samples.t_ms, dtype=np.int64),
         np.ascontiguousarray(samples.values).view(np.uint64),
+        samples.start_t_ms,
     )
 
 

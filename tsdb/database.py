@@ -165,6 +165,7 @@ class Database:
             self.metrics,
             self.now_ms,
             self.newest_t,
+            start_timestamps=self.options.start_timestamps,
         )
         duration = time.monotonic() - began
         self.metrics.clean_start.set(snapshot is not None)

@@ -18,6 +18,7 @@ from tsdb.columns import HistogramColumns, Rejected
 from tsdb.errors import LimitError
 from tsdb.headhistograms import HeadHistograms, offsets_of, take
 from tsdb.headselect import HeadSelection
+from tsdb.headstarts import HeadStarts
 from tsdb.histogram import HistogramBatch
 from tsdb.kernels import append as k
 from tsdb.kernels.truncate import JUST_CREATED, compact_late, compact_sealed, sweep_series
@@ -89,6 +90,7 @@ class Head:
         self.late: U64Array = reserve(np.uint64, late_limit * k.LATE_WORDS).reshape(-1, k.LATE_WORDS)
         self.chunk_log = ChunkLog()
         self.histograms = HeadHistograms(slots)
+        self.starts = HeadStarts(slots, late_limit)
         self.counters: I64Array = np.zeros(k.COUNTER_WORDS, dtype=np.int64)
         self.counters[[k.SLAB_END, k.SEALED_END, k.LATE_END]] = 1
         self.counters[[k.MIN_T, k.MIN_LATE_T]] = NO_MIN_TIME
@@ -207,6 +209,7 @@ class Head:
         self.postings.remove(slots)
         self.hot[slots] = 0
         self.cold[slots] = 0
+        self.starts.forget(slots)
         self.series.remove(slots)
 
     def finish_replay(self) -> None:
@@ -252,6 +255,7 @@ class Head:
         free = int(self.counters[k.SLAB_FREE]) + len(self.slab_next) - int(self.counters[k.SLAB_END])
         if free < count * 3 + k.FLUSH_SLABS_LIMIT:
             raise LimitError(f"open chunks of the head fill {len(self.slab_next)} slabs, which is the limit")
+        self.starts.check_room(count)
 
     def admit(
         self, refs: U32Array, t_ms: I64Array, bits: U64Array, rules: I64Array
@@ -266,8 +270,15 @@ class Head:
         """Take back what `admit` did."""
         k.retract(refs, codes, undo, self.hot)
 
-    def store(self, refs: U32Array, t_ms: I64Array, bits: U64Array, codes: U8Array) -> None:
-        """Store what `admit` accepted."""
+    def store(
+        self,
+        refs: U32Array,
+        t_ms: I64Array,
+        bits: U64Array,
+        codes: U8Array,
+        start_t_ms: I64Array | None = None,
+    ) -> None:
+        """Store what `admit` accepted, with start timestamps (0 = unset; None: all are)."""
         done, stuck = 0, -1
         while done < len(refs):
             done = k.store(
@@ -294,6 +305,7 @@ class Head:
                 self.chunk_log.rotate()
                 self.counters[k.SEGMENT_USED] = 0
                 self.counters[k.SEGMENT_BASE] = self.chunk_log.base
+        self.starts.store(refs, t_ms, codes, start_t_ms, int(self.counters[k.LATE_END]))
 
     def admit_histograms(self, columns: HistogramColumns, rules: I64Array) -> tuple[U8Array, U64Array]:
         """As `admit`; a sample at the series' newest time is a repetition only if all its parts are equal."""
@@ -353,6 +365,7 @@ class Head:
             moved_late = np.zeros(int(counters[k.LATE_END]), dtype=np.uint32)
             counters[k.MIN_T] = NO_MIN_TIME
             lowest = compact_sealed(oldest, self.sealed, counters, moved_sealed)
+            self.starts.compact_late(oldest, self.late, len(moved_late))
             compact_late(oldest, self.late, counters, moved_late)
             if len(self.histograms):
                 kept = self.histograms.columns["t_ms"][: self.histograms.end] >= oldest
@@ -380,6 +393,7 @@ class Head:
                 self.collections += 1
                 series.remove(dead[:dead_count])
                 self.postings.remove(dead[:dead_count])
+            self.starts.compact(oldest, series.alive, series.slots_used)
             self.chunk_log.drop_before(min(lowest, self.chunk_log.base))
             self.min_valid_t = max(self.min_valid_t, oldest)
             return int(dead_count)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from tsdb.chunks import gather
 from tsdb.errors import CorruptionError
 from tsdb.headhistograms import offsets_of, runs, take
+from tsdb.headstarts import CapturedStarts
 from tsdb.histogram import HistogramBatch
 from tsdb.kernels.headread import capture, decode_rows, measure, sort_late_rows
 from tsdb.select import SampleBatch
@@ -44,6 +45,7 @@ class HeadSelection:
         self._loose_v: U64Array = np.empty(0, dtype=np.uint64)
         self._segments: dict[int, U8Array] = {}
         self._histograms: HistogramBatch | None = None
+        self._starts: CapturedStarts | None = None
 
     @classmethod
     def capture(cls, head: Head, slots: U32Array, mint: int, maxt: int, labels_only: bool) -> HeadSelection:
@@ -93,6 +95,9 @@ class HeadSelection:
             self._loose_v,
         )
         sort_late_rows(self._loose_offsets, self._tail_counts, self._loose_t, self._loose_v)
+        self._starts = head.starts.capture(
+            slots, mint, maxt, head.cold, head.late, self._loose_offsets, self._tail_counts
+        )
         self._segments = head.chunk_log.view()
         return self
 
@@ -113,6 +118,8 @@ class HeadSelection:
         t_ms = np.empty(room, dtype=np.int64)
         bits = np.empty(room, dtype=np.uint64)
         offsets = np.empty(hi - lo + 1, dtype=np.int64)
+        wants_late = self._starts is not None and len(self._loose_t) > int(self._tail_counts.sum())
+        late_used = np.zeros(len(self._loose_t) if wants_late else 0, dtype=np.uint8)
         count = decode_rows(
             self._chunk_offsets,
             starts,
@@ -122,6 +129,7 @@ class HeadSelection:
             self._tail_counts,
             self._loose_t,
             self._loose_v,
+            late_used,
             lo,
             hi,
             self._mint,
@@ -132,13 +140,24 @@ class HeadSelection:
         )
         if count < 0:
             raise CorruptionError(f"chunk {-1 - count} of {len(chunks)} in the head does not decode")
+        begun = None
+        if self._starts is not None:
+            begun = self._starts.fill(
+                lo,
+                offsets,
+                t_ms[:count],
+                self._loose_offsets,
+                self._tail_counts,
+                self._loose_t,
+                late_used,
+            )
         histograms = None
         if self._histograms is not None:
             rows = np.arange(lo, hi)
             histograms = _take_rows(self._histograms, rows)
             if not len(histograms):
                 histograms = None
-        return SampleBatch(offsets, t_ms[:count], bits[:count].view(np.float64), None, histograms)
+        return SampleBatch(offsets, t_ms[:count], bits[:count].view(np.float64), begun, histograms)
 
     def read_rows(self, rows: I64Array) -> SampleBatch:
         """Samples of any rows in the given order: blocks are written by label, the head lies by ref."""
@@ -151,6 +170,8 @@ class HeadSelection:
         view._open_bytes, view._segments = self._open_bytes, self._segments
         view._tail_counts = self._tail_counts[rows]
         view._loose_t, view._loose_v = self._loose_t[loose], self._loose_v[loose]
+        if self._starts is not None:
+            view._starts = self._starts.take(rows, loose)
         if self._histograms is not None:
             view._histograms = _take_rows(self._histograms, rows)
         return view.read(0, len(rows))

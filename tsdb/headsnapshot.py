@@ -44,7 +44,7 @@ log = logging.getLogger("tsdb.snapshot")
 FILE_NAME = "head.snapshot"
 KIND = 100
 SECTION_STATE, SECTION_SERIES, SECTION_EXEMPLARS, SECTION_METADATA, SECTION_HISTOGRAMS = 1, 2, 3, 4, 5
-_FIRST_ARRAY, _FIRST_SEGMENT = 16, 64
+_FIRST_ARRAY, _FIRST_STARTS, _FIRST_SEGMENT = 16, 32, 64
 _SEGMENTS_LIMIT = 190
 """3 GiB of sealed chunks; a larger head is replayed. A section file has at most 256 sections."""
 
@@ -73,6 +73,17 @@ def _arrays(head: Head) -> list[tuple[npt.NDArray[Any], int]]:
         (head.sealed, int(counters[k.SEALED_END])),
         (head.late, int(counters[k.LATE_END])),
         (head.counters, k.COUNTER_WORDS),
+    ]
+
+
+def _start_arrays(head: Head) -> list[tuple[npt.NDArray[Any], int]]:
+    """Arrays of start timestamps, saved where any was stored, as `_arrays` gives them."""
+    starts, slots = head.starts, head.series.slots_used
+    return [
+        (starts.newest, slots),
+        (starts.last, slots),
+        (starts.changes, starts.end),
+        (starts.late, int(head.counters[k.LATE_END])),
     ]
 
 
@@ -111,6 +122,7 @@ def write_snapshot(
         "slots_used": series.slots_used,
         "segments": sorted(log_segments.segments),
         "current_segment": log_segments.current_index,
+        "starts_end": head.starts.end if head.starts.used else 0,
     }
     writer.add(SECTION_STATE, orjson.dumps(state))
     slots = np.flatnonzero(series.alive[: series.slots_used]).astype(np.uint32)
@@ -127,6 +139,9 @@ def write_snapshot(
         writer.add(SECTION_HISTOGRAMS, b"".join(encode_histograms(HistogramColumns(refs, batch))))
     for i, (array, count) in enumerate(_arrays(head)):
         writer.add(_FIRST_ARRAY + i, array[:count].tobytes())
+    if head.starts.used:
+        for i, (array, count) in enumerate(_start_arrays(head)):
+            writer.add(_FIRST_STARTS + i, array[:count].tobytes())
     for i, index in enumerate(sorted(log_segments.segments)):
         used = int(head.counters[k.SEGMENT_USED]) if index == log_segments.current_index else SEGMENT_BYTES
         writer.add(_FIRST_SEGMENT + i, log_segments.segments[index][:used].tobytes())
@@ -155,6 +170,7 @@ def load_snapshot(
         loaded_metadata = decode_metadata(sections.section(SECTION_METADATA))
         arrays = [sections.section(_FIRST_ARRAY + i) for i in range(len(_arrays(head)))]
         chunks = [sections.section(_FIRST_SEGMENT + i) for i in range(len(state["segments"]))]
+        starts = [sections.section(_FIRST_STARTS + i) for i in range(4 if state.get("starts_end") else 0)]
         histograms = None
         if int(state.get("histograms", 0)) or _has(sections, SECTION_HISTOGRAMS):
             histograms = decode_histograms(sections.section(SECTION_HISTOGRAMS))
@@ -165,6 +181,11 @@ def load_snapshot(
         fs.rename(path, root / f"{FILE_NAME}.damaged")
         return None
     _fill(head, state, new, arrays, chunks)
+    if starts:
+        with head.lock:
+            head.starts.used, head.starts.end = True, state["starts_end"]
+            for (target, _), raw in zip(_start_arrays(head), starts, strict=True):
+                _restore(target, raw)
     if histograms is not None:
         slots, _ = head.series.slots_of(histograms.refs)
         head.cold[: state["slots_used"], k.HISTOGRAM] = 0
@@ -183,6 +204,11 @@ def _has(sections: SectionFile, section: int) -> bool:
     return True
 
 
+def _restore(target: npt.NDArray[Any], raw: npt.NDArray[np.uint8]) -> None:
+    values = np.frombuffer(raw.tobytes(), dtype=target.dtype).reshape(-1, *target.shape[1:])
+    target[: len(values)] = values
+
+
 def _fill(
     head: Head,
     state: dict[str, Any],
@@ -193,10 +219,7 @@ def _fill(
     with head.lock:
         head.install(new)
         for (target, _), raw in zip(_arrays(head), arrays, strict=True):
-            values = np.frombuffer(raw.tobytes(), dtype=target.dtype)
-            target[: len(values) // (target.shape[1] if target.ndim == 2 else 1)] = values.reshape(
-                -1, *target.shape[1:]
-            )
+            _restore(target, raw)
         head.series.slots_used = state["slots_used"]
         head.min_valid_t = state["min_valid_t"]
         segments = {}

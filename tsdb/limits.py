@@ -80,8 +80,10 @@ DAY_MS = 24 * 3600 * 1000
 class StorageOptions:
     """How a store behaves; times in ms, 0 turns a retention off.
 
-    `out_of_order_window_ms` 0 refuses samples older than the newest of their series, as Prometheus does by
-    default. `wal_sync` is batch, interval or never. `block_range_ms` is the range of the smallest block.
+    `start_timestamps` stores start timestamps of samples (Prometheus's feature st-storage); without it they
+    are dropped. `out_of_order_window_ms` 0 refuses samples older than the newest of their series, as
+    Prometheus does by default. `wal_sync` is batch, interval or never. `block_range_ms` is the range of the
+    smallest block.
     """
 
     retention_ms: int = 15 * DAY_MS
@@ -93,4 +95,5 @@ class StorageOptions:
     block_range_ms: int = 2 * 3600 * 1000
     background: bool = True
     snapshot_on_close: bool = True
+    start_timestamps: bool = False
     limits: Limits = Limits()

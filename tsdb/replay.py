@@ -34,11 +34,13 @@ from tsdb.walrecords import (
     decode_histograms,
     decode_metadata,
     decode_series,
+    decode_starts,
     decode_tombstones,
     decode_truncated,
 )
 
 U8Array = npt.NDArray[np.uint8]
+I64Array = npt.NDArray[np.int64]
 
 log = logging.getLogger("tsdb.replay")
 
@@ -91,6 +93,8 @@ class Replayer:
         self._t_ms = np.empty(0, dtype=np.int64)
         self._bits = np.empty(0, dtype=np.uint64)
         self._codes = np.empty(0, dtype=np.uint8)
+        self._starts: I64Array | None = None
+        """Start timestamps of the next samples record."""
         self._segment = 0
         self._oldest = NO_MAX_TIME
         self._checkpoint = 0
@@ -104,6 +108,7 @@ class Replayer:
             RecordType.METADATA: self._add_metadata,
             RecordType.TOMBSTONES: self._tombstones,
             RecordType.TRUNCATED: self._truncated,
+            RecordType.STARTS: self._note_starts,
         }
 
     def run(self, after_segment: int = 0) -> ReplayResult:
@@ -230,13 +235,19 @@ class Replayer:
         )
         if kept < 0:
             raise CorruptionError("samples record does not decode although its checksum is right")
-        head.store(refs, t_ms, bits, codes)
+        starts, self._starts = self._starts, None
+        if starts is not None and len(starts) != count:
+            raise CorruptionError(f"{len(starts)} start timestamps for a record of {count} samples")
+        head.store(refs, t_ms, bits, codes, starts)
         self._result.sample_count += kept
         if kept < count:
             self._result.unknown_series_count += int(np.count_nonzero(codes == UNKNOWN_SERIES))
         if count:
             newest = self._result.newest_t
             newest[self._segment] = max(newest.get(self._segment, NO_MAX_TIME), int(t_ms.max()))
+
+    def _note_starts(self, data: U8Array) -> None:
+        self._starts = decode_starts(data)
 
     def _histograms(self, data: U8Array) -> None:
         columns = decode_histograms(data)

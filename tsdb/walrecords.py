@@ -25,6 +25,7 @@ from tsdb.symbols import SymbolTable
 
 U8Array = npt.NDArray[np.uint8]
 U32Array = npt.NDArray[np.uint32]
+I64Array = npt.NDArray[np.int64]
 
 COMPRESSION_LEVEL = 1
 """Level 1 costs 10 to 15 ns a sample; level 3 saves 4 % more for twice that."""
@@ -47,6 +48,7 @@ class RecordType(enum.IntEnum):
     METADATA = 6
     TOMBSTONES = 7
     TRUNCATED = 8
+    STARTS = 9
 
 
 class PayloadCodec:
@@ -235,3 +237,17 @@ def encode_truncated(oldest: int) -> list[bytes]:
 def decode_truncated(data: U8Array) -> int:
     """Undo `encode_truncated`. Raises CorruptionError."""
     return int(_json(data))
+
+
+def encode_starts(start_t_ms: I64Array) -> list[bytes]:
+    """Start timestamps of the samples of the next record, as differences to the one before."""
+    # Modulo 2^64, so that extreme times come back as they were.
+    numbers = np.ascontiguousarray(start_t_ms).view(np.uint64)
+    return [np.diff(numbers, prepend=np.uint64(0)).tobytes()]
+
+
+def decode_starts(data: U8Array) -> I64Array:
+    """Undo `encode_starts`. Raises CorruptionError."""
+    if len(data) % 8:
+        raise CorruptionError(f"record payload of {len(data)} bytes is no list of start timestamps")
+    return np.cumsum(data.copy().view(np.uint64), dtype=np.uint64).view(np.int64)

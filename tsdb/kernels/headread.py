@@ -241,7 +241,15 @@ def sort_late_rows(
 
 @device
 def _merge_late(
-    out_t: I64Array, out_v: U64Array, lo: Word, hi: Word, t_ms: I64Array, values: U64Array, a: Word, b: Word
+    out_t: I64Array,
+    out_v: U64Array,
+    lo: Word,
+    hi: Word,
+    t_ms: I64Array,
+    values: U64Array,
+    used: U8Array,
+    a: Word,
+    b: Word,
 ) -> Word:
     """Merge the sorted late run [a, b) into the row [lo, hi), from the back; return the row's new end."""
     total = hi
@@ -271,6 +279,8 @@ def _merge_late(
         else:
             out_t[write] = t_ms[j]
             out_v[write] = values[j]
+            if len(used):
+                used[j] = 1
             write -= 1
             j -= 1
     return total
@@ -278,7 +288,7 @@ def _merge_late(
 
 @kernel(
     "int64(int64[::1], int64[::1], int64[::1], uint8[::1], int64[::1], int64[::1], int64[::1], uint64[::1],"
-    " int64, int64, int64, int64, int64[::1], int64[::1], uint64[::1])",
+    " uint8[::1], int64, int64, int64, int64, int64[::1], int64[::1], uint64[::1])",
     group="read",
 )
 def decode_rows(
@@ -290,6 +300,7 @@ def decode_rows(
     tail_counts: I64Array,
     loose_t: I64Array,
     loose_v: U64Array,
+    late_used: U8Array,
     lo: int,
     hi: int,
     mint: int,
@@ -300,8 +311,9 @@ def decode_rows(
 ) -> Word:
     """Decode captured rows lo to hi: chunks, tail, late samples, each timestamp once, within [mint, maxt].
 
-    `chunk_starts` and `chunk_lengths` are those of the run's first chunk on. Returns the number of samples or
-    -1 - i for the damaged chunk i of the run.
+    `chunk_starts` and `chunk_lengths` are those of the run's first chunk on. `late_used` (empty if not
+    wanted) gets 1 for each loose sample of a late chain that is in the output. Returns the number of samples
+    or -1 - i for the damaged chunk i of the run.
     """
     out = np.int64(0)
     out_offsets[0] = 0
@@ -320,6 +332,6 @@ def decode_rows(
                 out += 1
         late_end = loose_offsets[row + 1]
         if late_end > tail_end:
-            out = _merge_late(out_t, out_v, begin, out, loose_t, loose_v, tail_end, late_end)
+            out = _merge_late(out_t, out_v, begin, out, loose_t, loose_v, late_used, tail_end, late_end)
         out_offsets[row - lo + 1] = out
     return out
