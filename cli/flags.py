@@ -84,6 +84,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag("query.timeout", "2m", _D, "Longest time of a query."),
     Flag("query.max-concurrency", 20, _POSITIVE, "Most queries at one time; others wait."),
     Flag("query.max-samples", 50_000_000, _POSITIVE, "Most samples one query may hold in memory."),
+    Flag("query.max-memory", "2GB", _S, "Most bytes one query may hold in memory."),
+    Flag("query.slow-log-threshold", "10s", _D, "Log queries that take longer; 0 turns this off."),
     Flag("enable-feature", (), str, "Features to enable, separated by commas; repeat for more.", repeat=True),
     Flag("agent", True, bool, "Run the embedded host agent where the host allows (--no-agent turns it off)."),
     Flag("log.level", "info", click.Choice(list(LEVELS)), "Least severe log line to write."),

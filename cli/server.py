@@ -18,6 +18,7 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,6 +34,7 @@ from ingest.config.document import LoadedConfig, config_to_yaml
 from ingest.config.errors import ConfigError
 from ingest.remotewrite.receiver import Receiver, RemoteWriteLimits
 from ingest.scrape.service import ScrapeManager, ScrapeSettings
+from promql.activequeries import ActiveQueries
 from promql.engine import Engine
 from promql.parser import prepare as prepare_parser
 from tsdb.database import Database, open_database
@@ -40,6 +42,7 @@ from tsdb.errors import StorageError
 from tsdb.kernels import compile as kernels
 from tsdb.replay import ReplayProgress
 from web.app import create_app
+from web.querylog import QueryLog
 from web.readiness import Readiness
 from web.services import AppServices, BuildInfo, ReloadState
 
@@ -68,6 +71,10 @@ class Server:
         self._stop = asyncio.Event()
         self._reload_lock = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
+        self._engine = Engine(
+            engine_options(flags), self._registry, concurrent_max=flags["query.max-concurrency"]
+        )
+        self._query_log = QueryLog(self._registry, flags.duration_ms("query.slow-log-threshold") / 1000)
         self._services = self._make_services()
 
     def run(self) -> None:
@@ -131,6 +138,11 @@ class Server:
         self._database = database
         appender = database.appender()
         self._services.database = database
+        self._log_active_queries()
+        try:
+            self._query_log.open(self._config.globals.query_log_file)
+        except OSError as error:
+            raise StartError(f"open query log: {error}") from None
         if self._flags["web.enable-remote-write-receiver"]:
             self._services.receiver = Receiver(
                 appender,
@@ -143,6 +155,13 @@ class Server:
         self._services.scrape = self._scrape
         await self._scrape.apply(self._config)
 
+    def _log_active_queries(self) -> None:
+        folder, slots = Path(self._flags["storage.tsdb.path"]), self._flags["query.max-concurrency"]
+        active = ActiveQueries(folder, slots, time.time)
+        if active.unfinished:
+            log.warning("These queries didn't finish in the last run", extra={"queries": active.unfinished})
+        self._engine.log_active_queries(active)
+
     async def _close(self, runner: web.AppRunner) -> None:
         log.info("Stopping")
         for task in self._background:
@@ -150,6 +169,8 @@ class Server:
         if self._scrape is not None:
             await self._scrape.close()
         await runner.cleanup()
+        self._engine.close()
+        self._query_log.close()
         if self._database is not None:
             await asyncio.to_thread(self._database.close)
         log.info("See you next time!")
@@ -174,6 +195,7 @@ class Server:
         async with self._reload_lock:
             try:
                 config = await asyncio.to_thread(self._source.load)
+                self._query_log.open(config.globals.query_log_file)
             except (ConfigError, OSError) as error:
                 log.error("Error reloading config", extra={"err": str(error)})
                 raise
@@ -207,9 +229,8 @@ class Server:
         self._add_config_metrics()
         return AppServices(
             readiness=self._readiness,
-            engine=Engine(
-                engine_options(flags), self._registry, concurrent_max=flags["query.max-concurrency"]
-            ),
+            engine=self._engine,
+            query_log=self._query_log,
             registry=self._registry,
             build=BuildInfo(
                 version=importlib.metadata.version("vedette"), go_version=f"python{platform.python_version()}"

@@ -45,6 +45,7 @@ def engine_options(flags: ServeFlags) -> EngineOptions:
     """Options of the query engine."""
     return EngineOptions(
         samples_max=flags["query.max-samples"],
+        bytes_max=flags.size_bytes("query.max-memory"),
         timeout_s=flags.duration_ms("query.timeout") / 1000,
         lookback_ms=flags.duration_ms("query.lookback-delta"),
         features=flags.features(),

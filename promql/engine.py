@@ -73,6 +73,10 @@ class Engine:
         threads = self.options.thread_count
         self._pool = ThreadPoolExecutor(threads, "promql") if threads > 1 else None
 
+    def log_active_queries(self, active: ActiveQueries) -> None:
+        """Write running queries to a log from now on; for a log that lies in the store's folder."""
+        self._active = active
+
     def close(self) -> None:
         """Stop the worker threads."""
         if self._pool is not None:

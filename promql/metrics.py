@@ -20,16 +20,6 @@ class EngineMetrics:
             registry=registry,
         )
         self.concurrent_max.set(concurrent_max)
-        self.log_enabled = Gauge(
-            "prometheus_engine_query_log_enabled",
-            "State of the query log.",
-            registry=registry,
-        )
-        self.log_failures = Counter(
-            "prometheus_engine_query_log_failures_total",
-            "The number of query log failures.",
-            registry=registry,
-        )
         self.samples = Counter(
             "prometheus_engine_query_samples_total",
             "The total number of samples loaded by all queries.",

@@ -20,6 +20,7 @@ from promql.ast import ValueType
 from promql.operators.operator import Explain
 from tsdb.labels import Labels, Matcher
 from tsdb.select import Querier
+from web.querylog import QueryLog
 from web.readiness import Readiness
 
 CancelFlag = npt.NDArray[np.uint8]
@@ -219,6 +220,7 @@ class AppServices:
     database: Database | None = None
     scrape: ScrapeStatus | None = None
     receiver: RemoteWriteReceiver | None = None
+    query_log: QueryLog | None = None
     flags: Mapping[str, str] = field(default_factory=dict)
     features: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     external_labels: Mapping[str, str] = field(default_factory=dict)

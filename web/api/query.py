@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -28,6 +29,7 @@ from web.parameters import (
     required_time,
     time_parameter,
 )
+from web.querylog import LoggedQuery
 from web.render import Answer, answer_pieces, value_text
 from web.services import QueryResult
 
@@ -87,6 +89,31 @@ async def _send(context: AppContext, request: web.Request, answer: Answer) -> we
     return await respond_streamed(request, answer_pieces(answer), context.pool)
 
 
+async def _evaluate_logged(
+    request: web.Request,
+    timeout_s: float,
+    work: Callable[[Querier, float, CancelFlag], QueryResult],
+    text: str,
+    grid: tuple[int, int, int],
+) -> Evaluated[QueryResult]:
+    """`evaluate`, and an entry in the query log whatever comes of it."""
+    context, started_s, error, stats = context_of(request), time.monotonic(), "", None
+    try:
+        evaluated = await evaluate(context, request, timeout_s, work)
+        stats = _with_queue_time(evaluated.value.stats, evaluated.queue_s)
+        return evaluated
+    except ApiError as refused:
+        error = str(refused)
+        raise
+    finally:
+        query_log = context.services.query_log
+        if query_log is not None:
+            took_s, client = time.monotonic() - started_s, request.remote or ""
+            query_log.write(
+                LoggedQuery(text, *grid, client, request.method, request.path, took_s, stats, error)
+            )
+
+
 def _tree(plan: Explain) -> dict[str, Any]:
     node: dict[str, Any] = {"operator": plan.name, "details": plan.details}
     return {**node, "children": [_tree(child) for child in plan.children]} if plan.children else node
@@ -121,7 +148,7 @@ async def query(request: web.Request) -> web.StreamResponse:
             querier, text, time_ms, lookback_ms=lookback_ms, timeout_s=left_s, cancel=cancel
         )
 
-    evaluated = await evaluate(context, request, timeout_s, work)
+    evaluated = await _evaluate_logged(request, timeout_s, work, text, (time_ms, time_ms, 0))
     return await _send(context, request, _answer(form, evaluated, True, time_ms, limit))
 
 
@@ -158,7 +185,7 @@ async def query_range(request: web.Request) -> web.StreamResponse:
             querier, text, start, end, step, lookback_ms=lookback_ms, timeout_s=left_s, cancel=cancel
         )
 
-    evaluated = await evaluate(context, request, timeout_s, work)
+    evaluated = await _evaluate_logged(request, timeout_s, work, text, (start, end, step))
     return await _send(context, request, _answer(form, evaluated, False, end, limit))
 
 
