@@ -74,9 +74,13 @@ class OverlaySymbols(SymbolTable):
         self._texts = []
 
     def find(self, text: str) -> int | None:
-        """Id of a string known here or below, or None."""
-        known = self._base.find(text)
-        return known if known is not None else self._ids.get(text)
+        """Id of a string known here or below, or None.
+
+        Its own ids come first: the table below may learn a made-up string while the query runs, and the query
+        must go on seeing one id for it.
+        """
+        known = self._ids.get(text)
+        return known if known is not None else self._base.find(text)
 
     def intern(self, text: str) -> int:
         """Id of a string; unknown ones get an id of this overlay."""
