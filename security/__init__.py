@@ -1,0 +1,1 @@
+"""Runtime security: Falco rule files, events of every source, outputs."""

@@ -1,0 +1,1 @@
+"""The catalogue of fields that conditions and outputs may name."""

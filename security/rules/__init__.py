@@ -1,0 +1,1 @@
+"""The life of a rule in stages: read, collect, resolve, compile, index by event type."""

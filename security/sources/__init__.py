@@ -1,0 +1,1 @@
+"""Event sources: each turns its raw input into batches of events with columns of fields."""
