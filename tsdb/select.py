@@ -51,9 +51,13 @@ class SampleBatch:
 class SelectHints:
     """What the caller means to do, so that the store can do less. All optional, none changes the result.
 
-    `step_ms` and `range_ms` let the store choose a roll-up, `function` names the outermost function over the
+    `step_ms` and `range_ms` say where the caller looks, `function` names the outermost function over the
     selector, `grouping` with `by` the labels an aggregation keeps; `limit` > 0 allows fewer series.
     `labels_only` says that no samples will be read.
+
+    `border_ms` > 0: every border of every window (lookback left out) is a multiple of it, and the caller asks
+    `rollup_of` and reads windows. Then windows that divide it may stand in for samples. 0 where samples are
+    wanted: only what is gone at full resolution comes from roll-ups.
     """
 
     step_ms: int = 0
@@ -63,6 +67,7 @@ class SelectHints:
     by: bool = False
     limit: int = 0
     labels_only: bool = False
+    border_ms: int = 0
 
 
 class Selection(Protocol):
@@ -80,6 +85,40 @@ class Selection(Protocol):
     def read(self, lo: int, hi: int) -> SampleBatch:
         """Samples of rows lo to hi (exclusive), all within [mint, maxt] of the select, both inclusive."""
         ...
+
+
+class Rollup(Protocol):
+    """Roll-ups that stand in for some of a selection's samples (docs/rollups.md).
+
+    A sample that is there at full resolution is a window of its own. `Selection.read` of such a selection gives
+    the last sample of each window where full resolution is gone.
+    """
+
+    @property
+    def has_histograms(self) -> bool:
+        """Whether rows may have histograms, which `samples` gives."""
+        ...
+
+    def borders(self, t_ms: I64Array) -> I64Array:
+        """i64: the borders that windows really have: times inside of roll-ups move back to a window's end."""
+        ...
+
+    def samples(self, lo: int, hi: int) -> SampleBatch:
+        """As `Selection.read`, but begins early enough for a lookback from `borders`. A window that ends stale
+        has the stale marker at its end."""
+        ...
+
+    def windows(self, column: str, lo: int, hi: int) -> SampleBatch:
+        """One column of the windows: "count", "sum", "min", "max", "first", "last", "resets", "first_age" or
+        "last_age" (ms before the window's end), timed by the windows' ends. All columns have the same times;
+        windows outside of the select's bounds may be present. No stale markers, no histograms."""
+        ...
+
+
+def rollup_of(selection: Selection) -> Rollup | None:
+    """The roll-ups behind a selection, None where all of it is at full resolution."""
+    found: Rollup | None = getattr(selection, "rollup", None)
+    return found
 
 
 class Querier(Protocol):
