@@ -73,11 +73,12 @@ def send(server: Server, load: Load, lane_count: int) -> float:
     return seconds
 
 
-def measure(server: Server, load: Load, lane_count: int, settle_s: float) -> IngestResult:
-    """Send a load, let the server come to rest, and take the difference of its usage."""
+def measure(server: Server, load: Load, lane_count: int, settle_s: float, rest_s: float) -> IngestResult:
+    """Send a load, let the server rest for `rest_s` and longer where it works, take the difference in usage."""
     before: Usage = server.usage()
     seconds = send(server, load, lane_count)
     server.flush()
+    time.sleep(rest_s)
     after = server.settle(quiet_s=2.0, timeout_s=settle_s)
     return IngestResult(
         sample_count=load.sample_count,

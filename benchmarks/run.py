@@ -34,12 +34,14 @@ class Size:
     steps: int
     repeats: int
     settle_s: float
+    rest_s: float = 0.0
+    """Wait at least so long after the load: servers look once a minute whether to cut a block."""
 
 
 SIZES = {
     "tiny": Size(hosts=10, steps=60, repeats=2, settle_s=4.0),
     "small": Size(hosts=200, steps=100, repeats=5, settle_s=14.0),
-    "large": Size(hosts=200, steps=840, repeats=7, settle_s=120.0),
+    "large": Size(hosts=200, steps=840, repeats=7, settle_s=120.0, rest_s=75.0),
 }
 
 
@@ -71,7 +73,7 @@ def measure_server(
         ready_s = server.wait_ready()
         # What a start does in the background (Vedette loads the kernels of queries) is not ingestion.
         server.settle(quiet_s=1.0, timeout_s=size.settle_s)
-        found = ingest.measure(server, load, LANES, size.settle_s)
+        found = ingest.measure(server, load, LANES, size.settle_s, size.rest_s)
         _say(f"{kind.name}: {found.sample_count / found.seconds:,.0f} samples/s, {found.cpu_s:.1f} s CPU")
         answers = {
             query.name: queries.measure(server, query, load.start_ms, load.end_ms, size.repeats)
