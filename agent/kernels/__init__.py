@@ -1,0 +1,1 @@
+"""Machine-code loops of the agent; they see only arrays and scalars."""
