@@ -48,7 +48,7 @@ def find(release: str, root: Path = Path("/")) -> Headers:
         return Headers("debian", pair)
     raise HeadersError(
         f"no kernel headers: neither {modules}/build nor {archive} nor "
-        f"{root / 'usr/src'}/linux-headers-*-common with its architecture package (Debian: linux-headers-amd64)"
+        f"{root / 'usr/src'}/linux-headers-*-common and its -amd64 package"
     )
 
 
@@ -67,9 +67,9 @@ def _debian_pair(sources: Path) -> tuple[Path, Path] | None:
 
 
 def merge(trees: tuple[Path, ...], target: Path) -> int:
-    """Fill the empty folder `target` with links to the union of `trees`; the last tree wins. Returns entries made.
+    """Fill the empty folder `target` with links to the union of `trees`; the last tree wins.
 
-    A folder that only one tree has is linked as a whole.
+    Returns the number of entries made.     A folder that only one tree has is linked as a whole.
     """
     made = 0
     pending: list[tuple[tuple[Path, ...], Path]] = [(trees, target)]
@@ -93,7 +93,7 @@ def merge(trees: tuple[Path, ...], target: Path) -> int:
 
 @contextmanager
 def kernel_source(headers: Headers) -> Iterator[None]:
-    """Point the compiler at `headers` while it runs. Changes the process environment: one caller at a time."""
+    """Point the compiler at `headers` while it runs. Not thread-safe: it sets the environment."""
     if headers.kind == "archive":
         yield
         return

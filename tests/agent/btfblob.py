@@ -46,7 +46,7 @@ class BTFBuilder:
         union: bool = False,
         bits: bool = False,
     ) -> int:
-        """Members are (name, type, position); position is a bit offset, with the width above bit 24 if `bits`."""
+        """Members are (name, type, position); if `bits`, the width is above bit 24 of position."""
         tail = b"".join(struct.pack("<III", self.name(n), t, p) for n, t, p in members)
         return self._add(name, 5 if union else 4, len(members), size, tail, int(bits))
 

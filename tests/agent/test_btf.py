@@ -59,7 +59,7 @@ def test_sizes_and_bit_fields() -> None:
 
 
 def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(BTFError, match="no kernel type information: .*No such file"):
+    with pytest.raises(BTFError, match=r"no kernel type information: .*No such file"):
         BTF.load(tmp_path / "vmlinux")
 
 
