@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from tsdb.limits import StorageOptions
-
 from cli import flagtypes
 from cli.flags import ServeFlags
 from ingest.config.document import LoadedConfig
 from promql.options import EngineOptions
+from tsdb.limits import StorageOptions
 
 _RETENTION_DEFAULT = "15d"
 
