@@ -74,7 +74,7 @@ def send(server: Server, load: Load, lane_count: int) -> float:
 
 
 def measure(server: Server, load: Load, lane_count: int, settle_s: float, rest_s: float) -> IngestResult:
-    """Send a load, let the server rest for `rest_s`, or longer while it works; take the difference in usage."""
+    """Send a load, let the server rest for `rest_s` or until it is idle; take the difference in usage."""
     before: Usage = server.usage()
     seconds = send(server, load, lane_count)
     server.flush()
