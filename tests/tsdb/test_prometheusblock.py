@@ -48,6 +48,7 @@ FS = FileSystem()
 T0 = 1_700_000_000_000
 ALL = (-(1 << 62), 1 << 62)
 OPTIONS = StorageOptions(background=False, retention_ms=0, lock_file=False)
+WHOLE = Part()
 STALE = struct.unpack("<d", struct.pack("<Q", STALE_BITS))[0]
 
 
@@ -83,7 +84,7 @@ def blocks(promtool_blocks: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(promtool_blocks, tmp_path / "prometheus"))
 
 
-def do_import(source: Path, store: Path, part: Part = Part()) -> list[Result]:
+def do_import(source: Path, store: Path, part: Part = WHOLE) -> list[Result]:
     FS.make_directory(store)
     return list(migrate.import_blocks(FS, migrate.source_blocks(FS, source), store, part, lambda _: None))
 
