@@ -11,6 +11,7 @@ from tsdb.errors import CorruptionError, UnknownVersionError
 
 META_FILE = "meta.json"
 META_VERSION = 1
+FORMAT, ROLLUP_FORMAT = "vedette-pages", "vedette-rollup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class BlockDesc:
 
 @dataclass(frozen=True, slots=True)
 class BlockMeta:
-    """Times are milliseconds; the block covers [min_time, max_time)."""
+    """Times are milliseconds; the block covers [min_time, max_time). `resolution_ms` > 0 says that it holds
+    windows in place of samples (docs/formats/rollup.md)."""
 
     ulid: str
     min_time: int
@@ -45,6 +47,7 @@ class BlockMeta:
     level: int = 1
     sources: tuple[str, ...] = ()
     parents: tuple[BlockDesc, ...] = ()
+    resolution_ms: int = 0
 
     @property
     def desc(self) -> BlockDesc:
@@ -73,8 +76,10 @@ class BlockMeta:
             },
             "compaction": compaction,
             "version": META_VERSION,
-            "format": "vedette-pages",
+            "format": ROLLUP_FORMAT if self.resolution_ms else FORMAT,
         }
+        if self.resolution_ms:
+            document["resolution"] = self.resolution_ms
         return json.dumps(document, indent="\t").encode() + b"\n"
 
     @classmethod
@@ -83,10 +88,10 @@ class BlockMeta:
         try:
             document = json.loads(text)
             version, form = document["version"], document.get("format", "prometheus")
-            if version != META_VERSION or form != "vedette-pages":
+            if version != META_VERSION or form not in (FORMAT, ROLLUP_FORMAT):
                 raise UnknownVersionError(
-                    f"{where}: format {form} version {version}, this program reads vedette-pages version "
-                    f"{META_VERSION}"
+                    f"{where}: format {form} version {version}, this program reads {FORMAT} and "
+                    f"{ROLLUP_FORMAT} version {META_VERSION}"
                 )
             stats, compaction = document["stats"], document["compaction"]
             return cls(
@@ -99,6 +104,7 @@ class BlockMeta:
                 level=int(compaction["level"]),
                 sources=tuple(map(str, compaction["sources"])),
                 parents=_parents(compaction.get("parents") or []),
+                resolution_ms=_resolution(document) if form == ROLLUP_FORMAT else 0,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptionError(f"{where}: not a block's meta.json: {error}") from None
@@ -112,6 +118,13 @@ _STAT_NAMES = (
     "numChunks",
     "numTombstones",
 )
+
+
+def _resolution(document: Any) -> int:
+    resolution = int(document["resolution"])
+    if resolution <= 0:
+        raise ValueError(f"resolution {resolution} is not positive")
+    return resolution
 
 
 def _parents(items: Sequence[Any]) -> tuple[BlockDesc, ...]:

@@ -63,19 +63,22 @@ def write_block(
     sources: Sequence[str] = (),
     parents: Sequence[BlockDesc] = (),
     ulid: str | None = None,
+    resolution_ms: int = 0,
 ) -> BlockMeta:
     """Write the samples of [mint, maxt) of a selection as a block below `parent_dir`.
 
     Without any sample in the range nothing is written, and the meta says 0 samples. `sources` defaults to the
-    block itself. Raises DiskFullError, OSError, CorruptionError of the selection; the temporary directory is
-    then removed.
+    block itself; `resolution_ms` > 0 marks a roll-up. Raises DiskFullError, OSError, CorruptionError of
+    the selection; the temporary directory is then removed.
     """
     name = ulid or make_ulid(time.time_ns() // 1_000_000, secrets.token_bytes(10))
     temporary, final = parent_dir / (name + TEMPORARY_SUFFIX), parent_dir / name
     fs.make_directory(temporary)
     try:
         stats = _BlockFiles(fs, temporary, mint, maxt).write(selection)
-        meta = BlockMeta(name, mint, maxt, stats, level, tuple(sources) or (name,), tuple(parents))
+        meta = BlockMeta(
+            name, mint, maxt, stats, level, tuple(sources) or (name,), tuple(parents), resolution_ms
+        )
         if stats.num_samples:
             fs.write_file(temporary / META_FILE, [meta.to_json()])
             fs.sync_directory(temporary)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tsdb.errors import InvalidLabelsError, LimitError
 from tsdb.labels import Labels
+from tsdb.rollup import ROLLUP_LABEL, SeriesRetention, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Limits:
                 raise InvalidLabelsError(f'label name "{name}" is not unique: invalid sample')
             if not name or (last is not None and name < last) or not value:
                 raise InvalidLabelsError(f"labels are not sorted and non-empty: {_short(labels)}")
+            if name == ROLLUP_LABEL:
+                raise InvalidLabelsError(f"label {ROLLUP_LABEL} is reserved: {_short(labels)}")
             last = name
             self._check_text(name, self.label_name_bytes, "label name")
             self._check_text(value, self.label_value_bytes, f'value of label "{name}"')
@@ -97,3 +100,8 @@ class StorageOptions:
     snapshot_on_close: bool = True
     start_timestamps: bool = False
     limits: Limits = Limits()
+    tiers: tuple[Tier, ...] = ()
+    """Roll-ups (docs/rollups.md), the finest first; each resolution a multiple of the one before."""
+    full_resolution_ms: int = 0
+    """Age from which blocks of samples go when the first tier has them; 0 keeps them."""
+    series_retention: tuple[SeriesRetention, ...] = ()

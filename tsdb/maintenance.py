@@ -21,9 +21,10 @@ from tsdb.checkpoint import checkpoint_numbers, checkpoint_path, write_checkpoin
 from tsdb.compact import aligned_ranges, head_cut, plan, ranges
 from tsdb.errors import StorageError
 from tsdb.head import NO_HINTS, NO_MAX_TIME, NO_MIN_TIME, NewSeries
-from tsdb.labels import Matcher
+from tsdb.labels import Matcher, MatchType
 from tsdb.mergeselect import merge_selections
 from tsdb.retention import beyond_age, beyond_size
+from tsdb.rollupwork import drop_superfluous, planned_meta, roll_up_due, widened_or_dropped
 from tsdb.select import SelectHints
 from tsdb.tombstone import BlockTombstone, HeadTombstone
 from tsdb.wal import segment_name, segment_numbers
@@ -62,6 +63,10 @@ class Maintenance:
             self._db.head.chunk_log.remove_files(self._db.fs)
             self._db.head.chunk_log.spill(self._db.fs, self._db.path)
             self.compact_blocks()
+            roll_up_due(self._db)
+            self.compact_blocks()
+            drop_superfluous(self._db)
+            self.retain_series()
             self.retain()
 
     # The head.
@@ -191,10 +196,21 @@ class Maintenance:
             block_ranges = ranges(db.options.block_range_ms, db.options.retention_ms)
             for _ in range(COMPACTIONS_PER_ROUND_LIMIT):
                 stored = {s.meta.ulid: s for s in db.blocks()}
-                chosen = plan([s.meta for s in stored.values()], block_ranges)
+                chosen = self._plan([s.meta for s in stored.values()], block_ranges)
                 if not chosen:
                     return
                 self._merge([stored[meta.ulid] for meta in chosen])
+
+    @staticmethod
+    def _plan(metas: Sequence[BlockMeta], block_ranges: Sequence[int]) -> Sequence[BlockMeta]:
+        """The next merge of samples, or of windows of one resolution."""
+        for resolution_ms in sorted({meta.resolution_ms for meta in metas}):
+            chosen = plan(
+                [planned_meta(meta) for meta in metas if meta.resolution_ms == resolution_ms], block_ranges
+            )
+            if chosen:
+                return chosen
+        return []
 
     def _merge(self, parts: Sequence[StoredBlock]) -> None:
         """Replace blocks by one."""
@@ -216,6 +232,7 @@ class Maintenance:
                 level=max(meta.level for meta in metas) + 1,
                 sources=tuple(sorted({source for meta in metas for source in meta.sources or (meta.ulid,)})),
                 parents=tuple(meta.desc for meta in metas),
+                resolution_ms=metas[0].resolution_ms,
             )
         except (StorageError, OSError):
             db.metrics.compactions_failed.inc()
@@ -228,6 +245,22 @@ class Maintenance:
         db.metrics.compactions.inc()
         db.metrics.compaction_duration.observe(time.monotonic() - began)
         log.info("Blocks merged", extra={"from": [meta.ulid for meta in metas], "to": written.ulid})
+
+    def retain_series(self) -> None:
+        """Rewrite blocks without the series whose own retention is over."""
+        for rule in self._db.options.series_retention:
+            matchers = tuple(Matcher(MatchType.REGEXP, name, value) for name, value in rule.match)
+            for stored in self._db.blocks():
+                meta = stored.meta
+                if meta.max_time > self._db.now_ms() - rule.retention_ms:
+                    continue
+                hints = SelectHints(labels_only=True)
+                if not len(stored.select(matchers, meta.min_time, meta.max_time, hints).labels):
+                    continue
+                stone = BlockTombstone(matchers, meta.min_time, meta.max_time)
+                self._db.block_set.bury(stored, stone)
+                self._merge([s for s in self._db.blocks() if s.meta.ulid == meta.ulid])
+                log.info("Series beyond their own retention deleted", extra={"block": meta.ulid})
 
     def retain(self) -> None:
         """Delete blocks that the retention by time or size no longer keeps."""
@@ -258,7 +291,9 @@ class Maintenance:
         with self._lock:
             for matchers in matcher_sets:
                 for stored in db.blocks():
-                    if stored.overlaps(mint, maxt):
+                    if stored.meta.resolution_ms:
+                        widened_or_dropped(db, stored, matchers, mint, maxt)
+                    elif stored.overlaps(mint, maxt):
                         lo, hi = max(mint, stored.meta.min_time), min(maxt, stored.meta.max_time - 1)
                         db.block_set.bury(stored, BlockTombstone(tuple(matchers), lo, hi))
                 with head.lock:

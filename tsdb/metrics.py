@@ -92,6 +92,24 @@ class StorageMetrics:
         self.time_retentions = counter("time_retentions", "Blocks deleted for their age.")
         self.size_retentions = counter("size_retentions", "Blocks deleted for the store's size.")
 
+        self.rollup_samples = Counter(
+            "vedette_tsdb_rolled_up_samples",
+            "Samples and finer windows that were rolled up, by resolution in seconds.",
+            ("resolution",),
+            registry=self._registry,
+        )
+        self.rollup_blocks_deleted = Counter(
+            "vedette_tsdb_rollup_superseded_blocks",
+            "Blocks deleted because a coarser tier has their samples or their tier's retention is over.",
+            registry=self._registry,
+        )
+        self.rollup_selects = Counter(
+            "vedette_tsdb_rollup_selects",
+            "Selects in which roll-ups stood in for samples, exactly or because samples are gone.",
+            ("reason",),
+            registry=self._registry,
+        )
+
     def _make_log_counters(self) -> None:
         counter, summary = self._counter, self._summary
         self.checkpoint_creations = counter("checkpoint_creations", "Checkpoints attempted.")

@@ -12,7 +12,11 @@ from tsdb.blockset import StoredBlock
 from tsdb.head import NO_HINTS, Head
 from tsdb.labels import Labels, Matcher
 from tsdb.mergeselect import merge_selections
+from tsdb.metrics import StorageMetrics
 from tsdb.postings import Postings
+from tsdb.rollup import ROLLUP_LABEL
+from tsdb.rollupplan import StandIn, hidden_spans, stand_ins
+from tsdb.rollupselect import RollupSelection, Source, source_of_samples, sources_of_rollup
 from tsdb.select import SelectHints, Selection
 from tsdb.serieslabels import SeriesLabels
 from tsdb.symbols import SymbolTable
@@ -31,8 +35,10 @@ class StoreQuerier:
         head: Head,
         blocks: Callable[[], Sequence[StoredBlock]],
         tombstones: Callable[[], Sequence[HeadTombstone]],
+        metrics: StorageMetrics | None = None,
     ) -> None:
         """`blocks` is asked after the head was read: what the head has cut meanwhile is in a block then."""
+        self._metrics = metrics
         self._head = head
         self._blocks = blocks
         self._tombstones = tombstones
@@ -54,14 +60,69 @@ class StoreQuerier:
         self, matchers: Sequence[Matcher], mint: int, maxt: int, hints: SelectHints = NO_HINTS
     ) -> Selection:
         """Series with samples possible in [mint, maxt] that satisfy every matcher."""
-        newest = self.select_head(matchers, mint, maxt, hints)
-        parts = [
+        lead = self._lead_ms(mint, maxt, hints.border_ms)
+        newest = self.select_head(matchers, mint - lead, maxt, hints)
+        blocks = self._blocks()
+        parts = self._stand_ins(blocks, mint - lead, maxt, hints.border_ms)
+        if parts:
+            return self._select_with_rollups(blocks, parts, newest, matchers, (mint, maxt, lead), hints)
+        selections = [
             stored.select(matchers, mint, maxt, hints)
-            for stored in self._blocks()
-            if stored.overlaps(mint, maxt)
+            for stored in blocks
+            if not stored.meta.resolution_ms and stored.overlaps(mint, maxt)
         ]
-        parts.append(newest)
-        return parts[0] if len(parts) == 1 else merge_selections(parts)
+        selections.append(newest)
+        return selections[0] if len(selections) == 1 else merge_selections(selections)
+
+    # Roll-ups.
+
+    def _stand_ins(
+        self, blocks: Sequence[StoredBlock], mint: int, maxt: int, border_ms: int
+    ) -> list[StandIn]:
+        head_from_ms = min(self._head.min_time, self._head.min_late_time)
+        return stand_ins([stored.meta for stored in blocks], head_from_ms, mint, maxt, border_ms)
+
+    def _lead_ms(self, mint: int, maxt: int, border_ms: int) -> int:
+        """How much earlier than asked a select begins, so that a lookback from a moved border is whole."""
+        parts = self._stand_ins(self._blocks(), mint, maxt, border_ms)
+        return max((part.meta.resolution_ms for part in parts), default=0)
+
+    def _select_with_rollups(
+        self,
+        blocks: Sequence[StoredBlock],
+        parts: Sequence[StandIn],
+        newest: Selection,
+        matchers: Sequence[Matcher],
+        bounds: tuple[int, int, int],
+        hints: SelectHints,
+    ) -> Selection:
+        mint, maxt, lead = bounds
+        by_ulid = {stored.meta.ulid: stored for stored in blocks}
+        found: list[Source] = []
+        for part in parts:
+            first, last = max(mint - lead, part.lo + 1), min(maxt, part.hi)
+            if first <= last:
+                found += sources_of_rollup(by_ulid[part.meta.ulid], matchers, first, last)
+        full = [stored for stored in blocks if not stored.meta.resolution_ms]
+        for stored in full:
+            meta = stored.meta
+            hidden = hidden_spans(meta, parts)
+            if not stored.overlaps(mint - lead, maxt) or any(
+                lo < meta.min_time and meta.max_time <= hi + 1 for lo, hi in hidden
+            ):
+                continue
+            selection = stored.select(matchers, mint - lead, maxt, hints)
+            everyone = np.ones(len(selection.labels), dtype=np.bool_)
+            found.append(
+                source_of_samples(masked(selection, [Mask(everyone, lo + 1, hi) for lo, hi in hidden]))
+            )
+        found.append(source_of_samples(newest))
+        stats = [part.meta.stats for part in parts] + [stored.meta.stats for stored in full]
+        histograms = any(s.num_histogram_samples for s in stats) or self._head.histogram_series_count() > 0
+        if self._metrics is not None:
+            self._metrics.rollup_selects.labels("exact" if hints.border_ms else "gone").inc()
+        ranges = [(part.lo, part.hi, part.meta.resolution_ms) for part in parts]
+        return RollupSelection(found, ranges, mint, maxt, histograms)
 
     def _label_sets(
         self, matcher_sets: Sequence[Sequence[Matcher]], mint: int, maxt: int
@@ -70,7 +131,10 @@ class StoreQuerier:
             yield self._head.select(matchers, mint, maxt, _LABELS_ONLY).labels
             for stored in self._blocks():
                 if stored.overlaps(mint, maxt):
-                    yield stored.block.select(matchers, mint, maxt, _LABELS_ONLY).labels
+                    labels = stored.block.select(matchers, mint, maxt, _LABELS_ONLY).labels
+                    if stored.meta.resolution_ms:
+                        labels = labels.group_ids([ROLLUP_LABEL])[1]
+                    yield labels
 
     def _label_sources(self, mint: int, maxt: int) -> Iterable[Postings | Block]:
         """Indexes to ask for label names and values; times count as coarsely as blocks, as in Prometheus."""
@@ -92,6 +156,7 @@ class StoreQuerier:
                     found.update(source.label_names(matchers))
                 else:
                     found.update(source.label_names(source.select_bitmap(matchers) if matchers else None))
+        found.discard(ROLLUP_LABEL)
         return _limited(sorted(found), limit)
 
     def label_values(
@@ -99,6 +164,8 @@ class StoreQuerier:
     ) -> list[str]:
         """Sorted values of one label over the series that satisfy any of the sets."""
         found: set[str] = set()
+        if name == ROLLUP_LABEL:
+            return []
         for source in self._label_sources(mint, maxt):
             for matchers in matcher_sets or [()]:
                 if isinstance(source, Block):

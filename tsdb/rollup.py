@@ -1,7 +1,7 @@
 """Roll-ups: windows (T - r, T] of float series kept as columns (docs/formats/rollup.md).
 
-`Windows` are the columns of some rows in memory; `roll_up` makes coarser ones of them, and `windows_of_samples`
-takes samples for windows of their own, so that one kernel serves both.
+`Windows` are the columns of some rows in memory; `roll_up` makes coarser ones of them, and
+`windows_of_samples` takes samples for windows of their own, so that one kernel serves both.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from tsdb.histogram import HistogramBatch
 from tsdb.kernels import rollup as kernels
-from tsdb.labels import Labels
 from tsdb.select import NAN_BITS, STALE_BITS, SampleBatch
 
 I64Array = npt.NDArray[np.int64]
@@ -32,8 +31,8 @@ RANGE_DIVISIBLE_MS = 2 * 3600 * 1000
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """Samples older than `after_ms` are also kept as windows of `resolution_ms`, for `retention_ms` where that
-    is not 0."""
+    """Samples older than `after_ms` are also kept as windows of `resolution_ms`, for `retention_ms` where
+    that is not 0."""
 
     after_ms: int
     resolution_ms: int
@@ -108,13 +107,27 @@ def roll_up(windows: Windows, resolution_ms: int) -> Windows:
     count = kernels.roll_up(
         windows.offsets,
         windows.t_ms,
-        *(inputs[column] for column in COLUMNS[:7]),
+        inputs["count"],
+        inputs["sum"],
+        inputs["min"],
+        inputs["max"],
+        inputs["first"],
+        inputs["last"],
+        inputs["resets"],
         windows.t_ms - inputs["first_age"].astype(np.int64),
         windows.t_ms - inputs["last_age"].astype(np.int64),
         resolution_ms,
         offsets,
         t_ms,
-        *outs.values(),
+        outs["count"],
+        outs["sum"],
+        outs["min"],
+        outs["max"],
+        outs["first"],
+        outs["last"],
+        outs["resets"],
+        outs["first_age"],
+        outs["last_age"],
     )
     columns = {column: _plain_nan(values[:count]) for column, values in outs.items()}
     stale_offsets = np.zeros_like(offsets)
@@ -142,11 +155,6 @@ def stale_samples(offsets: I64Array, t_ms: I64Array) -> SampleBatch:
     """Stale markers at the given times."""
     values = np.full(len(t_ms), STALE_BITS, dtype=np.uint64).view(np.float64)
     return SampleBatch(offsets, t_ms, values)
-
-
-def source_labels(rows: Sequence[Labels]) -> list[Labels]:
-    """Label sets without the hidden label, each once, sorted."""
-    return sorted({row.without(ROLLUP_LABEL) for row in rows})
 
 
 def floor_borders(t_ms: I64Array, ranges: Sequence[tuple[int, int, int]]) -> I64Array:

@@ -90,8 +90,8 @@ class Selection(Protocol):
 class Rollup(Protocol):
     """Roll-ups that stand in for some of a selection's samples (docs/rollups.md).
 
-    A sample that is there at full resolution is a window of its own. `Selection.read` of such a selection gives
-    the last sample of each window where full resolution is gone.
+    A sample that is there at full resolution is a window of its own. `Selection.read` of such a selection
+    gives the last sample of each window where full resolution is gone.
     """
 
     @property
@@ -104,8 +104,8 @@ class Rollup(Protocol):
         ...
 
     def samples(self, lo: int, hi: int) -> SampleBatch:
-        """As `Selection.read`, but begins early enough for a lookback from `borders`. A window that ends stale
-        has the stale marker at its end."""
+        """As `Selection.read`, but begins early enough for a lookback from `borders`. A window that ends
+        stale has the stale marker at its end."""
         ...
 
     def windows(self, column: str, lo: int, hi: int) -> SampleBatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -35,7 +36,7 @@ def rolled_up(
             "max": max(numbers) if numbers else math.nan,
             "first": values[0],
             "last": values[-1],
-            "resets": math.fsum(a for a, b in zip(values, values[1:], strict=False) if b < a),
+            "resets": math.fsum(a for a, b in itertools.pairwise(values) if b < a),
             "first_age": float(end - real[0][0]),
             "last_age": float(end - real[-1][0]),
         }
