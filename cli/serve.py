@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from typing import Any
@@ -26,6 +27,8 @@ def serve(context: click.Context, /, **values: Any) -> None:
     """
     from cli.logs import set_up_logs
 
+    # The imports below make many lasting objects; the server turns collection on when they are there.
+    gc.disable()
     flags = ServeFlags.from_click(context, values)
     set_up_logs(flags["log.level"], flags["log.format"])
     for name in sorted(flags.features() - FEATURES):

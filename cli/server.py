@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import importlib.metadata
 import logging
 import os
@@ -68,6 +69,7 @@ class Server:
         self._replay = ReplayProgress()
         self._database: Database | None = None
         self._scrape: ScrapeManager | None = None
+        self._receiver: Receiver | None = None
         self._stop = asyncio.Event()
         self._reload_lock = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
@@ -79,6 +81,8 @@ class Server:
 
     def run(self) -> None:
         """Serve until stopped. Raises StartError."""
+        gc.freeze()
+        gc.enable()
         uvloop.run(self._run())
 
     async def _run(self) -> None:
@@ -144,13 +148,14 @@ class Server:
         except OSError as error:
             raise StartError(f"open query log: {error}") from None
         if self._flags["web.enable-remote-write-receiver"]:
-            self._services.receiver = Receiver(
+            self._receiver = Receiver(
                 appender,
                 database.series_table,
                 RemoteWriteLimits(body_bytes_max=self._flags.size_bytes("web.max-body-size")),
                 registry=self._registry,
                 accepted_messages=self._flags["web.remote-write-receiver.accepted-protobuf-messages"],
             )
+            self._services.receiver = self._receiver
         self._scrape = ScrapeManager(appender, self._registry, settings=self._scrape_settings())
         self._services.scrape = self._scrape
         await self._scrape.apply(self._config)
@@ -169,6 +174,8 @@ class Server:
         if self._scrape is not None:
             await self._scrape.close()
         await runner.cleanup()
+        if self._receiver is not None:
+            self._receiver.close()
         self._engine.close()
         self._query_log.close()
         if self._database is not None:

@@ -6,19 +6,13 @@ from pathlib import Path
 
 import click
 import numpy as np
-import numpy.typing as npt
 
 from cli.openmetricsfile import Columns, OpenMetricsFile
 from cli.tsdblist import block_table
 from tsdb.blockmeta import BlockMeta
-from tsdb.blockwriter import write_block
-from tsdb.errors import DuplicateSampleError, LockedError, StorageError
+from tsdb.errors import LockedError, StorageError
 from tsdb.fs import FileSystem
-from tsdb.select import SampleBatch
-from tsdb.serieslabels import SeriesLabels
-from tsdb.symbols import SymbolTable
-
-I64Array = npt.NDArray[np.int64]
+from tsdb.sampleblocks import SampleColumns, write_sample_blocks
 
 BLOCK_RANGE_MS = 2 * 3600 * 1000
 RANGE_FACTOR = 3
@@ -110,17 +104,16 @@ def create_blocks(
     Raises ValueError naming the line, DuplicateSampleError for two values of one series at one time,
     DiskFullError, OSError. Blocks written before an error are removed.
     """
-    symbols = SymbolTable()
     metas: list[BlockMeta] = []
     pending: list[Columns] = []
     try:
         for columns in reader.pieces():
             pending.append(columns)
             if sum(map(len, pending)) >= samples_in_memory:
-                metas += _write(fs, reader, pending, symbols, output, range_ms)
+                metas += _write(fs, reader, pending, output, range_ms)
                 pending = []
         if pending:
-            metas += _write(fs, reader, pending, symbols, output, range_ms)
+            metas += _write(fs, reader, pending, output, range_ms)
     except BaseException:
         for meta in metas:
             fs.remove_tree(output / meta.ulid)
@@ -129,65 +122,11 @@ def create_blocks(
 
 
 def _write(
-    fs: FileSystem,
-    reader: OpenMetricsFile,
-    pending: list[Columns],
-    symbols: SymbolTable,
-    output: Path,
-    range_ms: int,
+    fs: FileSystem, reader: OpenMetricsFile, pending: list[Columns], output: Path, range_ms: int
 ) -> list[BlockMeta]:
-    rows = np.concatenate([columns.rows for columns in pending])
-    t_ms = np.concatenate([columns.t_ms for columns in pending])
-    bits = np.concatenate([columns.values.view(np.uint64) for columns in pending])
-    slots = t_ms // range_ms
-    order = np.lexsort((t_ms, rows, slots))
-    rows, t_ms, bits, slots = rows[order], t_ms[order], bits[order], slots[order]
-    again = (np.diff(rows) == 0) & (np.diff(t_ms) == 0)
-    conflict = np.flatnonzero(again & (bits[1:] != bits[:-1]))
-    if len(conflict):
-        at = int(conflict[0])
-        raise DuplicateSampleError(
-            f"duplicate sample for timestamp {int(t_ms[at])}: two values of {reader.series[int(rows[at])]}"
-        )
-    keep = np.concatenate([[True], ~again]) if len(rows) else np.empty(0, dtype=np.bool_)
-    rows, t_ms, bits, slots = rows[keep], t_ms[keep], bits[keep], slots[keep]
-    metas = []
-    for slot in np.unique(slots).tolist():
-        lo, hi = (int(np.searchsorted(slots, slot, side=side)) for side in ("left", "right"))
-        selection = SortedSamples(reader, symbols, rows[lo:hi], t_ms[lo:hi], bits[lo:hi])
-        mint, maxt = int(t_ms[lo:hi].min()), int(t_ms[lo:hi].max())
-        metas.append(write_block(fs, output, mint, maxt + 1, selection))
-    return metas
-
-
-class SortedSamples:
-    """A selection over columns that are sorted by series and time."""
-
-    def __init__(
-        self,
-        reader: OpenMetricsFile,
-        symbols: SymbolTable,
-        rows: I64Array,
-        t_ms: I64Array,
-        bits: npt.NDArray[np.uint64],
-    ) -> None:
-        used, starts = np.unique(rows, return_index=True)
-        self._labels = SeriesLabels.from_labels([reader.series[row] for row in used.tolist()], symbols)
-        self._offsets = np.append(starts, len(rows)).astype(np.int64)
-        self._t_ms, self._values = t_ms, bits.view(np.float64)
-
-    @property
-    def labels(self) -> SeriesLabels:
-        """Label sets of the series."""
-        return self._labels
-
-    def sample_bounds(self) -> I64Array:
-        """i64[S]: exact numbers of samples."""
-        return np.diff(self._offsets)
-
-    def read(self, lo: int, hi: int) -> SampleBatch:
-        """Samples of rows lo to hi (exclusive)."""
-        first, last = int(self._offsets[lo]), int(self._offsets[hi])
-        return SampleBatch(
-            self._offsets[lo : hi + 1] - first, self._t_ms[first:last], self._values[first:last]
-        )
+    samples = SampleColumns.of_floats(
+        np.concatenate([columns.rows for columns in pending]),
+        np.concatenate([columns.t_ms for columns in pending]),
+        np.concatenate([columns.values.view(np.uint64) for columns in pending]),
+    )
+    return write_sample_blocks(fs, output, reader.series, samples, range_ms, refuse_conflicts=True)

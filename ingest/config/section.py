@@ -81,7 +81,7 @@ def _null_value(annotation: Any) -> Any:
 class Section(BaseModel):
     """A mapping of the configuration file. Immutable once validated."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, validate_default=False)
 
     go_type: ClassVar[str] = "config.plain"
     """Name of the type in Prometheus's message about an unknown field."""
