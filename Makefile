@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev run test test-quick lint types bench bench-large conformance fuzz system-packages clean
@@ -39,10 +40,11 @@ system-packages:
 
 test: $(VENV)/.installed-dev system-packages lint types ## Install what the tests need, then run all of them.
 	$(BIN)/vedette warm
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not alone" $(ARGS)
+	$(BIN)/python -m pytest -m alone $(ARGS)
 
 test-quick: $(VENV)/.installed-dev ## The tests that start no server.
-	$(BIN)/python -m pytest -m "not e2e and not browser" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not e2e and not browser" $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff.
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from benchmarks.load.bodies import Load, write_load
 from benchmarks.load.nodes import make_series
 from tests.e2e.processes import Api, start_vedette
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(240)]
 
 EMPTY_START_S_MAX = 2.0
 TRIES = 3
