@@ -1,0 +1,92 @@
+"""Where the kernel's files are: the host's own, or a host's trees mounted into a container, or a test's."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+FILE_BYTES_LIMIT = 16 << 20
+"""Largest kernel file that is read."""
+
+
+class NoDataError(Exception):
+    """The kernel or the machine has nothing for a collector; that is no fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostPaths:
+    """Roots without a trailing slash; `rootfs` empty for the agent's own root."""
+
+    proc: str = "/proc"
+    sys: str = "/sys"
+    rootfs: str = ""
+    udev: str = "/run/udev/data"
+
+    def read_proc(self, path: str) -> str:
+        """Text of a file below /proc. Raises NoDataError where it is absent, OSError otherwise."""
+        return read_text(f"{self.proc}/{path}")
+
+    def read_sys(self, path: str) -> str:
+        """Text of a file below /sys. Raises NoDataError where it is absent, OSError otherwise."""
+        return read_text(f"{self.sys}/{path}")
+
+    def list_sys(self, path: str) -> list[str]:
+        """Sorted names in a directory below /sys; empty where it is absent."""
+        return list_names(f"{self.sys}/{path}")
+
+
+def read_text(path: str) -> str:
+    """A whole kernel file; bytes that are no UTF-8 become surrogates.
+
+    Raises NoDataError where it is absent, OSError for any other failure, ValueError above the limit.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NoDataError(f"{path} does not exist") from error
+    try:
+        parts = []
+        size = 0
+        while part := os.read(descriptor, 1 << 16):
+            parts.append(part)
+            size += len(part)
+            if size > FILE_BYTES_LIMIT:
+                raise ValueError(f"{path} has more than {FILE_BYTES_LIMIT} bytes")
+    finally:
+        os.close(descriptor)
+    return b"".join(parts).decode("utf-8", "surrogateescape")
+
+
+def read_optional(path: str) -> str | None:
+    """Stripped text of an attribute file, None where it cannot be read (many fail on purpose)."""
+    try:
+        return read_text(path).strip()
+    except (NoDataError, OSError):
+        return None
+
+
+def read_number(path: str) -> float | None:
+    """Number in an attribute file, decimal or with 0x; None where there is none."""
+    text = read_optional(path)
+    if text is None:
+        return None
+    try:
+        return float(int(text, 16)) if text.startswith("0x") else float(text)
+    except ValueError:
+        return None
+
+
+def list_names(path: str) -> list[str]:
+    """Sorted names in a directory; empty where it is absent or not readable."""
+    try:
+        return sorted(os.listdir(path))
+    except OSError:
+        return []
+
+
+def number(text: str) -> float:
+    """A decimal number, NaN refused."""
+    value = float(text)
+    if value != value:
+        raise ValueError("not a number")
+    return value
