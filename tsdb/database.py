@@ -45,7 +45,6 @@ MAINTENANCE_INTERVAL_S = 60.0
 HEAD_SERIES_LIMITS = (SERIES_LIMIT, 2_000_000, 250_000, 30_000)
 """Series of a head, tried in turn where address space is short; the first needs 60 GB of it, the last 0.1."""
 _SEED_BITS = 64
-_SYMBOL_BYTES = 8 + 104
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +203,7 @@ class Database:
         """A view over all time. Raises ClosedError."""
         if self._closed:
             raise ClosedError("the database is closed")
-        return StoreQuerier(self.head, self.blocks, lambda: self.head_tombstones)
+        return StoreQuerier(self.head, self.blocks, lambda: self.head_tombstones, self.metrics)
 
     def blocks(self) -> tuple[StoredBlock, ...]:
         """The blocks as of now, ascending by time."""
@@ -267,7 +266,7 @@ class Database:
 
     def symbol_bytes(self) -> int:
         """Bytes of the symbol table's own arrays, texts not counted."""
-        return len(self.symbols) * _SYMBOL_BYTES
+        return self.symbols.memory_bytes()
 
     # Administration.
 

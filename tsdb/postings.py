@@ -1,7 +1,7 @@
 """The head's inverted index: from label name and value to the refs of the series that carry the pair.
 
-Pairs held by one series are a plain number; pairs held by several are roaring bitmaps. New series wait in a
-list and are sorted in together, because a bitmap takes a thousand refs for little more than it takes one.
+What a label's values hold is in tsdb/labelvalues.py. New series wait in a list and are sorted in together,
+because a bitmap takes a thousand refs for little more than it takes one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pyroaring import BitMap
 
 from tsdb.labels import METRIC_NAME, Matcher, MatchType
+from tsdb.labelvalues import LabelValues, as_bitmap
 from tsdb.matcherplan import resolve
 from tsdb.regex import Regex, compile_regex
 from tsdb.symbols import SymbolTable
@@ -45,22 +46,12 @@ class Cardinality:
 
 
 @dataclass(slots=True)
-class _Label:
-    """Values of one label name. `epoch` changes when values go, `generation` with every change."""
-
-    values: dict[int, int | BitMap] = field(default_factory=dict)
-    any: BitMap | None = None
-    epoch: int = 0
-    generation: int = 0
-
-
-@dataclass(slots=True)
 class _RegexMatches:
     """Values of a label that match, as far as they have been looked at."""
 
     epoch: int
     scanned: int
-    matched: list[int]
+    matched: array[int]
     generation: int = -1
     unions: dict[bool, BitMap] = field(default_factory=dict)
 
@@ -70,7 +61,7 @@ class Postings:
 
     def __init__(self, symbols: SymbolTable) -> None:
         self._symbols = symbols
-        self._labels: dict[int, _Label] = {}
+        self._labels: dict[int, LabelValues] = {}
         self._all = BitMap()
         self._pending: list[tuple[int, U32Array, U32Array]] = []
         self._regexes: dict[tuple[str, int], _RegexMatches] = {}
@@ -94,12 +85,12 @@ class Postings:
         pairs = slice(int(offsets[0]), int(offsets[-1]))
         with self._lock:
             self._flush()
-            self._all.update(_bitmap(refs))
+            self._all.update(as_bitmap(refs))
             self._insert(np.repeat(refs, counts), name_ids[pairs], value_ids[pairs])
 
     def remove(self, refs: BitMap | U32Array) -> None:
         """Drop dead series. Their refs may be used again when this returns."""
-        dead = refs if isinstance(refs, BitMap) else _bitmap(refs)
+        dead = refs if isinstance(refs, BitMap) else as_bitmap(refs)
         with self._lock:
             self._flush()
             self._all -= dead
@@ -108,23 +99,8 @@ class Postings:
 
     def _remove_from(self, name: int, dead: BitMap) -> None:
         label = self._labels[name]
-        gone: list[int] = []
-        for value, entry in label.values.items():
-            if isinstance(entry, int):
-                if entry in dead:
-                    gone.append(value)
-            elif entry.intersect(dead):
-                entry -= dead
-                label.values[value] = entry
-                if not entry:
-                    gone.append(value)
-        for value in gone:
-            del label.values[value]
-        if label.any is not None:
-            label.any -= dead
-        label.epoch += bool(gone)
-        label.generation += 1
-        if not label.values:
+        label.remove(dead)
+        if not len(label):
             del self._labels[name]
             for key in [key for key in self._regexes if key[1] == name]:
                 del self._regexes[key]
@@ -134,7 +110,7 @@ class Postings:
         if not pending:
             return
         refs = np.array([entry[0] for entry in pending], dtype=np.uint32)
-        self._all.update(_bitmap(refs))
+        self._all.update(as_bitmap(refs))
         counts = np.array([len(entry[1]) for entry in pending], dtype=np.int64)
         names = np.concatenate([entry[1] for entry in pending])
         values = np.concatenate([entry[2] for entry in pending])
@@ -153,20 +129,14 @@ class Postings:
         name_list = (distinct >> np.uint64(32)).tolist()
         value_list = (distinct & np.uint64(0xFFFFFFFF)).tolist()
         flat = array("I", ordered.tobytes())
-        current, label = -1, _Label()
+        current, label = -1, LabelValues()
         for name, value, start, end in zip(
             name_list, value_list, starts.tolist(), ends.tolist(), strict=True
         ):
             if name != current:
-                current, label = name, self._labels.setdefault(name, _Label())
+                current, label = name, self._labels.setdefault(name, LabelValues())
                 label.generation += 1
-            entry = label.values.get(value)
-            if entry is None:
-                label.values[value] = flat[start] if end == start + 1 else BitMap(flat[start:end])
-            elif isinstance(entry, int):
-                label.values[value] = BitMap((entry, *flat[start:end]))
-            else:
-                entry.update(flat[start:end])
+            label.add(value, flat[start:end])
             if label.any is not None:
                 label.any.update(flat[start:end])
 
@@ -179,21 +149,14 @@ class Postings:
     def with_name(self, name: str) -> BitMap:
         """Series that have the label."""
         label = self._label(name)
-        if label is None:
-            return BitMap()
-        if label.any is None:
-            label.any = _union(list(label.values.values()))
-        return label.any
+        return BitMap() if label is None else label.all()
 
     def with_value(self, name: str, value: str) -> BitMap:
         """Series with this value of the label."""
         label, symbol = self._label(name), self._symbols.find(value)
         if label is None or symbol is None:
             return BitMap()
-        entry = label.values.get(symbol)
-        if entry is None:
-            return BitMap()
-        return BitMap((entry,)) if isinstance(entry, int) else entry
+        return label.of(symbol)
 
     def with_regex(self, name: str, regex: Regex, matching: bool) -> BitMap:
         """Series that have the label with a value that matches (or does not)."""
@@ -206,35 +169,33 @@ class Postings:
             known.generation = label.generation
         found = known.unions.get(matching)
         if found is None:
-            if matching:
-                entries = [label.values[value] for value in known.matched]
-            else:
-                refused = set(known.matched)
-                entries = [entry for value, entry in label.values.items() if value not in refused]
-            found = known.unions[matching] = _union(entries)
+            found = label.union(known.matched)
+            if not matching:
+                found = label.all() - found
+            known.unions[matching] = found
         return found
 
     def value_count(self, name: str) -> int:
         """Distinct values of the label."""
         label = self._label(name)
-        return len(label.values) if label is not None else 0
+        return len(label) if label is not None else 0
 
-    def _label(self, name: str) -> _Label | None:
+    def _label(self, name: str) -> LabelValues | None:
         symbol = self._symbols.find(name)
         return self._labels.get(symbol) if symbol is not None else None
 
-    def _scan(self, name: str, label: _Label, regex: Regex) -> _RegexMatches:
+    def _scan(self, name: str, label: LabelValues, regex: Regex) -> _RegexMatches:
         """Matching values of the label; looks only at values added since the last time."""
         symbol = self._symbols.find(name)
         assert symbol is not None
         key = (regex.pattern, symbol)
         known = self._regexes.pop(key, None)
-        if known is None or known.epoch != label.epoch or known.scanned > len(label.values):
-            known = _RegexMatches(label.epoch, 0, [])
-        if known.scanned < len(label.values):
-            fresh = list(label.values)[known.scanned :]
+        if known is None or known.epoch != label.epoch or known.scanned > len(label):
+            known = _RegexMatches(label.epoch, 0, array("I"))
+        if known.scanned < len(label):
+            fresh = label.order[known.scanned :]
             texts = self._symbols.texts(fresh)
-            matched = [*known.matched, *(fresh[i] for i in regex.matching(texts))]
+            matched = known.matched + array("I", [fresh[i] for i in regex.matching(texts)])
             known = _RegexMatches(label.epoch, known.scanned + len(fresh), matched)
         self._regexes[key] = known
         if len(self._regexes) > REGEX_CACHE_LIMIT:
@@ -254,9 +215,9 @@ class Postings:
                 known = self._regexes.get((matcher.value, symbol))
                 if label is None or (known is not None and known.epoch == label.epoch):
                     continue
-                epoch, fresh = label.epoch, list(label.values)
+                epoch, fresh = label.epoch, label.order[:]
             texts = self._symbols.texts(fresh)
-            matched = [fresh[i] for i in regex.matching(texts)]
+            matched = array("I", [fresh[i] for i in regex.matching(texts)])
             with self._lock:
                 if label.epoch == epoch and self._labels.get(symbol) is label:
                     self._regexes[matcher.value, symbol] = _RegexMatches(epoch, len(fresh), matched)
@@ -279,21 +240,21 @@ class Postings:
 
     def label_names(self, refs: BitMap | U32Array | None = None) -> list[str]:
         """Sorted names of the labels of the series (of all for None)."""
-        wanted = refs if refs is None or isinstance(refs, BitMap) else _bitmap(refs)
+        wanted = refs if refs is None or isinstance(refs, BitMap) else as_bitmap(refs)
         with self._lock:
             self._flush()
-            names = [n for n, label in self._labels.items() if wanted is None or _has(label, wanted)]
+            names = [n for n, label in self._labels.items() if wanted is None or label.meets(wanted)]
         return sorted(self._symbols.texts(names))
 
     def label_values(self, name: str, refs: BitMap | U32Array | None = None) -> list[str]:
         """Sorted values of one label over the series (over all for None)."""
-        wanted = refs if refs is None or isinstance(refs, BitMap) else _bitmap(refs)
+        wanted = refs if refs is None or isinstance(refs, BitMap) else as_bitmap(refs)
         with self._lock:
             self._flush()
             label = self._label(name)
             if label is None:
                 return []
-            values = [v for v, entry in label.values.items() if wanted is None or _meets(entry, wanted)]
+            values = label.order[:] if wanted is None else label.meeting(wanted)
         return sorted(self._symbols.texts(values))
 
     def cardinality(self, limit: int = 10) -> Cardinality:
@@ -306,9 +267,11 @@ class Postings:
             sizes: list[tuple[str, int]] = []
             pairs: list[tuple[int, int, int]] = []
             for name, label in self._labels.items():
-                counts = [(v, 1 if isinstance(e, int) else len(e)) for v, e in label.values.items()]
-                value_counts.append((text(name), len(counts)))
-                sizes.append((text(name), sum(len(text(v).encode()) * c for v, c in counts)))
+                singles = label.singles()[0]
+                counts = [(value, len(entry)) for value, entry in label.many.items()]
+                value_counts.append((text(name), len(label)))
+                sizes.append((text(name), self._text_bytes(singles, counts)))
+                counts.extend((value, 1) for value in singles[:limit].tolist())
                 top = heapq.nlargest(limit, counts, key=lambda pair: pair[1])
                 pairs.extend((count, name, value) for value, count in top)
                 if text(name) == METRIC_NAME:
@@ -326,21 +289,10 @@ class Postings:
                 ],
             )
 
-
-def _bitmap(refs: U32Array) -> BitMap:
-    return BitMap(array("I", np.asarray(refs, dtype=np.uint32).tobytes()))
-
-
-def _union(entries: Sequence[int | BitMap]) -> BitMap:
-    singles = BitMap([entry for entry in entries if isinstance(entry, int)])
-    return BitMap.union(singles, *(entry for entry in entries if not isinstance(entry, int)))
-
-
-def _meets(entry: int | BitMap, wanted: BitMap) -> bool:
-    return entry in wanted if isinstance(entry, int) else bool(entry.intersect(wanted))
-
-
-def _has(label: _Label, wanted: BitMap) -> bool:
-    if label.any is not None:
-        return bool(label.any.intersect(wanted))
-    return any(_meets(entry, wanted) for entry in label.values.values())
+    def _text_bytes(self, singles: U32Array, counts: list[tuple[int, int]]) -> int:
+        """Bytes of a label's value in all series together."""
+        total = int(self._symbols.byte_lengths(singles).sum())
+        if counts:
+            values, held = np.array(counts, dtype=np.int64).T
+            total += int((self._symbols.byte_lengths(values) * held).sum())
+        return total

@@ -98,13 +98,8 @@ class SeriesTable:
         """Interned pairs of label sets as CSR: offsets i64[R+1] in pairs, ids u32[2P] as name, value, ..."""
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
-        intern = self.symbols.intern
-        ids = np.fromiter(
-            (intern(text) for row in rows for pair in row.pairs for text in pair),
-            dtype=np.uint32,
-            count=2 * int(offsets[-1]),
-        )
-        return offsets, ids
+        texts = [text for row in rows for pair in row.pairs for text in pair]
+        return offsets, self.symbols.intern_many(texts)
 
     def find(self, offsets: I64Array, ids: U32Array) -> tuple[I64Array, U64Array, U32Array]:
         """Refs (-1 where new) of label sets given as interned pairs, with their hashes and checks."""

@@ -1,0 +1,111 @@
+"""Resident bytes a series of the head beyond label strings, by the difference before and after creating series.
+
+`python benchmarks/head_memory.py [--series 1000000] [--samples 4] [--unique 1]`. Series are like a node exporter's of
+many targets: ten labels, `--unique` of which have a value of their own. Prints one figure a part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tsdb.head import Head
+from tsdb.labels import Labels
+from tsdb.symbols import SymbolTable
+
+T0 = 1_700_006_400_000
+BATCH = 2_000
+
+
+def resident() -> int:
+    """Bytes of this process in memory, after giving back what the allocator holds."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("no VmRSS in /proc/self/status")
+
+
+def label_sets(first: int, count: int, unique: int) -> list[Labels]:
+    """Distinct label sets: 500 metrics, 2,000 instances for a million series."""
+    rows = []
+    for i in range(first, first + count):
+        metric, instance = i % 500, i // 500
+        pairs = {
+            "__name__": f"node_metric_number_{metric}_total",
+            "instance": f"host-{instance:05d}.example.org:9100",
+            "job": "node",
+            "cluster": f"cluster-{instance % 7}",
+            "env": "production",
+            "region": f"region-{instance % 3}",
+            "device": f"sda{metric % 11}",
+            "mode": f"mode-{metric % 8}",
+            "team": f"team-{instance % 23}",
+        }
+        for k in range(unique):
+            pairs[f"path{k}"] = f"/var/lib/containers/{k}/{i:08d}"
+        rows.append(Labels.from_dict(pairs))
+    return rows
+
+
+def main() -> None:
+    """Fill a head and print what each part costs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--series", type=int, default=1_000_000)
+    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--unique", type=int, default=1, help="labels whose value only one series has")
+    given = parser.parse_args()
+    symbols = SymbolTable()
+    head = Head(symbols, (3, 5), late_window_ms=3_600_000)
+    run(head, label_sets(10**9, 100, given.unique), 1, T0)
+    before = resident()
+    began = time.monotonic()
+    refs = []
+    for first in range(0, given.series, BATCH):
+        rows = label_sets(first, min(BATCH, given.series - first), given.unique)
+        refs.append(run(head, rows, 0, T0))
+    created = resident()
+    took = time.monotonic() - began
+    strings = sum(len(symbols.text(i).encode()) for i in range(len(symbols)))
+    head.postings.select([])
+    indexed = resident()
+    for n in range(given.samples):
+        for part in refs:
+            store(head, part, T0 + 15_000 * n, n)
+    filled = resident()
+    count = given.series
+    print(
+        f"series {count}, created in {took:.1f} s, symbols {len(symbols)}, label strings {strings / count:.0f} B"
+    )
+    print(f"labels, tables, postings: {(created - before - strings) / count:.0f} B a series")
+    print(f"postings waiting to be sorted in: {(indexed - created) / count:.0f} B")
+    print(f"{given.samples} samples a series: {(filled - indexed) / count:.0f} B")
+    print(f"all beyond label strings: {(filled - before - strings) / count:.0f} B a series")
+
+
+def run(head: Head, rows: list[Labels], samples: int, t_ms: int) -> np.ndarray:
+    """Create series, perhaps with samples."""
+    with head.lock:
+        refs, _ = head.find_or_create(rows)
+    for n in range(samples):
+        store(head, refs, t_ms + n, n)
+    return refs
+
+
+def store(head: Head, refs: np.ndarray, t_ms: int, n: int) -> None:
+    """One sample for each series."""
+    times = np.full(len(refs), t_ms, dtype=np.int64)
+    bits = (np.arange(len(refs)) * 17.0 + n).view(np.uint64)
+    with head.lock:
+        codes, _ = head.admit(refs, times, bits, head.rules(t_ms, t_ms))
+        head.store(refs, times, bits, codes)
+
+
+if __name__ == "__main__":
+    main()
