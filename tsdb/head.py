@@ -154,7 +154,7 @@ class Head:
         `check_limit(active, new)` may refuse more series. Raises LimitError, having created none.
         """
         offsets, ids = self.series.ids_of(rows)
-        found, hashes, checks = self.series.find(offsets, ids)
+        found = self.series.find(offsets, ids)
         missing = np.flatnonzero(found < 0)
         if not len(missing):
             return found.astype(np.uint32), None
@@ -167,7 +167,7 @@ class Head:
         new_ids = np.concatenate([ids[2 * offsets[row] : 2 * offsets[row + 1]] for row in new_rows.tolist()])
         if check_limit is not None:
             check_limit(self.series.series_count, len(new_rows))
-        refs = self.series.create(new_offsets, new_ids, hashes[new_rows], checks[new_rows])
+        refs = self.series.create(new_offsets, new_ids)
         self._index(refs, new_offsets, new_ids)
         found[missing] = refs[np.array(places)]
         return found.astype(np.uint32), NewSeries(refs, new_offsets, new_ids)
@@ -200,8 +200,7 @@ class Head:
             ids = np.concatenate(picked) if picked else np.empty(0, dtype=np.uint32)
             new = NewSeries(new.refs[keep], offsets, ids)
         if len(new.refs):
-            _, hashes, checks = self.series.find(new.offsets, new.ids)
-            self.series.install(new.refs, new.offsets, new.ids, hashes, checks)
+            self.series.install(new.refs, new.offsets, new.ids)
             self._index(new.refs, new.offsets, new.ids)
 
     def _evict(self, slots: U32Array) -> None:

@@ -5,8 +5,8 @@ series in it was garbage collected, with the next generation, oldest free slot f
 too long is then refused as unknown instead of writing into another series.
 
 Two ways lead to a ref. The alias table maps the hash of raw label bytes, as a sender spells them, to a ref;
-receivers read it without a lock. The canonical table maps the hash of a label set's symbol ids to a ref, is
-verified against the stored ids, and is used under the table's lock only.
+receivers read it without a lock. The canonical table holds slots by the hash of a label set's symbol ids,
+compares the ids themselves, and is used under the table's lock only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from tsdb.arena import reserve
 from tsdb.errors import LimitError
-from tsdb.kernels.hashing import hash_regions
+from tsdb.kernels.identity import find_slots, insert_slots
 from tsdb.labels import Labels
 from tsdb.reftable import RefTable, TableArrays
 from tsdb.serieslabels import SeriesLabels
@@ -40,7 +40,8 @@ _PAIRS_PER_SERIES_LIMIT = 32
 ALIASES_PER_SERIES = 8
 ALIASES_FLOOR = 1 << 20
 _GENERATIONS = 256
-_CHECK_SHIFT = np.uint64(32)
+_CANONICAL_INITIAL = 1024
+_CANONICAL_LOAD = 0.75
 
 
 class SeriesTable:
@@ -65,7 +66,9 @@ class SeriesTable:
         self.free_slots: deque[int] = deque()
         self.series_count = 0
         self._aliases = RefTable()
-        self._canonical = RefTable()
+        self._canonical: U32Array = np.zeros(_CANONICAL_INITIAL, dtype=np.uint32)
+        self._canonical_tags: U8Array = np.zeros(_CANONICAL_INITIAL, dtype=np.uint8)
+        self._canonical_used = 0
 
     # Aliases: raw label bytes of a sender to a ref.
 
@@ -101,22 +104,60 @@ class SeriesTable:
         texts = [text for row in rows for pair in row.pairs for text in pair]
         return offsets, self.symbols.intern_many(texts)
 
-    def find(self, offsets: I64Array, ids: U32Array) -> tuple[I64Array, U64Array, U32Array]:
-        """Refs (-1 where new) of label sets given as interned pairs, with their hashes and checks."""
-        count = len(offsets) - 1
-        hashes, seconds = np.empty(count, dtype=np.uint64), np.empty(count, dtype=np.uint64)
-        hash_regions(ids.view(np.uint8), offsets * 8, *self.seeds, hashes, seconds)
-        checks = (seconds >> _CHECK_SHIFT).astype(np.uint32)
-        found = self._canonical.lookup(hashes, checks)
-        for row in np.flatnonzero(found >= 0).tolist():
-            slot = int(found[row]) & SLOT_MASK
-            if not np.array_equal(self.pair_ids(slot), ids[2 * offsets[row] : 2 * offsets[row + 1]]):
-                raise AssertionError("two label sets share a 96-bit hash")
-        return found, hashes, checks
+    def find(self, offsets: I64Array, ids: U32Array) -> I64Array:
+        """Refs i64[R] of label sets given as interned pairs, -1 where new."""
+        found = np.empty(len(offsets) - 1, dtype=np.int64)
+        seed0, seed1 = self.seeds
+        find_slots(
+            ids,
+            ids.view(np.uint8),
+            offsets,
+            seed0,
+            seed1,
+            self._canonical,
+            self._canonical_tags,
+            self.pairs_start,
+            self.pairs_count,
+            self._pairs,
+            found,
+        )
+        known = np.flatnonzero(found >= 0)
+        found[known] = self.refs_of(found[known].astype(np.uint32))
+        return found
 
-    def create(self, offsets: I64Array, ids: U32Array, hashes: U64Array, checks: U32Array) -> U32Array:
+    def _insert_canonical(self, slots: U32Array) -> None:
+        """Let the pairs of slots find them."""
+        size = len(self._canonical)
+        while self._canonical_used + len(slots) > size * _CANONICAL_LOAD:
+            size *= 2
+        if size != len(self._canonical):
+            self._rebuild_canonical(self._canonical, size)
+        self._canonical_used += self._put_canonical(slots)
+
+    def _rebuild_canonical(self, slots: U32Array, size: int) -> None:
+        self._canonical = np.zeros(size, dtype=np.uint32)
+        self._canonical_tags = np.zeros(size, dtype=np.uint8)
+        self._canonical_used = self._put_canonical(slots)
+
+    def _put_canonical(self, slots: U32Array) -> int:
+        seed0, seed1 = self.seeds
+        return int(
+            insert_slots(
+                slots,
+                seed0,
+                seed1,
+                self._canonical,
+                self._canonical_tags,
+                self.pairs_start,
+                self.pairs_count,
+                self._pairs,
+                self._pairs.view(np.uint8),
+            )
+        )
+
+    def create(self, offsets: I64Array, ids: U32Array) -> U32Array:
         """Refs of new, distinct label sets. Raises LimitError, having created none. Caller holds the lock."""
-        count = len(hashes)
+        count = len(offsets) - 1
         if self.series_count + count > self.slot_capacity - 1:
             raise LimitError(
                 f"the head holds {self.series_count} series, {count} more exceed the limit of "
@@ -133,12 +174,10 @@ class SeriesTable:
             slots = np.concatenate((slots, np.array(reused, dtype=np.uint32)))
         self.slots_used = max(self.slots_used, int(slots.max()) + 1) if count else self.slots_used
         refs = slots | (self.generation[slots].astype(np.uint32) << np.uint32(SLOT_BITS))
-        self.install(refs, offsets, ids, hashes, checks)
+        self.install(refs, offsets, ids)
         return refs
 
-    def install(
-        self, refs: U32Array, offsets: I64Array, ids: U32Array, hashes: U64Array, checks: U32Array
-    ) -> None:
+    def install(self, refs: U32Array, offsets: I64Array, ids: U32Array) -> None:
         """Put label sets into the slots of given refs, which are free; used by `create` and by replay."""
         slots = refs & np.uint32(SLOT_MASK)
         base = self._pairs_end
@@ -150,7 +189,7 @@ class SeriesTable:
         self.alive[slots] = 1
         self.slots_used = max(self.slots_used, int(slots.max()) + 1) if len(slots) else self.slots_used
         self.series_count += len(slots)
-        self._canonical.insert(hashes, checks, refs)
+        self._insert_canonical(slots)
 
     def remove(self, slots: U32Array) -> None:
         """Free the slots of dead series. Label pairs are reclaimed once more than half are dead."""
@@ -158,13 +197,17 @@ class SeriesTable:
         self.generation[slots] += np.uint8(1)
         self.series_count -= len(slots)
         self.free_slots.extend(slots.tolist())
-        for table in (self._aliases, self._canonical):
-            refs = table.snapshot()[2]
-            slot = refs & np.uint32(SLOT_MASK)
-            inside = slot < np.uint32(self.slots_used)
-            slot = np.where(inside, slot, np.uint32(0))
-            current = (refs >> np.uint32(SLOT_BITS)) == self.generation[slot]
-            table.rebuild(inside & (self.alive[slot] == 1) & current)
+        refs = self._aliases.snapshot()[2]
+        slot = refs & np.uint32(SLOT_MASK)
+        inside = slot < np.uint32(self.slots_used)
+        slot = np.where(inside, slot, np.uint32(0))
+        current = (refs >> np.uint32(SLOT_BITS)) == self.generation[slot]
+        self._aliases.rebuild(inside & (self.alive[slot] == 1) & current)
+        left = self._canonical[self.alive[self._canonical] == 1]
+        size = _CANONICAL_INITIAL
+        while len(left) > size * _CANONICAL_LOAD:
+            size *= 2
+        self._rebuild_canonical(left, size)
         self._reclaim_pairs()
 
     def find_free_slots(self) -> None:

@@ -108,8 +108,8 @@ def make(series_limit: int = 4096) -> SeriesTable:
 
 def create(table: SeriesTable, rows: list[Labels]) -> np.ndarray:
     offsets, ids = table.ids_of(rows)
-    _, hashes, checks = table.find(offsets, ids)
-    return table.create(offsets, ids, hashes, checks)
+    assert (table.find(offsets, ids) == -1).all()
+    return table.create(offsets, ids)
 
 
 def labels(n: int) -> Labels:
@@ -121,7 +121,7 @@ def test_series_are_found_by_their_labels_and_keep_them():
     rows = [labels(n) for n in range(2000)]
     refs = create(table, rows)
     offsets, ids = table.ids_of(rows)
-    assert (table.find(offsets, ids)[0] == refs).all()
+    assert (table.find(offsets, ids) == refs).all()
     assert table.labels_of(refs & np.uint32(SLOT_MASK)).rows() == rows
 
 
@@ -133,7 +133,7 @@ def test_removed_series_are_unknown_by_every_way_and_their_aliases_are_gone():
     table.insert_alias(21, 22, int(refs[1]))
     table.remove(refs[:1] & np.uint32(SLOT_MASK))
     offsets, ids = table.ids_of(rows)
-    assert table.find(offsets, ids)[0].tolist() == [-1, *refs[1:].tolist()]
+    assert table.find(offsets, ids).tolist() == [-1, *refs[1:].tolist()]
     found = np.empty(2, dtype=np.int64)
     lookup_many(
         np.array([11, 21], dtype=np.uint64), np.array([12, 22], dtype=np.uint32), *table.snapshot(), found
@@ -171,3 +171,28 @@ def test_aliases_without_end_do_not_fill_the_memory(monkeypatch):
         assert np.count_nonzero(table.snapshot()[0]) <= 1000
     found = np.empty(100, dtype=np.int64)
     assert lookup_many(hashes, hashes.astype(np.uint32), *table.snapshot(), found) == 0
+
+
+label_sets = st.lists(st.integers(0, 60), min_size=1, max_size=40, unique=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(label_sets, st.sets(st.integers(0, 60))), min_size=1, max_size=12))
+def test_label_sets_are_found_as_in_a_dictionary_while_series_come_and_go(script):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tsdb.series._CANONICAL_INITIAL", 8)
+        table, twin = make(series_limit=128), {}
+        for wanted, doomed in script:
+            rows = [labels(n) for n in wanted]
+            offsets, ids = table.ids_of(rows)
+            found = table.find(offsets, ids).tolist()
+            assert found == [twin.get(n, -1) for n in wanted]
+            new = [n for n in wanted if n not in twin]
+            twin.update(zip(new, create(table, [labels(n) for n in new]).tolist(), strict=True))
+            gone = [twin.pop(n) for n in doomed if n in twin]
+            if gone:
+                table.remove(np.array(gone, dtype=np.uint32) & np.uint32(SLOT_MASK))
+        every = list(range(61))
+        assert table.find(*table.ids_of([labels(n) for n in every])).tolist() == [
+            twin.get(n, -1) for n in every
+        ]
