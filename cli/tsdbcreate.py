@@ -12,7 +12,7 @@ from cli.tsdblist import block_table
 from tsdb.blockmeta import BlockMeta
 from tsdb.errors import LockedError, StorageError
 from tsdb.fs import FileSystem
-from tsdb.sampleblocks import SampleColumns, write_sample_blocks
+from tsdb.sampleblocks import GatheredSamples, write_sample_blocks
 
 BLOCK_RANGE_MS = 2 * 3600 * 1000
 RANGE_FACTOR = 3
@@ -124,7 +124,7 @@ def create_blocks(
 def _write(
     fs: FileSystem, reader: OpenMetricsFile, pending: list[Columns], output: Path, range_ms: int
 ) -> list[BlockMeta]:
-    samples = SampleColumns.of_floats(
+    samples = GatheredSamples.of_floats(
         np.concatenate([columns.rows for columns in pending]),
         np.concatenate([columns.t_ms for columns in pending]),
         np.concatenate([columns.values.view(np.uint64) for columns in pending]),

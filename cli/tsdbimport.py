@@ -16,7 +16,7 @@ from cli.tsdbselectors import matcher_sets, time_range_options
 from tsdb.errors import LockedError, StorageError
 from tsdb.fs import FileSystem
 from tsdb.prometheusblock import migrate
-from tsdb.prometheusblock.migrate import Part, Result, SourceBlock
+from tsdb.prometheusblock.migrate import Part, Result, SourceBlock, WalResult
 
 LOCK_FILE = "lock"
 _DAY_S = 24 * 3600
@@ -39,11 +39,18 @@ def import_group() -> None:
 )
 @click.option("--match", multiple=True, help="Only series of this selector; repeat for more.")
 @time_range_options
+@click.option("--wal/--no-wal", default=True, help="Whether to import the newest samples from the log.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 def import_prometheus(
-    directory: Path, store: Path, match: tuple[str, ...], min_time: int, max_time: int, quiet: bool
+    directory: Path,
+    store: Path,
+    match: tuple[str, ...],
+    min_time: int,
+    max_time: int,
+    wal: bool,
+    quiet: bool,
 ) -> None:
-    """Import every block of a Prometheus data DIRECTORY, which is only read.
+    """Import the blocks and the write-ahead log of a Prometheus data DIRECTORY, which is only read.
 
     Stop the Vedette server first: blocks are picked up at its next start. An interrupted import goes on
     where it stopped when it is run again; blocks that were imported before are skipped. A damaged block is
@@ -52,7 +59,6 @@ def import_prometheus(
     part = Part(matcher_sets(match), min_time, max_time)
     fs = FileSystem()
     console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-    failed = False
     try:
         blocks = migrate.source_blocks(fs, directory)
         if store.resolve() == directory.resolve():
@@ -60,15 +66,18 @@ def import_prometheus(
         with _locked(fs, store):
             migrate.remove_unfinished(fs, store)
             results = _run(fs, blocks, store, part, console)
+            log = WalResult(skipped="not wanted")
+            if wal:
+                with _bar(console, 0) as progress:
+                    log = migrate.import_wal(fs, directory, blocks, store, part, progress)
     except LockedError as error:
         raise click.ClickException(f"{error}; stop that server, then import") from None
     except (StorageError, OSError) as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
         raise click.ClickException("interrupted; run the same command again to go on") from None
-    failed = any(result.failed for result in results)
-    _summary(fs, directory, results, console)
-    sys.exit(1 if failed else 0)
+    _summary(results, log, console)
+    sys.exit(1 if log.damage or any(result.failed for result in results) else 0)
 
 
 @contextmanager
@@ -109,19 +118,26 @@ def _bar(console: Console, total: int) -> Iterator[Callable[[int], None]]:
     columns = (
         TextColumn("importing"),
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f}% of {task.total:,.0f} samples"),
+        TextColumn("{task.completed:,.0f} samples"),
         TimeRemainingColumn(),
     )
     if not console.is_terminal:
         yield lambda _: None
         return
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("import", total=total)
+        task = progress.add_task("import", total=total or None)
         yield lambda count: progress.advance(task, count)
 
 
-def _summary(fs: FileSystem, directory: Path, results: list[Result], console: Console) -> None:
+def _summary(results: list[Result], log: WalResult, console: Console) -> None:
     written = [r.written for r in results if r.written is not None and r.written.stats.num_samples]
+    if log.damage:
+        click.echo(f"write-ahead log: FAILED: {log.damage}", err=True)
+    if log.skipped:
+        console.print(f"write-ahead log: skipped, {log.skipped}")
+    else:
+        newest = sum(meta.stats.num_samples for meta in log.written)
+        console.print(f"write-ahead log: {newest} samples that are in no block, in {len(log.written)} blocks")
     skipped, failed = sum(bool(r.skipped) for r in results), sum(bool(r.failed) for r in results)
     samples = sum(meta.stats.num_samples for meta in written)
     console.print(f"{len(written)} blocks imported ({samples} samples), {skipped} skipped, {failed} failed")
@@ -132,11 +148,3 @@ def _summary(fs: FileSystem, directory: Path, results: list[Result], console: Co
                 f"note: the oldest sample is {days:.0f} days old, and the server deletes blocks beyond its"
                 " retention: start it with a --storage.tsdb.retention.time that is longer"
             )
-    log_bytes = migrate.wal_bytes(fs, directory)
-    if log_bytes:
-        console.print(
-            f"note: {log_bytes} bytes of write-ahead log in {directory} hold the newest samples (up to three"
-            " hours), which are in no block and were not imported. While Prometheus runs with"
-            " --web.enable-admin-api, POST /api/v1/admin/tsdb/snapshot writes them as a block:"
-            f" import {directory}/snapshots/<name>"
-        )

@@ -185,14 +185,16 @@ def test_import_reports_a_damaged_block_and_goes_on(prometheus: Path, tmp_path: 
     copy = Path(shutil.copytree(prometheus, tmp_path / "prometheus"))
     damaged = sorted(p for p in copy.iterdir() if len(p.name) == 26)[1]
     (damaged / "index").write_bytes(b"no index" * 20)
-    (copy / "wal" / "00000000").write_bytes(b"x" * 100)
+    (copy / "wal" / "00000000").write_bytes(b"\x01\x00\x04" + bytes(97))
+    (copy / "wal" / "00000001").write_bytes(b"\0" * 100)
     result = run("import", "prometheus", copy, "--storage.tsdb.path", tmp_path / "store")
     assert result.exit_code == 1
     wrong = [line for line in result.output.splitlines() if "FAILED" in line]
-    assert len(wrong) == 1
+    assert len(wrong) == 2
     assert wrong[0].startswith(f"{damaged.name}: FAILED: {damaged}/index: not a Prometheus index")
     assert "2 blocks imported" in result.output
-    assert "100 bytes of write-ahead log" in result.output
+    assert wrong[1].startswith("write-ahead log: FAILED: ")
+    assert "wal/00000000: fragment at byte 0 does not match its checksum" in wrong[1]
     assert "--storage.tsdb.retention.time" in result.output
     again = run("import", "prometheus", copy, "--storage.tsdb.path", tmp_path / "store")
     assert "0 blocks imported (0 samples), 2 skipped, 1 failed" in again.output

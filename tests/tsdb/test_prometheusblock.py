@@ -40,7 +40,7 @@ from tsdb.labels import Labels, Matcher, MatchType
 from tsdb.limits import StorageOptions
 from tsdb.prometheusblock import migrate
 from tsdb.prometheusblock.block import PrometheusBlock
-from tsdb.prometheusblock.migrate import Part, Result
+from tsdb.prometheusblock.migrate import Part, Result, WalResult
 from tsdb.select import STALE_BITS
 from tsdb.symbols import SymbolTable
 
@@ -410,6 +410,62 @@ def test_histograms_of_a_real_prometheus_import_as_they_were_sent(
         assert [h._replace(reset_hint=0) for h in row.histograms] == [
             h._replace(reset_hint=0) for h in histograms
         ]
+
+
+def rows_of_wal(folder: Path, store: Path, part: Part = WHOLE) -> tuple[dict[Labels, Row], WalResult]:
+    FS.make_directory(store)
+    found = migrate.source_blocks(FS, folder)
+    result = migrate.import_wal(FS, folder, found, store, part, lambda _: None)
+    return rows_in(store), result
+
+
+@pytest.mark.e2e
+def test_the_log_of_a_running_prometheus_gives_the_samples_of_no_block(
+    snapshot: tuple[Path, Sent, Api, float], tmp_path: Path
+) -> None:
+    rows, result = rows_of_wal(snapshot[0].parent.parent, tmp_path / "store")
+    assert not result.damage
+    assert {labels.metric_name for labels in rows} == set(snapshot[1])
+    for name, (floats, histograms) in snapshot[1].items():
+        row = rows[Labels.from_dict({"__name__": name})]
+        assert row.floats == floats
+        assert row.histograms == histograms
+    _, again = rows_of_wal(snapshot[0].parent.parent, tmp_path / "store")
+    assert again.skipped == "imported before"
+
+
+@pytest.mark.e2e
+def test_a_torn_end_of_the_log_is_left_out_and_damage_before_it_reported(
+    snapshot: tuple[Path, Sent, Api, float], tmp_path: Path
+) -> None:
+    copy = tmp_path / "prometheus"
+    shutil.copytree(snapshot[0].parent.parent / "wal", copy / "wal")
+    segments = sorted((copy / "wal").iterdir())
+    whole = max((path.read_bytes() for path in segments), key=len)
+    for path in segments:
+        path.unlink()
+    segment = copy / "wal" / "00000000"
+    end = len(whole.rstrip(b"\0"))
+    segment.write_bytes(whole[: end - 10])
+    rows, result = rows_of_wal(copy, tmp_path / "torn")
+    assert not result.damage
+    torn = sum(len(row.floats) + len(row.histograms) for row in rows.values())
+    (copy / "wal" / "00000001").write_bytes(whole)
+    rows, result = rows_of_wal(copy, tmp_path / "damaged")
+    assert "00000000: fragment at byte" in result.damage
+    assert sum(len(row.floats) + len(row.histograms) for row in rows.values()) == torn
+    assert rows_of_wal(copy, tmp_path / "damaged")[1].skipped == ""
+
+
+@pytest.mark.e2e
+def test_the_log_is_cut_by_selector_and_time(snapshot: tuple[Path, Sent, Api, float], tmp_path: Path) -> None:
+    lo, hi = (snapshot[1]["up"][0][at].t_ms for at in (10, 20))
+    part = Part(((Matcher(MatchType.EQUAL, "__name__", "up"),),), lo, hi)
+    rows, _ = rows_of_wal(snapshot[0].parent.parent, tmp_path / "store", part)
+    assert {labels.metric_name for labels in rows} == {"up"}
+    assert [s.t_ms for row in rows.values() for s in row.floats] == [
+        s.t_ms for s in snapshot[1]["up"][0][10:21]
+    ]
 
 
 QUERIES = [

@@ -24,6 +24,7 @@ from tsdb.fs import FileSystem
 from tsdb.labels import Matcher
 from tsdb.mergeselect import merge_selections
 from tsdb.prometheusblock.block import PrometheusBlock, PrometheusMeta, read_meta
+from tsdb.prometheusblock.walimport import WalImport, wal_source
 from tsdb.samplerows import read_rows
 from tsdb.select import SampleBatch, Selection
 from tsdb.serieslabels import SeriesLabels
@@ -32,7 +33,6 @@ from tsdb.ulid import is_ulid
 
 I64Array = npt.NDArray[np.int64]
 
-WAL_DIRECTORY = "wal"
 TIME_MIN, TIME_MAX = -(1 << 63), (1 << 63) - 1
 
 
@@ -76,7 +76,7 @@ class Part:
 def source_blocks(fs: FileSystem, directory: Path) -> list[SourceBlock]:
     """Blocks of a Prometheus directory, ascending by time, unreadable ones last.
 
-    Raises StorageError for a directory without any.
+    Raises StorageError for a directory without any, and without a log.
     """
     found: list[SourceBlock] = []
     for name in fs.list(directory):
@@ -87,7 +87,7 @@ def source_blocks(fs: FileSystem, directory: Path) -> list[SourceBlock]:
             found.append(SourceBlock(path, read_meta(fs, path)))
         except (StorageError, OSError) as error:
             found.append(SourceBlock(path, None, str(error)))
-    if not found:
+    if not found and not wal_source(fs, directory):
         raise StorageError(f"{directory} holds no blocks of Prometheus")
     return sorted(
         found, key=lambda block: (block.meta is None, block.meta and block.meta.min_time, block.path)
@@ -103,11 +103,6 @@ def replaced(blocks: Sequence[SourceBlock]) -> set[str]:
         for large in metas
         if small is not large and large.level > small.level and set(small.sources) <= set(large.sources)
     }
-
-
-def wal_bytes(fs: FileSystem, directory: Path) -> int:
-    """Bytes of the write-ahead log: samples that are in no block yet."""
-    return fs.size(directory / WAL_DIRECTORY)
 
 
 def known_sources(fs: FileSystem, store: Path) -> set[str]:
@@ -159,6 +154,42 @@ def import_block(
         level=meta.level,
         sources=part.sources(meta),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class WalResult:
+    """What became of the log: blocks written, or why it was skipped, and what could not be read."""
+
+    written: tuple[BlockMeta, ...] = ()
+    skipped: str = ""
+    damage: str = ""
+
+
+def import_wal(
+    fs: FileSystem,
+    directory: Path,
+    blocks: Sequence[SourceBlock],
+    store: Path,
+    part: Part,
+    progress: Callable[[int], None],
+) -> WalResult:
+    """Write the samples of the log that are newer than every block. Raises DiskFullError, OSError."""
+    source = wal_source(fs, directory)
+    if not source:
+        return WalResult(skipped="there is none")
+    newest = max((block.meta.max_time for block in blocks if block.meta is not None), default=TIME_MIN)
+    texts = sorted(",".join(sorted(map(str, matchers))) for matchers in part.matcher_sets)
+    if texts or part.mint > newest or part.maxt != TIME_MAX:
+        named = repr((texts, max(part.mint, newest), part.maxt)).encode()
+        source += "/" + hashlib.blake2b(named, digest_size=8).hexdigest()
+    if source in known_sources(fs, store):
+        return WalResult(skipped="imported before")
+    work = WalImport(fs, directory, max(part.mint, newest), part.maxt, part.matcher_sets)
+    try:
+        metas = work.write(store, source, progress)
+    except FileNotFoundError as error:
+        return WalResult(damage=f"{error.filename} was deleted meanwhile; run the import again")
+    return WalResult(tuple(metas), damage=work.damage)
 
 
 class _Watched:
