@@ -7,7 +7,7 @@ ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test test-quick lint types bench bench-large conformance fuzz system-packages clean
+.PHONY: help install install-dev run test test-quick lint types bench bench-large bench-security conformance security-conformance fuzz system-packages clean
 
 help: ## Show this list.
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,12 @@ bench-large: $(VENV)/.installed-dev system-packages ## The same at 100,000 serie
 
 conformance: $(VENV)/.installed-dev ## Prometheus's own query test files; prints the count.
 	$(BIN)/vedette test promql $${PROMQLTEST_DIR:-../shared/data/promqltest}/*.test
+
+security-conformance: $(VENV)/.installed-dev ## Falco's rule files, rule fixtures, audit and CloudTrail events; prints the counts.
+	$(BIN)/python -m tests.security.conformance
+
+bench-security: $(VENV)/.installed-dev ## Events a second through the rules, with the mix.
+	$(BIN)/python -m benchmarks.security $(ARGS)
 
 fuzz: $(VENV)/.installed-dev ## Random queries against the slow interpreter; ARGS="--seed N --count N".
 	$(BIN)/python -m tests.fuzz.run $(ARGS)

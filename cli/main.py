@@ -15,6 +15,7 @@ _COMMANDS = {
     "tsdb": ("cli.tsdb", "tsdb", "Inspect a store, bring data in, take data out."),
     "promql": ("cli.promql", "promql", "Format, parse and explain expressions."),
     "test": ("cli.test", "test", "Run promqltest files."),
+    "security": ("cli.security", "security", "Check, describe and replay Falco rules; list fields."),
 }
 
 

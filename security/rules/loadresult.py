@@ -65,6 +65,7 @@ class Context:
 
     locations: tuple[Location, ...]
     text: str | None = None
+    text_offset: int = 0
 
     @classmethod
     def of_file(cls, name: str) -> Context:
@@ -89,7 +90,7 @@ class Context:
             base.column + offset - (before.rfind("\n") + 1) + 1,
         )
         location = Location(name, position, "condition expression")
-        return Context((*self.locations, location), condition)
+        return Context((*self.locations, location), condition, offset)
 
     def render(self) -> str:
         """The chain as indented lines."""
@@ -108,7 +109,7 @@ class Context:
             return f"<No context for file + {location.name}>\n"
         if not text:
             return "<No context available>\n"
-        return _snippet(text, location.position.offset)
+        return _snippet(text, self.text_offset if self.text else location.position.offset)
 
     def as_json(self, contents: dict[str, str]) -> dict[str, Any]:
         """Falco's JSON object of a context."""

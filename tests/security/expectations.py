@@ -217,3 +217,127 @@ PLUGIN_REQUIREMENTS = {
 def fixture_files() -> list[str]:
     """Every rules file of the fixtures, by its path below FIXTURES."""
     return sorted(str(path.relative_to(FIXTURES)) for path in FIXTURES.rglob("*.yaml"))
+
+
+_CREATED = "K8s {} Created"
+_DELETED = "K8s {} Deleted"
+_CONFIGMAP = "Create/Modify Configmap With Private Credentials"
+
+# audit file, rule fixtures loaded after the official rules -> rules that fire, in order of the events
+AUDIT_RULES: list[tuple[str, tuple[str, ...], list[str]]] = [
+    ("anonymous_creates_namespace_foo", (), ["Anonymous Request Allowed"]),
+    ("attach_cluster_admin_role", (), ["Attach to cluster-admin Role"]),
+    ("attach_pod", (), ["Attach/Exec Pod"]),
+    ("create_cluster_role_pod_exec", (), ["ClusterRole With Pod Exec Created"]),
+    ("create_cluster_role_wildcard_resources", (), ["ClusterRole With Wildcard Created"]),
+    ("create_cluster_role_wildcard_verbs", (), ["ClusterRole With Wildcard Created"]),
+    ("create_cluster_role_write_privileges", (), ["ClusterRole With Write Privileges Created"]),
+    ("create_clusterrole", (), [_CREATED.format("ClusterRole")]),
+    ("create_clusterrolebinding", (), [_CREATED.format("ClusterRoleBinding")]),
+    ("create_configmap", (), [_CREATED.format("ConfigMap")]),
+    ("create_configmap_no_sensitive_values", (), [_CREATED.format("ConfigMap")]),
+    ("create_configmap_no_sensitive_values", ("k8s_audit/disallow_kactivity.yaml",), []),
+    ("create_configmap_sensitive_values", (), [_CONFIGMAP] * 6),
+    ("create_configmap_sensitive_values", ("k8s_audit/disallow_kactivity.yaml",), [_CONFIGMAP] * 6),
+    ("create_deployment", (), [_CREATED.format("Deployment")]),
+    ("create_kube_system_secret", (), []),
+    ("create_nginx_pod_hostnetwork", (), ["Create HostNetwork Pod"]),
+    ("create_nginx_pod_no_secctx_1st_container_privileged_2nd_container", (), ["Create Privileged Pod"]),
+    ("create_nginx_pod_nohostnetwork", (), []),
+    ("create_nginx_pod_privileged", (), ["Create Privileged Pod"]),
+    ("create_nginx_pod_privileged_2nd_container", (), ["Create Privileged Pod"]),
+    ("create_nginx_pod_sensitive_mount", (), ["Create Sensitive Mount Pod"]),
+    ("create_nginx_pod_sensitive_mount_2nd_container", (), ["Create Sensitive Mount Pod"]),
+    ("create_nginx_pod_unprivileged", (), []),
+    ("create_nginx_pod_unprivileged", ("k8s_audit/allow_nginx_container.yaml",), []),
+    (
+        *("create_nginx_pod_unprivileged", ("k8s_audit/allow_only_apache_container.yaml",)),
+        ["Create Disallowed Pod"],
+    ),
+    (
+        *("create_nginx_pod_unprivileged", ("k8s_audit/single_rule_with_json_pointer.yaml",)),
+        ["json_pointer_example"],
+    ),
+    ("create_nginx_pod_unsensitive_mount", (), []),
+    ("create_nginx_service_nodeport", (), ["Create NodePort Service"]),
+    ("create_nginx_service_nodeport", ("k8s_audit/disallow_kactivity.yaml",), ["Create NodePort Service"]),
+    ("create_nginx_service_nonodeport", (), [_CREATED.format("Service")]),
+    ("create_nginx_service_nonodeport", ("k8s_audit/disallow_kactivity.yaml",), []),
+    ("create_pod_kube_public_namespace", (), ["Pod Created in Kube Namespace"]),
+    ("create_pod_kube_system_namespace", (), ["Pod Created in Kube Namespace"]),
+    ("create_secret", (), [_CREATED.format("Secret")]),
+    ("create_service", (), [_CREATED.format("Service")]),
+    ("create_service_account_token_secret", (), []),
+    ("create_serviceaccount", (), [_CREATED.format("Serviceaccount")]),
+    ("create_serviceaccount_kube_public_namespace", (), ["Service Account Created in Kube Namespace"]),
+    ("create_serviceaccount_kube_system_namespace", (), ["Service Account Created in Kube Namespace"]),
+    ("delete_cluster_role_kube_aggregator", (), ["System ClusterRole Modified/Deleted"]),
+    ("delete_clusterrole", (), [_DELETED.format("ClusterRole")]),
+    ("delete_clusterrolebinding", (), [_DELETED.format("ClusterRoleBinding")]),
+    ("delete_configmap", (), [_DELETED.format("ConfigMap")]),
+    ("delete_deployment", (), [_DELETED.format("Deployment")]),
+    ("delete_namespace_foo", (), [_DELETED.format("Namespace")]),
+    ("delete_secret", (), [_DELETED.format("Secret")]),
+    ("delete_service", (), [_DELETED.format("Service")]),
+    ("delete_serviceaccount", (), [_DELETED.format("Serviceaccount")]),
+    ("exec_pod", (), ["Attach/Exec Pod"]),
+    ("minikube_creates_namespace_foo", (), ["Create Disallowed Namespace"]),
+    (
+        "minikube_creates_namespace_foo",
+        ("k8s_audit/allow_namespace_foo.yaml", "k8s_audit/disallow_kactivity.yaml"),
+        [],
+    ),
+    ("modify_cluster_role_node_problem_detector", (), ["System ClusterRole Modified/Deleted"]),
+    ("some-user_creates_namespace_foo", (), ["Disallowed K8s User"]),
+    (
+        *("some-user_creates_namespace_foo", ("k8s_audit/allow_user_some-user.yaml",)),
+        ["Create Disallowed Namespace"],
+    ),
+    (
+        *("some-user_creates_namespace_foo", ("k8s_audit/allow_namespace_foo.yaml",)),
+        ["Disallowed K8s User"],
+    ),
+    (
+        "some-user_creates_namespace_foo",
+        ("k8s_audit/allow_namespace_foo.yaml", "k8s_audit/allow_user_some-user.yaml"),
+        [_CREATED.format("Namespace")],
+    ),
+    (
+        "some-user_creates_namespace_foo",
+        (
+            *("k8s_audit/allow_namespace_foo.yaml", "k8s_audit/allow_user_some-user.yaml"),
+            "k8s_audit/disallow_kactivity.yaml",
+        ),
+        [],
+    ),
+]
+# Refused with this text.
+NOT_AUDIT = {"fal_01_003": "data not recognized as a k8s audit event"}
+
+_NO_MFA = "Console Login Without MFA"
+_ROOT = "Console Root Login Without MFA"
+_MATCH_ALL = "all"
+
+# file, rule fixture loaded after the official rules, rule_matching -> (position of the record, rule)
+CLOUDTRAIL_RULES: list[tuple[str, tuple[str, ...], str, list[tuple[int, str]]]] = [
+    (
+        "awsdocs_samples.json",
+        (),
+        "first",
+        [(7, _NO_MFA), (12, _NO_MFA), (20, "Create AWS user"), (23, _NO_MFA)],
+    ),
+    (
+        *("awsdocs_samples.json", (), _MATCH_ALL),
+        [(7, _NO_MFA), (12, _NO_MFA), (12, _ROOT), (20, "Create AWS user"), (23, _NO_MFA)],
+    ),
+    ("alice_start_instances.json", (), "first", []),
+    ("alice_start_instances_bigevent.json", (), "first", []),
+    (
+        *("alice_start_instances.json", ("plugins/cloudtrail_create_instances.yaml",), "first"),
+        [(0, "Cloudtrail Create Instance")],
+    ),
+    (
+        *("alice_start_instances_bigevent.json", ("plugins/cloudtrail_create_instances.yaml",), "first"),
+        [(0, "Cloudtrail Create Instance")],
+    ),
+]
