@@ -16,7 +16,7 @@ from tsdb.metrics import StorageMetrics
 from tsdb.postings import Postings
 from tsdb.rollup import ROLLUP_LABEL
 from tsdb.rollupplan import StandIn, hidden_spans, stand_ins
-from tsdb.rollupselect import RollupSelection, Source, source_of_samples, sources_of_rollup
+from tsdb.rollupselect import RollupSelection, Source, source_of_samples, sources_of_block
 from tsdb.select import SelectHints, Selection
 from tsdb.serieslabels import SeriesLabels
 from tsdb.symbols import SymbolTable
@@ -102,7 +102,7 @@ class StoreQuerier:
         for part in parts:
             first, last = max(mint - lead, part.lo + 1), min(maxt, part.hi)
             if first <= last:
-                found += sources_of_rollup(by_ulid[part.meta.ulid], matchers, first, last)
+                found += sources_of_block(by_ulid[part.meta.ulid], matchers, first, last)
         full = [stored for stored in blocks if not stored.meta.resolution_ms]
         for stored in full:
             meta = stored.meta

@@ -121,12 +121,21 @@ def source_of_samples(selection: Selection) -> Source:
     return Source(selection, column)
 
 
-def sources_of_rollup(stored: StoredBlock, matchers: Sequence[Matcher], mint: int, maxt: int) -> list[Source]:
+def sources_of_block(stored: StoredBlock, matchers: Sequence[Matcher], mint: int, maxt: int) -> list[Source]:
     """Windows that end in [mint, maxt], stale ends, and histograms of a roll-up block."""
 
     def select(kind: str) -> Selection:
         hidden = Matcher(MatchType.EQUAL, ROLLUP_LABEL, kind)
         return stored.select([*matchers, hidden], mint, maxt, _NO_HINTS)
+
+    return sources_of_windows(select, str(stored.path))
+
+
+def sources_of_windows(select: Callable[[str], Selection], where: str) -> list[Source]:
+    """Windows, stale ends and histograms; `select` gives the series of one kind with their hidden label.
+
+    `where` names them in a CorruptionError when columns do not fit each other.
+    """
 
     def shown(selection: Selection) -> SeriesLabels:
         return selection.labels.filter_names([ROLLUP_LABEL], keep=False)
@@ -138,12 +147,11 @@ def sources_of_rollup(stored: StoredBlock, matchers: Sequence[Matcher], mint: in
         selection = first if name == "last" else select(name)
         if len(selection.labels) != len(labels):
             raise CorruptionError(
-                f"{stored.path}: {len(selection.labels)} series have a {name}, {len(labels)} a last value"
+                f"{where}: {len(selection.labels)} series have a {name}, {len(labels)} a last value"
             )
         return DerivedRows(labels, [selection], _same)
 
-    age = select("last_age")
-    found = [Source(DerivedRows(labels, [first, age], _last_samples), column)]
+    found = [Source(DerivedRows(labels, [first, column("last_age")], _last_samples), column)]
     for kind, derive in ((STALE, _markers), (HISTOGRAM, _same)):
         extra = select(kind)
         if len(extra.labels):

@@ -21,7 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,9 @@ from promql.matrix import BoolArray, F64Array, Grid, HistogramCells
 from tsdb.labels import METRIC_NAME, TYPE_LABEL, UNIT_LABEL
 from tsdb.select import SampleBatch
 from tsdb.serieslabels import SeriesLabels
+
+if TYPE_CHECKING:
+    from promql.operators.rollups import RolledRows
 
 METADATA_LABELS = (METRIC_NAME, TYPE_LABEL, UNIT_LABEL)
 """Always dropped together (prometheus-surface.md 2.4)."""
@@ -83,10 +86,14 @@ class WindowGrid(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class RangePiece:
     """Samples of rows `lo .. lo + len(samples)`. Stale markers (of floats and histograms) are removed and
-    NaNs canonical; samples outside the windows may be present. `samples.histograms` is None for none."""
+    NaNs canonical; samples outside the windows may be present. `samples.histograms` is None for none.
+
+    Where roll-ups stand in for samples `rolled` answers the functions of
+    `promql.operators.rollups.ROLLED_FUNCTIONS`, and `samples` are there for their histograms only."""
 
     lo: int
     samples: SampleBatch
+    rolled: RolledRows | None = None
 
 
 @dataclass(frozen=True, slots=True)

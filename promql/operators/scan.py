@@ -21,6 +21,7 @@ from promql.engineerrors import StorageReadError
 from promql.histogramhints import resolve_hints
 from promql.histogrampool import batch_of, pool_of, take_pool
 from promql.kernels import extended
+from promql.kernels import rollup as rollup_kernels
 from promql.kernels import scan as kernels
 from promql.matrix import ABSENT, F64Array, Grid, HistogramCells
 from promql.operators.operator import (
@@ -33,10 +34,17 @@ from promql.operators.operator import (
     Series,
     WindowGrid,
 )
+from promql.operators.rollups import (
+    LAST_ONLY,
+    ROLLED_FUNCTIONS,
+    RolledRows,
+    common_border_ms,
+    moved_borders,
+)
 from tsdb.errors import StorageError
 from tsdb.histogram import HistogramBatch
 from tsdb.labels import METRIC_NAME
-from tsdb.select import STALE_BITS, SampleBatch, SelectHints, Selection
+from tsdb.select import NAN_BITS, STALE_BITS, Rollup, SampleBatch, SelectHints, Selection, rollup_of
 from tsdb.serieslabels import SeriesLabels
 
 I64Array = npt.NDArray[np.int64]
@@ -62,6 +70,16 @@ def selector_times(grid: Grid, offset_ms: int, at_ms: int | None) -> SelectorTim
     if at_ms is not None:
         return SelectorTimes(at_ms - offset_ms, 0, grid.steps)
     return SelectorTimes(grid.start_ms - offset_ms, grid.step_ms, grid.steps)
+
+
+def step_ends(times: SelectorTimes) -> I64Array:
+    """i64[steps]: where each step looks."""
+    return times.first_ms + times.step_ms * np.arange(times.steps, dtype=np.int64)
+
+
+def _moving_step(times: SelectorTimes) -> int:
+    """The step, 0 where there is nothing but the first."""
+    return times.step_ms if times.steps > 1 else 0
 
 
 def select(ctx: EvalContext, selector: VectorSelector, mint: int, maxt: int, hints: SelectHints) -> Selection:
@@ -94,11 +112,13 @@ def split_rows(bounds: I64Array, steps: int) -> list[tuple[int, int]]:
     return [(int(lo), int(hi)) for lo, hi in itertools.pairwise(cuts)]
 
 
-def read(ctx: EvalContext, selection: Selection, lo: int, hi: int) -> SampleBatch:
-    """Samples of rows as writable contiguous arrays, counted and checked against the budget."""
+def read(ctx: EvalContext, selection: Selection, lo: int, hi: int, lead: bool = False) -> SampleBatch:
+    """Samples of rows as writable contiguous arrays, counted and checked against the budget. With `lead` they
+    begin early enough for borders that roll-ups move back."""
     ctx.budget.check()
+    rollup = rollup_of(selection) if lead else None
     try:
-        batch = selection.read(lo, hi)
+        batch = selection.read(lo, hi) if rollup is None else rollup.samples(lo, hi)
     except StorageError as error:
         raise StorageReadError(str(error)) from error
     ctx.budget.count_read(len(batch.t_ms))
@@ -130,15 +150,32 @@ class VectorScan(RowwiseOperator):
         self._hints = hints
         self._want = want
         self._selection: Selection | None = None
+        self._ends_ms: I64Array | None = None
         self.resolve_hints = False
         """Whether unknown reset hints are worked out (promql.histogramhints); set by the planner."""
 
     def _announce(self) -> Series:
-        times = self._times
+        times, selector = self._times, self._selector
         mint = times.first_ms - self.ctx.lookback_ms + 1
-        maxt = times.last_ms + (self.ctx.lookback_ms if self._selector.smoothed else 0)
-        self._selection = select(self.ctx, self._selector, mint, maxt, self._hints)
+        maxt = times.last_ms + (self.ctx.lookback_ms if selector.smoothed else 0)
+        hints = self._hints
+        if not selector.smoothed and self._want != "start_time":
+            hints = replace(hints, border_ms=common_border_ms(times.first_ms, _moving_step(times)))
+        self._selection = select(self.ctx, selector, mint, maxt, hints)
+        rollup = rollup_of(self._selection)
+        if rollup is not None:
+            self._take_rollup(rollup)
         return announced(self.ctx, self._selection)
+
+    def _take_rollup(self, rollup: Rollup) -> None:
+        """A step inside of roll-ups looks back from the last window that had ended by then."""
+        if self._selector.smoothed or self._want == "start_time":
+            self.ctx.annotations.info(LAST_ONLY, self._selector.pos)
+            return
+        ends_ms = step_ends(self._times)
+        moved = moved_borders(self.ctx, rollup, ends_ms, self._selector.pos)
+        if not np.array_equal(moved, ends_ms):
+            self._ends_ms = moved
 
     def splits(self) -> Sequence[tuple[int, int]]:
         """Runs of rows of bounded size."""
@@ -147,7 +184,7 @@ class VectorScan(RowwiseOperator):
 
     def load(self, lo: int, hi: int) -> Piece:
         """Read and look back."""
-        batch = read(self.ctx, cast(Selection, self._selection), lo, hi)
+        batch = read(self.ctx, cast(Selection, self._selection), lo, hi, lead=self._ends_ms is not None)
         if self._selector.smoothed and self._want == "value":
             return self._smoothed(lo, clean(batch))
         if self._want == "value" and batch.histograms is None:
@@ -156,6 +193,8 @@ class VectorScan(RowwiseOperator):
 
     def _values(self, batch: SampleBatch) -> F64Array:
         times = self._times
+        if self._ends_ms is not None:
+            return _values_at(batch, self._latest(batch.offsets, batch.t_ms, len(batch)))
         out = np.empty((len(batch), times.steps))
         kernels.latest_value(
             batch.offsets,
@@ -212,6 +251,9 @@ class VectorScan(RowwiseOperator):
     def _latest(self, offsets: I64Array, t_ms: I64Array, rows: int) -> I32Array:
         times = self._times
         out = np.empty((rows, times.steps), dtype=np.int32)
+        if self._ends_ms is not None:
+            rollup_kernels.latest_index_at(offsets, t_ms, self._ends_ms, self.ctx.lookback_ms, out)
+            return out
         kernels.latest_index(offsets, t_ms, times.first_ms, times.step_ms, self.ctx.lookback_ms, out)
         return out
 
@@ -271,6 +313,7 @@ class RangeScan(RangeOperator):
         self._times = times
         self._hints = hints
         self._selection: Selection | None = None
+        self._rolled = False
         self.resolve_hints = False
         """Whether unknown reset hints are worked out (promql.histogramhints); set by the planner."""
 
@@ -279,7 +322,13 @@ class RangeScan(RangeOperator):
         before = lookback if selector.anchored or selector.smoothed else 0
         after = lookback if selector.smoothed else 0
         mint = times.first_ms - self.window.range_ms - before + 1
-        self._selection = select(self.ctx, selector, mint, times.last_ms + after, self._hints)
+        hints, self._rolled = self._hints, False
+        if self._hints.function in ROLLED_FUNCTIONS and not (selector.anchored or selector.smoothed):
+            border_ms = common_border_ms(times.first_ms, _moving_step(times), self.window.range_ms)
+            hints, self._rolled = replace(hints, border_ms=border_ms), True
+        self._selection = select(self.ctx, selector, mint, times.last_ms + after, hints)
+        if rollup_of(self._selection) is not None and not self._rolled:
+            self.ctx.annotations.info(LAST_ONLY, selector.pos)
         return announced(self.ctx, self._selection)
 
     def splits(self) -> Sequence[tuple[int, int]]:
@@ -289,11 +338,21 @@ class RangeScan(RangeOperator):
 
     def load(self, lo: int, hi: int) -> RangePiece:
         """Read, and strip stale markers."""
+        rollup = rollup_of(cast(Selection, self._selection)) if self._rolled else None
+        if rollup is None:
+            return RangePiece(lo, self._samples(lo, hi))
+        rolled = RolledRows(self.ctx, rollup, lo, hi, self.selector.pos)
+        if rollup.has_histograms:
+            return RangePiece(lo, self._samples(lo, hi), rolled)
+        none = np.zeros(hi - lo + 1, dtype=np.int64)
+        return RangePiece(lo, SampleBatch(none, none[:0], np.empty(0)), rolled)
+
+    def _samples(self, lo: int, hi: int) -> SampleBatch:
         batch = read(self.ctx, cast(Selection, self._selection), lo, hi)
         batch = clean(batch)
         if self.resolve_hints and batch.histograms is not None:
             batch = replace(batch, histograms=resolve_hints(batch.histograms))
-        return RangePiece(lo, batch)
+        return batch
 
     def explain(self) -> Explain:
         """Matchers, range and times."""
@@ -301,6 +360,15 @@ class RangeScan(RangeOperator):
 
 
 _NEVER_MS = -(1 << 62)
+_MAGNITUDE, _EXPONENT = np.uint64(0x7FFFFFFFFFFFFFFF), np.uint64(0x7FF0000000000000)
+
+
+def _values_at(batch: SampleBatch, index: I32Array) -> F64Array:
+    """The values of the samples chosen; absent for none and for stale ones."""
+    bits = _gather(batch.values.view(np.uint64), index, np.uint64(STALE_BITS))
+    values = np.where((bits & _MAGNITUDE) > _EXPONENT, np.uint64(NAN_BITS), bits)
+    values[bits == np.uint64(STALE_BITS)] = ABSENT.view(np.uint64)
+    return values.view(np.float64)
 
 
 def _gather(column: npt.NDArray[Any], index: I32Array, missing: object) -> npt.NDArray[Any]:

@@ -38,6 +38,7 @@ from promql.operators.operator import (
     WindowGrid,
     drop_metadata,
 )
+from promql.operators.rollups import ROLLED_FUNCTIONS
 from tsdb.labels import METRIC_NAME, TYPE_LABEL
 from tsdb.select import SampleBatch
 
@@ -207,7 +208,9 @@ class WindowOperator(RowwiseOperator):
         piece = self._child.load(lo, hi)
         samples, window = piece.samples, self._child.window
         out = np.empty((len(samples), window.steps))
-        if self._extended:
+        if piece.rolled is not None:
+            present = ROLLED_FUNCTIONS[self._name](piece.rolled, window, out)
+        elif self._extended:
             lookback = self.ctx.lookback_ms
             present = extended_window(self._name, self._extended, samples, window, lookback, out)
         elif self._uses_starts and samples.start_t_ms is not None:
@@ -273,6 +276,8 @@ class WindowOperator(RowwiseOperator):
                 )
             return Piece(piece.lo, out)
         if kind == "count":
+            if piece.rolled is not None:
+                floats = np.where(out.view(np.uint64) != ABSENT.view(np.uint64), out, 0.0)
             total = floats + histograms
             counts = np.where(total > 0, 1.0 if self._name == "present_over_time" else total, ABSENT)
             return Piece(piece.lo, counts)

@@ -172,7 +172,8 @@ def test_selects_are_told_times_function_and_grouping() -> None:
     assert (hints.function, hints.range_ms, hints.step_ms) == ("rate", 300_000, 60_000)
     querier.seen.clear()
     ENGINE.range(querier, "sum by (i) (m)", 600_000, 720_000, 60_000)
-    assert querier.seen[0][2] == SelectHints(step_ms=60_000, function="sum", grouping=("i",), by=True)
+    expected = SelectHints(step_ms=60_000, function="sum", grouping=("i",), by=True, border_ms=60_000)
+    assert querier.seen[0][2] == expected
 
 
 INVARIANT = {

@@ -25,7 +25,7 @@ def series(metric: str, i: int) -> Labels:
 
 
 def rows_of_hour(hour: int, rng: random.Random, step: int) -> list[tuple[Labels, int, float]]:
-    """A gauge with gaps and stale markers, a counter with resets, some of it at exact multiples of minutes."""
+    """A gauge with gaps and stale markers, a counter with resets; series 0 at exact multiples of minutes."""
     rows = []
     for i in range(3):
         if rng.random() < 0.1:
