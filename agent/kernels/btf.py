@@ -26,7 +26,7 @@ def type_starts(
     """Fill `starts`; return the number of types, or a negative code.
 
     `fixed_words[kind]` follow the three words of each record once, `member_words[kind]` once a member; a
-    negative entry is a kind that does not exist. `starts` has room for a third of the words: no more types fit.
+    negative entry is a kind that does not exist. `starts` has room for a third of the words, which is enough.
     """
     position: int | np.int64 = 0
     count = 0

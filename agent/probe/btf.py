@@ -128,6 +128,17 @@ class BTF:
             return False
         return True
 
+    def enumerator(self, name: str) -> int:
+        """Value of an enum's constant, unsigned; raises `BTFError` when there is none of that name."""
+        at = self._strings.find(b"\0" + name.encode() + b"\0") + 1
+        if at > 0 and name:
+            for hit in np.flatnonzero(self._words == at).tolist():
+                start = int(self._starts[int(np.searchsorted(self._starts, hit, "right")) - 1])
+                kind = (int(self._words[start + 1]) >> 24) & 31
+                if kind == _ENUM and hit >= start + 3 and (hit - start - 3) % 2 == 0:
+                    return int(self._words[hit + 1])
+        raise BTFError(f"this kernel has no enum constant {name}")
+
     def member(self, name: str, path: str) -> Member:
         """A member by dotted path, e.g. ``member("upid", "ns")`` or ``member("signal_struct", "pids[2]")``.
 
