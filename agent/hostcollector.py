@@ -198,6 +198,7 @@ class HostCollector:
 
 def default_sources() -> list[Source]:
     """Host metrics under node_exporter's names, container metrics under cAdvisor's."""
+    from agent.containermetrics import ContainerSource
     from agent.hostmetrics.registry import HostSource
 
-    return [HostSource(name="node")]
+    return [HostSource(), ContainerSource()]

@@ -80,7 +80,7 @@ class HostSource:
 
     paths: HostPaths = field(default_factory=HostPaths)
     collectors: Mapping[str, Collect] = field(default_factory=default_collectors)
-    name: str = "host"
+    name: str = "node"
     errors: dict[str, str] = field(default_factory=dict)
 
     def collect(self, out: Gathered) -> None:
