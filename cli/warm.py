@@ -32,7 +32,9 @@ def _compile_in_processes(count: int) -> None:
 
 
 @click.command()
-@click.option("--group", type=click.Choice(["write", "read", "watch"]), help="Only the kernels of one path.")
+@click.option(
+    "--group", type=click.Choice(["write", "read", "watch", "import"]), help="Only the kernels of one path."
+)
 @click.option("--processes", type=click.IntRange(min=1), default=os.cpu_count() or 1, help="At most so many.")
 @click.option("--share", type=int, hidden=True)
 @click.option("--shares", type=int, hidden=True)

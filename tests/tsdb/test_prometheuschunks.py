@@ -118,6 +118,14 @@ def test_a_cut_chunk_is_damage(case: dict[str, Any]) -> None:
                 decode([(code, data[:length])])
 
 
+def test_a_second_sample_without_a_value_is_damage() -> None:
+    case = next(case for case in FLOAT_CASES if case["Encoding"] == XOR2 and len(case["Floats"]) == 1)
+    data = bytearray(raw(case)[1])
+    data[1] = 2
+    with pytest.raises(CorruptionError):
+        floats_of([(XOR2, bytes(data) + b"\x05")])
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(CASES), st.lists(st.tuples(st.integers(2, 1 << 20), st.integers(1, 255)), max_size=4))
 def test_a_damaged_chunk_is_refused_or_read_as_the_slow_twin_reads_it(

@@ -164,8 +164,8 @@ _REGISTRY: dict[str, Kernel[Any, Any]] = {}
 def kernel(*signatures: str, group: str) -> Callable[[Callable[P, R]], Kernel[P, R]]:
     """Register a kernel with explicit numba signatures, e.g. ``"int64(uint8[::1], float64[::1])"``.
 
-    `group` names the path that needs it: ``write``, ``read`` or ``watch``; the server says ready when the
-    write group is loaded and loads the others in the background.
+    `group` names the path that needs it: ``write``, ``read``, ``watch`` or ``import``; the server says
+    ready when the write group is loaded and loads the others in the background.
     """
     if not signatures:
         raise TypeError("a kernel needs at least one explicit signature")

@@ -98,7 +98,7 @@ def zigzag(raw: Word) -> Word:
 
 @kernel(
     f"int64({_RAW}, int64[::1], uint32[::1], boolean, int64[::1], int64[::1], uint8[::1], int64[::1])",
-    group="read",
+    group="import",
 )
 def read_frames(
     segment: U8Array,
@@ -139,7 +139,7 @@ def read_frames(
     return np.int64(0)
 
 
-@kernel(f"void({_RAW}, int64[::1], int64[::1], uint8[::1], int64[::1])", group="read")
+@kernel(f"void({_RAW}, int64[::1], int64[::1], uint8[::1], int64[::1])", group="import")
 def copy_frames(
     segment: U8Array, starts: I64Array, lengths: I64Array, out: U8Array, out_starts: I64Array
 ) -> None:
@@ -307,8 +307,9 @@ def decode_xor2_chunk(
             raw, bit = take_uvarint(buffer, bit)
             delta = np.int64(raw)
             t += delta
-            if bit < end:
-                value, base, bit, lead, trail = _take_xor2(buffer, bit, base, lead, trail)
+            if bit >= end:
+                return np.int64(-1)
+            value, base, bit, lead, trail = _take_xor2(buffer, bit, base, lead, trail)
         if bit < 0 or bit > end:
             return np.int64(-1)
         start_t, diff, bit = take_start(buffer, bit, st_header, i, t, before, start_t, diff)
@@ -321,7 +322,7 @@ def decode_xor2_chunk(
 
 @kernel(
     "int64(uint8[::1], int64[::1], int64[::1], uint8[::1], int64[::1], uint64[::1], int64[::1])",
-    group="read",
+    group="import",
 )
 def decode_floats(
     buffer: U8Array,

@@ -138,7 +138,7 @@ def _read_layout(
 
 @kernel(
     "int64(uint8[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1])",
-    group="read",
+    group="import",
 )
 def measure_histograms(
     buffer: U8Array,
@@ -285,7 +285,7 @@ def _write_float_buckets(
     "int64(uint8[::1], int64[::1], int64[::1], uint8[::1], int64[::1], int64[::1], int32[::1], uint64[::1],"
     " int64[::1], int64[::1], int32[::1], uint8[::1], uint64[:, ::1], int64[:, ::1], int32[::1], uint64[::1],"
     " int32[::1], uint64[::1], uint64[::1], uint8[::1])",
-    group="read",
+    group="import",
 )
 def decode_histograms(
     buffer: U8Array,

@@ -63,7 +63,7 @@ def _skip_labels(buffer: U8Array, at: Word, end: Word, symbol_count: Word) -> tu
 
 @kernel(
     f"int64({_RAW}, int64[::1], uint32[::1], int64, int64[::1], int64[::1])",
-    group="read",
+    group="import",
 )
 def measure_series(
     buffer: U8Array,
@@ -94,7 +94,7 @@ def measure_series(
     return np.int64(0)
 
 
-@kernel(f"void({_RAW}, int64[::1], int64[::1], uint32[::1], uint32[::1])", group="read")
+@kernel(f"void({_RAW}, int64[::1], int64[::1], uint32[::1], uint32[::1])", group="import")
 def read_labels(
     buffer: U8Array, offsets: I64Array, label_offsets: I64Array, names: U32Array, values: U32Array
 ) -> None:
@@ -110,7 +110,7 @@ def read_labels(
 
 @kernel(
     f"void({_RAW}, int64[::1], int64[::1], int64[::1], int64[::1], int64[::1])",
-    group="read",
+    group="import",
 )
 def read_chunk_refs(
     buffer: U8Array,

@@ -24,7 +24,7 @@ HEAD_BYTES = 16
 
 @kernel(
     "int64(Array(uint8, 1, 'C', readonly=True), int64[::1], int64[::1], uint64[::1])",
-    group="read",
+    group="import",
 )
 def decode_samples(record: U8Array, out_ref: I64Array, out_t: I64Array, out_v: U64Array) -> Word:
     """Number of samples, or -1 for damage; the outputs have room for len / SAMPLE_BYTES_MIN."""
