@@ -1,8 +1,8 @@
 """Rebuild the head from checkpoint and segments at the start.
 
-Records are decoded and stored by kernels, batch by batch, in the order they were written, so that the head
-goes through the same states as before. Damage is cut off or set aside, counted and logged, never dropped in
-silence.
+Records are read ahead by a thread (tsdb/walreader.py) and stored by kernels, batch by batch, in the order
+they were written, so that the head goes through the same states as before. Damage is cut off or set aside,
+counted and logged, never dropped in silence.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from tsdb.exemplar import ExemplarStore
 from tsdb.fs import FileSystem
 from tsdb.head import NO_MAX_TIME, NO_MIN_TIME, Head
 from tsdb.kernels.append import UNKNOWN_SERIES
-from tsdb.kernels.walcodec import decode_samples
+from tsdb.kernels.walcodec import replay_samples
 from tsdb.metadata import MetadataStore
 from tsdb.metrics import StorageMetrics
 from tsdb.tombstone import HeadTombstone
-from tsdb.wal import COMPRESSED, Record, SegmentRead, read_segment, segment_name, segment_numbers
+from tsdb.wal import SegmentRead, segment_name, segment_numbers
+from tsdb.walreader import ReadRecord, SampleRecord, read_ahead
 from tsdb.walrecords import (
-    SAMPLES_HEADER,
-    PayloadCodec,
     RecordType,
     decode_exemplars,
     decode_histograms,
@@ -45,7 +44,6 @@ I64Array = npt.NDArray[np.int64]
 log = logging.getLogger("tsdb.replay")
 
 QUARANTINE = "quarantine"
-SAMPLES_PER_RECORD_LIMIT = 1 << 26
 
 
 @dataclass(slots=True)
@@ -87,12 +85,7 @@ class Replayer:
         self._directory = root / "wal"
         self._exemplars, self._metadata, self._metrics = exemplars, metadata, metrics
         self._progress = progress
-        self._codec = PayloadCodec()
         self._result = ReplayResult()
-        self._refs = np.empty(0, dtype=np.uint32)
-        self._t_ms = np.empty(0, dtype=np.int64)
-        self._bits = np.empty(0, dtype=np.uint64)
-        self._codes = np.empty(0, dtype=np.uint8)
         self._starts: I64Array | None = None
         """Start timestamps of the next samples record."""
         self._segment = 0
@@ -101,8 +94,6 @@ class Replayer:
         self.tombstones: list[HeadTombstone] = []
         self._apply: dict[int, Callable[[U8Array], None]] = {
             RecordType.SERIES: self._series,
-            RecordType.SAMPLES: self._samples,
-            RecordType.LATE_SAMPLES: self._late_samples,
             RecordType.HISTOGRAMS: self._histograms,
             RecordType.EXEMPLARS: self._add_exemplars,
             RecordType.METADATA: self._add_metadata,
@@ -133,8 +124,8 @@ class Replayer:
         state = SegmentRead()
         data = self._fs.map_file(checkpoint_path(self._directory, number))
         self._checkpoint = number
-        for batch in read_segment(data, number, state):
-            self._apply_batch(batch)
+        for record in read_ahead(data, number, state):
+            self._apply_record(record)
         if state.damage:
             self._count_damage(f"checkpoint {number}", state, len(data))
             target = self._quarantine_path(checkpoint_path(self._directory, number).name)
@@ -146,8 +137,8 @@ class Replayer:
         state = SegmentRead()
         self._segment = number
         self._result.newest_t[number] = NO_MAX_TIME
-        for batch in read_segment(data, number, state):
-            self._apply_batch(batch)
+        for record in read_ahead(data, number, state):
+            self._apply_record(record)
         self._result.sequence = max(self._result.sequence, state.sequence)
         if not state.damage:
             return
@@ -182,12 +173,16 @@ class Replayer:
             extra={"file": what, "damage": state.damage, "good_bytes": state.good_bytes, "bytes": size},
         )
 
-    def _apply_batch(self, batch: list[Record]) -> None:
-        for record in batch:
-            apply = self._apply.get(record.kind)
-            if apply is None:
-                raise CorruptionError(f"WAL record {record.sequence} has unknown type {record.kind}")
-            apply(self._codec.unpack(record.payload, bool(record.flags & COMPRESSED)))
+    def _apply_record(self, record: ReadRecord) -> None:
+        if record.error is not None:
+            raise record.error
+        if record.samples is not None:
+            self._store(record.samples, late=record.kind == RecordType.LATE_SAMPLES)
+            return
+        apply = self._apply.get(record.kind)
+        if apply is None:
+            raise CorruptionError(f"WAL record {record.sequence} has unknown type {record.kind}")
+        apply(record.payload)
 
     @property
     def _covered(self) -> bool:
@@ -197,30 +192,14 @@ class Replayer:
     def _series(self, data: U8Array) -> None:
         self._head.install(decode_series(data, self._head.symbols))
 
-    def _samples(self, data: U8Array) -> None:
-        self._store(data, late=False)
-
-    def _late_samples(self, data: U8Array) -> None:
-        self._store(data, late=True)
-
-    def _store(self, data: U8Array, late: bool) -> None:
+    def _store(self, samples: SampleRecord, late: bool) -> None:
         head = self._head
-        count, refs_size, times_size = SAMPLES_HEADER.unpack_from(data.data, 0)
-        if count > SAMPLES_PER_RECORD_LIMIT:
-            raise CorruptionError(f"record of {count} samples, the limit is {SAMPLES_PER_RECORD_LIMIT}")
-        if count > len(self._refs):
-            self._refs = np.empty(count, dtype=np.uint32)
-            self._t_ms = np.empty(count, dtype=np.int64)
-            self._bits = np.empty(count, dtype=np.uint64)
-            self._codes = np.empty(count, dtype=np.uint8)
-        refs, t_ms = self._refs[:count], self._t_ms[:count]
-        bits, codes = self._bits[:count], self._codes[:count]
+        refs, t_ms, bits = samples.refs, samples.t_ms, samples.numbers
+        count = len(refs)
+        codes = np.empty(count, dtype=np.uint8)
         oldest = self._oldest if self._covered else NO_MAX_TIME
-        kept = decode_samples(
-            data[SAMPLES_HEADER.size :],
-            count,
-            refs_size,
-            times_size,
+        kept = replay_samples(
+            samples.tags,
             late,
             self._segment,
             oldest,
@@ -233,8 +212,6 @@ class Replayer:
             bits,
             codes,
         )
-        if kept < 0:
-            raise CorruptionError("samples record does not decode although its checksum is right")
         starts, self._starts = self._starts, None
         if starts is not None and len(starts) != count:
             raise CorruptionError(f"{len(starts)} start timestamps for a record of {count} samples")

@@ -15,7 +15,7 @@ from tsdb.columns import Exemplar, HistogramColumns, Metadata
 from tsdb.errors import CorruptionError
 from tsdb.head import NewSeries
 from tsdb.kernels import append as k
-from tsdb.kernels.walcodec import BELOW_OLDEST, decode_samples, encode_samples
+from tsdb.kernels.walcodec import BELOW_OLDEST, encode_samples, read_samples, replay_samples
 from tsdb.labels import Labels
 from tsdb.select import STALE_BITS
 from tsdb.symbols import SymbolTable
@@ -88,11 +88,11 @@ class Rows:
         data = np.frombuffer(b"".join(parts), dtype=np.uint8)
         refs, t = np.zeros(count, dtype=np.uint32), np.zeros(count, dtype=np.int64)
         bits, codes = np.zeros(count, dtype=np.uint64), np.zeros(count, dtype=np.uint8)
-        kept = decode_samples(
-            data,
-            count,
-            len(parts[0]),
-            len(parts[1]),
+        tags = np.zeros(count, dtype=np.uint8)
+        if read_samples(data, count, len(parts[0]), len(parts[1]), refs, t, bits, tags):
+            return -1, list(zip(refs.tolist(), t.tolist(), bits.tolist(), strict=True)), codes
+        kept = replay_samples(
+            tags,
             late,
             SEGMENT,
             oldest,
@@ -208,3 +208,31 @@ def test_a_short_series_payload_is_a_corruption(cut):
     whole = b"".join(encode_series(new, symbols))
     with pytest.raises(CorruptionError):
         decode_series(np.frombuffer(whole[:cut], dtype=np.uint8), SymbolTable())
+
+
+FAR = [0, 1, -1, 2**63 - 1, -(2**63), 2**62, -(2**62)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, SLOTS - 1), st.sampled_from(FAR), values), max_size=20))
+def test_times_as_far_apart_as_they_can_be_come_back(samples):
+    refs, t, bits = columns(samples)
+    codes = np.full(len(refs), k.LATE, dtype=np.uint8)
+    keys, coded = np.zeros(15 * len(refs), dtype=np.uint8), np.zeros(9 * len(refs), dtype=np.uint8)
+    sizes, undo = np.zeros(3, dtype=np.int64), np.zeros((len(refs), 3), dtype=np.uint64)
+    rows = Rows()
+    encode_samples(refs, t, bits, codes, k.LATE, SEGMENT, undo, rows.hot, keys, coded, sizes)
+    a, b, c = sizes.tolist()
+    parts = [keys[:a].tobytes(), keys[a : a + b].tobytes(), coded[:c].tobytes()]
+    _, found, _ = rows.decode(len(refs), parts, oldest=-(2**63), late=True)
+    assert found == samples
+
+
+@pytest.mark.parametrize("tag", [0x18, 0x28])
+@pytest.mark.parametrize("raw", [2**64 - 1, 2**64 - 2, 2**63])
+def test_a_damaged_difference_gives_some_value_and_no_crash(tag, raw):
+    rows = Rows()
+    rows.hot[1, k.LAST_V] = bits_of(2.0**62)
+    rows.hot[1, k.META] = (SEGMENT << 32) | k.HAS_SAMPLE
+    parts = [twin.varint(1), twin.varint(5), bytes([tag]) + raw.to_bytes(8, "little")]
+    assert rows.decode(1, parts)[0] == 1

@@ -138,7 +138,8 @@ def encode_samples(
     before_t = np.int64(0)
     for i in range(len(refs)):
         if codes[i] == wanted:
-            at = _put_varint(keys, at, t_ms[i] - before_t)
+            # Modulo 2^64: a signed difference of far times may overflow, which LLVM takes for impossible.
+            at = _put_varint(keys, at, np.int64(np.uint64(t_ms[i]) - np.uint64(before_t)))
             before_t = t_ms[i]
     sizes[1] = at - sizes[0]
     at = np.int64(0)
@@ -173,46 +174,92 @@ def _take_varint(data: U8Array, at: Word, end: Word) -> tuple[Word, Word]:
 
 
 @inline
-def _take_value(data: U8Array, at: Word, end: Word, before: Word) -> tuple[Word, Word]:
-    """Value bits and the position after them; a position of -1 for bad ones."""
+def _take_coded(data: U8Array, at: Word, end: Word) -> tuple[Word, Word, Word]:
+    """Tag and number of a coded value and the position after it; a position of -1 for a bad one."""
     if at >= end:
-        return _U0, np.int64(-1)
+        return np.int64(SAME), _U0, np.int64(-1)
     tag = np.int64(data[at])
     at += 1
-    if tag == SAME:
-        return before, at
-    trail = _U0
     size = tag & 0xF
+    if tag == SAME:
+        return tag, _U0, at
     if tag >= XOR:
-        trail = np.uint64(tag & 7)
         size = 8 - ((tag >> 3) & 7) - (tag & 7)
     elif (tag & 0xF0 != INTEGER and tag & 0xF0 != THOUSANDTH) or size > 8:
-        return _U0, np.int64(-1)
+        return tag, _U0, np.int64(-1)
     if size < 0 or at + size > end:
-        return _U0, np.int64(-1)
+        return tag, _U0, np.int64(-1)
     raw = _U0
     for i in range(size):
         raw |= np.uint64(data[at + i]) << np.uint64(8 * i)
-    at += size
+    return tag, raw, at + size
+
+
+@inline
+def _value_of(tag: Word, raw: Word, before: Word) -> Word:
+    """Bits of a coded value, given those of the value before."""
+    if tag == SAME:
+        return before
     if tag >= XOR:
-        return before ^ (raw << (trail << _U3)), at
-    difference = np.int64(raw >> _U1) ^ -np.int64(raw & _U1)
+        return before ^ (raw << (np.uint64(tag & 7) << _U3))
+    # Unsigned: a damaged difference must not overflow a signed sum.
+    difference = (raw >> _U1) ^ (_U0 - (raw & _U1))
     old = bits_float(before)
     if tag & 0xF0 == INTEGER:
-        return float_bits(np.float64(np.int64(old) + difference)), at
-    return float_bits((np.int64(np.rint(old * 1000.0)) + difference) / 1000.0), at
+        return float_bits(np.float64(np.int64(np.uint64(np.int64(old)) + difference)))
+    return float_bits(np.int64(np.uint64(np.int64(np.rint(old * 1000.0))) + difference) / 1000.0)
 
 
 @kernel(
-    "int64(Array(uint8, 1, 'C', True), int64, int64, int64, int64, int64, int64, int64, uint8[::1],"
-    " uint8[::1], uint64[:,::1], uint32[::1], int64[::1], uint64[::1], uint8[::1])",
+    "int64(Array(uint8, 1, 'C', True), int64, int64, int64, uint32[::1], int64[::1], uint64[::1],"
+    " uint8[::1])",
     group="write",
 )
-def decode_samples(
+def read_samples(
     data: U8Array,
     count: int,
     refs_size: int,
     times_size: int,
+    refs: U32Array,
+    t_ms: I64Array,
+    numbers: U64Array,
+    tags: U8Array,
+) -> Word:
+    """The part of decoding a samples record that needs no head: refs, times, values still coded.
+
+    Returns 0, or -1 for a payload that does not decode.
+    """
+    at = np.int64(0)
+    times = np.int64(refs_size)
+    times_end = times + np.int64(times_size)
+    coded = times_end
+    end = np.int64(len(data))
+    if coded > end or count > len(refs):
+        return np.int64(-1)
+    ref = _U0
+    t = _U0
+    for i in range(count):
+        difference, at = _take_varint(data, at, refs_size)
+        step, times = _take_varint(data, times, times_end)
+        tag, raw, coded = _take_coded(data, coded, end)
+        if at < 0 or times < 0 or coded < 0:
+            return np.int64(-1)
+        ref += np.uint64(difference)
+        t += np.uint64(step)
+        refs[i] = np.uint32(ref)
+        t_ms[i] = np.int64(t)
+        numbers[i] = raw
+        tags[i] = np.uint8(tag)
+    return np.int64(0)
+
+
+@kernel(
+    "int64(uint8[::1], int64, int64, int64, int64, uint8[::1], uint8[::1], uint64[:,::1], uint32[::1],"
+    " int64[::1], uint64[::1], uint8[::1])",
+    group="write",
+)
+def replay_samples(
+    tags: U8Array,
     late: int,
     segment: int,
     oldest: int,
@@ -225,42 +272,23 @@ def decode_samples(
     values: U64Array,
     codes: U8Array,
 ) -> Word:
-    """Undo `encode_samples` in a replay: fill the columns and codes for `store`, moving series rows on as
-    `admit` did. Samples before `oldest`, which a block has, and those of unknown series are not stored.
+    """Turn what `read_samples` read into values and codes for `store`, moving series rows on as `admit` did.
 
-    Returns the number of samples to store, or -1 for a payload that does not decode.
+    `values` holds the coded numbers and becomes the bits. Samples before `oldest`, which a block has, and
+    those of unknown series are not stored. Returns the number of samples to store.
     """
-    at = np.int64(0)
-    times = np.int64(refs_size)
-    coded = times + np.int64(times_size)
-    end = np.int64(len(data))
-    if coded > end or count > len(refs):
-        return np.int64(-1)
-    ref = np.int64(0)
-    t = np.int64(0)
     kept = 0
-    for i in range(count):
-        difference, at = _take_varint(data, at, refs_size)
-        step, times = _take_varint(data, times, np.int64(refs_size) + np.int64(times_size))
-        if at < 0 or times < 0:
-            return np.int64(-1)
-        ref += difference
-        t += step
-        slot = np.uint32(ref) & _SLOT_MASK
+    for i in range(len(refs)):
+        ref, t = refs[i], t_ms[i]
+        slot = ref & _SLOT_MASK
         known = (
-            slot < slots_used
-            and alive[slot] != 0
-            and generation[slot] == np.uint8(np.uint32(ref) >> _GENERATION_SHIFT)
+            slot < slots_used and alive[slot] != 0 and generation[slot] == np.uint8(ref >> _GENERATION_SHIFT)
         )
         row = hot[slot if known else np.uint32(0)]
         before = _U0
         if known and late == 0 and np.int64(row[META] >> _U32) == segment:
             before = row[LAST_V]
-        bits, coded = _take_value(data, coded, end, before)
-        if coded < 0:
-            return np.int64(-1)
-        refs[i] = np.uint32(ref)
-        t_ms[i] = t
+        bits = _value_of(np.int64(tags[i]), values[i], before)
         values[i] = bits
         if not known:
             codes[i] = UNKNOWN_SERIES
