@@ -15,6 +15,7 @@ from security.rules.ast import TRANSFORMERS, Call, Exists
 from security.rules.condition import ConditionError, parse_condition
 from security.rules.items import PRIORITIES
 from security.rules.program import CompiledOperand, CompileError, Program
+from security.rules.transformers import to_bytes
 
 VALUE_BYTES_LIMIT = 1024
 WIDTH_LIMIT = 4096
@@ -272,7 +273,7 @@ class EventOutput:
 
 def _printable(value: Any) -> Any:
     if isinstance(value, str) and not value.isascii():
-        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return to_bytes(value).decode("utf-8", "replace")
     if isinstance(value, list):
         return [_printable(part) for part in value]
     if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:

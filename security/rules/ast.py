@@ -29,7 +29,10 @@ class Field:
 
     def text(self) -> str:
         """As written in a condition."""
-        return self.name if self.argument is None else f"{self.name}[{self.argument}]"
+        if self.argument is None:
+            return self.name
+        plain = self.argument and not any(char in "[]\"'" or char.isspace() for char in self.argument)
+        return f"{self.name}[{self.argument if plain else _in_quotes(self.argument)}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +208,7 @@ def render_operand(operand: Operand) -> str:
     if isinstance(operand, Field):
         return operand.text()
     if isinstance(operand, Text):
-        return _quoted(operand.value)
+        return _in_quotes(operand.value)
     if isinstance(operand, Tuple):
         return f"({', '.join(render_operand(item) for item in operand.items)})"
     tail = f"[{operand.argument}]" if operand.argument is not None else ""
@@ -218,4 +221,8 @@ _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r", "\b
 def _quoted(value: str) -> str:
     if value and not any(char in " ()\"'=,\t\n\r\b\f\v\\" for char in value):
         return value
+    return _in_quotes(value)
+
+
+def _in_quotes(value: str) -> str:
     return '"' + "".join(_ESCAPES.get(char, char) for char in value) + '"'

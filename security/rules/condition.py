@@ -69,7 +69,8 @@ def _parser() -> Any:
     return Lark(grammar, parser="lalr", lexer="contextual", transformer=_builder(), maybe_placeholders=False)
 
 
-_GROUPS = re.compile(r""""(?:[^"]|(?<=\\)")*(?<!\\)"|'(?:[^']|(?<=\\)')*(?<!\\)'|[()]""")
+# A string that does not end runs to the end of the text, so that the search stays linear.
+_GROUPS = re.compile(r""""(?:[^"]|(?<=\\)")*(?:(?<!\\)"|\Z)|'(?:[^']|(?<=\\)')*(?:(?<!\\)'|\Z)|[()]""")
 
 
 def _check_nesting(text: str) -> None:
@@ -217,8 +218,9 @@ def _translate(error: Any, text: str) -> ConditionError:
         at = error.token.start_pos if error.token.type != "$END" else None
         expected = set(error.accepts or error.expected or ())
     history = getattr(error, "token_history", None)
-    last = str(history[-1]) if history else ""
     offset = len(text) if at is None else at
+    before = re.findall(r"[^\s()\"'=,]+|\S", text[:offset]) if not history else [str(history[-1])]
+    last = before[-1] if before else ""
     return ConditionError(_words(expected, last.strip(" \t\b\r\n"), text, offset), offset)
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from security.rules.loadresult import Position
 
-RULES_FILE_BYTES_LIMIT = 64 << 20
+RULES_FILE_BYTES_LIMIT = 16 << 20
 NESTING_LIMIT = 64
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 

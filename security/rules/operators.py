@@ -6,6 +6,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
+from security.rules.transformers import to_bytes
 from security.rules.values import Value
 from tsdb.regex import InvalidRegexError, Regex
 
@@ -111,13 +112,13 @@ def _text_test(operator: str, values: tuple[Any, ...]) -> Test:
 
 
 def _fold(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape").lower()
+    return to_bytes(text).lower()
 
 
 def _valid(text: str) -> str:
     if text.isascii():
         return text
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return to_bytes(text).decode("utf-8", "replace")
 
 
 def components(path: str) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from security.rules.items import Entry, ListItem, MacroItem, RuleItem
 from security.rules.loadresult import Context, RuleLoadError
 
 MACRO_DEPTH_LIMIT = 200
-TREE_DEPTH_LIMIT = 400
+LIST_ITEMS_LIMIT = 1 << 20
+TREE_DEPTH_LIMIT = 300
 _BLANKS = " \t\n\r"
 _DELIMITERS = _BLANKS + "(),="
 
@@ -58,7 +59,11 @@ def quote_item(text: str) -> str:
 
 
 def resolve_lists(lists: Mapping[str, ListItem]) -> dict[str, ResolvedList]:
-    """Lists with the items of the lists they name, one level deep and only of earlier lists."""
+    """Lists with the items of the lists they name, one level deep and only of earlier lists.
+
+    Raises RuleLoadError for more than LIST_ITEMS_LIMIT items in all.
+    """
+    total = 0
     resolved: dict[str, ResolvedList] = {}
     used: list[str] = []
     for item in lists.values():
@@ -70,6 +75,10 @@ def resolve_lists(lists: Mapping[str, ListItem]) -> dict[str, ResolvedList]:
                 items.extend(reference.items)
             else:
                 items.append(text)
+            if total + len(items) > LIST_ITEMS_LIMIT:
+                message = f"lists have more than {LIST_ITEMS_LIMIT} items"
+                raise RuleLoadError("LOAD_ERR_VALIDATE", message, item.context)
+        total += len(items)
         resolved[item.name] = ResolvedList(item.name, items)
     for name in used:
         resolved[name].used = True
@@ -92,8 +101,10 @@ def _substitute(condition: str, entry: ResolvedList) -> tuple[str, bool]:
     text = ", ".join(quote_item(item) for item in entry.items)
     parts: list[str] = []
     copied = 0
+    size = len(condition)
     at = condition.find(entry.name)
-    while at >= 0:
+    # What is too long already is refused by the caller; the rest of the names need not be replaced.
+    while at >= 0 and size <= CONDITION_CHARS_LIMIT:
         end = at + len(entry.name)
         left_free = at == 0 or condition[at - 1] in _DELIMITERS
         if left_free and (end >= len(condition) or condition[end] in _DELIMITERS):
@@ -108,6 +119,7 @@ def _substitute(condition: str, entry: ResolvedList) -> tuple[str, bool]:
                     end += 1
             parts.append(f"{before} {text} " if before or parts else f"{text} ")
             copied = end
+            size += len(text)
             at = condition.find(entry.name, end)
         else:
             at = condition.find(entry.name, at + 1)

@@ -12,15 +12,19 @@ Transformer = Callable[..., Any]
 
 
 def _ascii_lower(text: str) -> str:
-    return text.lower() if text.isascii() else _as_bytes(text).lower().decode("utf-8", "surrogateescape")
+    return text.lower() if text.isascii() else to_bytes(text).lower().decode("utf-8", "surrogateescape")
 
 
 def _ascii_upper(text: str) -> str:
-    return text.upper() if text.isascii() else _as_bytes(text).upper().decode("utf-8", "surrogateescape")
+    return text.upper() if text.isascii() else to_bytes(text).upper().decode("utf-8", "surrogateescape")
 
 
-def _as_bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+def to_bytes(text: str) -> bytes:
+    """The bytes of a text of an event; bytes that are not UTF-8 come back as they were."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
 
 
 def _each(function: Callable[[Any], Any]) -> Transformer:
@@ -34,7 +38,7 @@ def _each(function: Callable[[Any], Any]) -> Transformer:
 
 
 def _b64(value: str | bytes) -> str | bytes | None:
-    data = value if isinstance(value, bytes) else _as_bytes(value)
+    data = value if isinstance(value, bytes) else to_bytes(value)
     try:
         decoded = base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
     except (binascii.Error, ValueError):
@@ -47,7 +51,7 @@ def _basename(text: str) -> str:
 
 
 def _length(value: Any) -> int:
-    return len(_as_bytes(value)) if isinstance(value, str) else len(value)
+    return len(to_bytes(value)) if isinstance(value, str) else len(value)
 
 
 def _concat(*values: str) -> str:

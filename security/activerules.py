@@ -1,0 +1,53 @@
+"""The rules in force: loaded at start and at reload, kept when what is loaded next is bad."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from security.engine import RuleEngine
+from security.rules.compiler import ExtraOutput
+from security.rules.index import Selection, select
+from security.rules.items import PRIORITIES
+from security.rules.loader import RuleLoader, rule_files
+
+
+@dataclass(frozen=True, slots=True)
+class RuleOptions:
+    """What the configuration says about rules."""
+
+    rule_matching: str = "first"
+    minimum_priority: int = len(PRIORITIES) - 1
+    selections: tuple[Selection, ...] = ()
+    extra_outputs: tuple[ExtraOutput, ...] = ()
+
+
+@dataclass(slots=True)
+class ActiveRules:
+    """Holds the running engine. Reloading makes a new one beside it; one thread at a time may reload."""
+
+    options: RuleOptions = field(default_factory=RuleOptions)
+    engine: RuleEngine | None = None
+    reloads_count: int = 0
+    reload_failures_count: int = 0
+    problems: list[str] = field(default_factory=list)
+    """Why the last reload failed; empty after a good one."""
+
+    def reload(self, paths: Iterable[str]) -> RuleLoader:
+        """Load files and directories in order; the running engine is replaced only when all is well."""
+        loader = RuleLoader(extra=self.options.extra_outputs)
+        self.reloads_count += 1
+        try:
+            for path in rule_files(paths):
+                loader.load_file(path)
+        except (OSError, ValueError) as error:
+            self.problems = [str(error)]
+        else:
+            bad = [result.verbose(loader.contents) for result in loader.results if not result.successful]
+            self.problems = bad + loader.missing_plugins()
+        if self.problems:
+            self.reload_failures_count += 1
+            return loader
+        chosen = select(loader.rules, self.options.selections, self.options.minimum_priority)
+        self.engine = RuleEngine(chosen, self.options.rule_matching)
+        return loader
