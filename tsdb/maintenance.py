@@ -24,6 +24,7 @@ from tsdb.head import NO_HINTS, NO_MAX_TIME, NO_MIN_TIME, NewSeries
 from tsdb.labels import Matcher, MatchType
 from tsdb.mergeselect import merge_selections
 from tsdb.retention import beyond_age, beyond_size
+from tsdb.rollupplan import merge_groups
 from tsdb.rollupwork import drop_superfluous, planned_meta, roll_up_due, widened_or_dropped
 from tsdb.select import SelectHints
 from tsdb.tombstone import BlockTombstone, HeadTombstone
@@ -204,10 +205,8 @@ class Maintenance:
     @staticmethod
     def _plan(metas: Sequence[BlockMeta], block_ranges: Sequence[int]) -> Sequence[BlockMeta]:
         """The next merge of samples, or of windows of one resolution."""
-        for resolution_ms in sorted({meta.resolution_ms for meta in metas}):
-            chosen = plan(
-                [planned_meta(meta) for meta in metas if meta.resolution_ms == resolution_ms], block_ranges
-            )
+        for group in merge_groups(metas):
+            chosen = plan([planned_meta(meta) for meta in group], block_ranges)
             if chosen:
                 return chosen
         return []

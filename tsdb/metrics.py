@@ -109,6 +109,8 @@ class StorageMetrics:
             ("reason",),
             registry=self._registry,
         )
+        for reason in ("exact", "gone"):
+            self.rollup_selects.labels(reason)
 
     def _make_log_counters(self) -> None:
         counter, summary = self._counter, self._summary

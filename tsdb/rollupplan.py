@@ -114,6 +114,27 @@ def hidden_spans(meta: BlockMeta, parts: Sequence[StandIn]) -> list[Span]:
     ]
 
 
+def merge_groups(metas: Sequence[BlockMeta]) -> list[list[BlockMeta]]:
+    """Blocks that may be merged with each other, samples first.
+
+    Roll-ups whose samples are gone stay apart from others, because a block stands in as a whole. Late samples
+    behind such a roll-up stay alone: merged with others they could not be told from what went into it.
+    """
+    stored = sources_of(meta for meta in metas if not meta.resolution_ms)
+    gone = [meta for meta in metas if meta.resolution_ms and not sources_of([meta]) <= stored]
+    groups: dict[tuple[int, bool], list[BlockMeta]] = {}
+    for meta in metas:
+        if not meta.resolution_ms and any(
+            span_of(other)[0] < meta.max_time
+            and meta.min_time <= span_of(other)[1]
+            and not sources_of([meta]) & sources_of([other])
+            for other in gone
+        ):
+            continue
+        groups.setdefault((meta.resolution_ms, meta in gone), []).append(meta)
+    return [groups[key] for key in sorted(groups)]
+
+
 def next_rollup(metas: Sequence[BlockMeta], tier: Tier, now_ms: int, head_from_ms: int) -> NextRollup | None:
     """The oldest range of a tier to be rolled up (again), of samples and of finer roll-ups."""
     own = [meta for meta in metas if meta.resolution_ms == tier.resolution_ms]
