@@ -184,8 +184,10 @@ class Server:
 
     async def _warm_rest(self) -> None:
         await asyncio.to_thread(prepare_parser)
-        seconds = await asyncio.to_thread(kernels.warm)
-        log.info("Kernels loaded", extra={"kernels": len(kernels.registered()), "seconds": round(seconds, 3)})
+        seconds = await asyncio.to_thread(kernels.warm, "read")
+        log.info(
+            "Kernels loaded", extra={"kernels": len(kernels.registered("read")), "seconds": round(seconds, 3)}
+        )
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
