@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tsdb import histogrampage
+from tsdb.blockcache import BlockCache, CachePart
 from tsdb.blockmeta import META_FILE, BlockMeta
-from tsdb.columnpack import RecentlyUsed
 from tsdb.columnsfile import COLUMNS_FILE, FLOATS, HISTOGRAMS, ColumnsFile
 from tsdb.errors import CorruptionError
 from tsdb.fs import FileSystem
@@ -32,36 +32,40 @@ U32Array = npt.NDArray[np.uint32]
 U64Array = npt.NDArray[np.uint64]
 I64Array = npt.NDArray[np.int64]
 
-HISTOGRAM_PAGES_CACHED = 4
-"""Decoded pages kept a block, about 1.5 MB each."""
 _NO_HINTS = SelectHints()
 
 
 class Block:
     """Immutable. Any thread may select and read; `close` only when nobody does."""
 
-    def __init__(self, fs: FileSystem, path: Path, symbols: SymbolTable, meta: BlockMeta) -> None:
+    def __init__(
+        self, fs: FileSystem, path: Path, symbols: SymbolTable, meta: BlockMeta, cache: BlockCache
+    ) -> None:
         """Use `open`."""
         self.meta = meta
         self.path = path
         self.symbols = symbols
-        self.index = BlockIndex(fs, path / INDEX_FILE, meta.stats.num_series)
-        self._series = SeriesFile(fs, path / SERIES_FILE, meta.stats.num_series, len(self.index.symbols))
-        self.columns = ColumnsFile(fs, path / COLUMNS_FILE)
+        self.index = BlockIndex(fs, path / INDEX_FILE, meta.stats.num_series, cache)
+        self._series = SeriesFile(
+            fs, path / SERIES_FILE, meta.stats.num_series, len(self.index.symbols), cache
+        )
+        self.columns = ColumnsFile(fs, path / COLUMNS_FILE, cache)
         self.times = TimeColumns(
             self.columns, self._series.time_directory(), f"{path / SERIES_FILE}: time directory"
         )
-        self.histogram_pages: RecentlyUsed[int, HistogramBatch] = RecentlyUsed(HISTOGRAM_PAGES_CACHED)
+        self.histogram_pages: CachePart[int, HistogramBatch] = cache.part(_histogram_bytes)
         self._global = np.zeros(len(self.index.symbols), dtype=np.uint32)
 
     @classmethod
-    def open(cls, fs: FileSystem, path: Path, symbols: SymbolTable) -> Block:
+    def open(cls, fs: FileSystem, path: Path, symbols: SymbolTable, cache: BlockCache | None = None) -> Block:
         """Open a block's directory; label ids will be those of `symbols`.
 
+        Decoded pieces are kept in `cache`, which a store shares among its blocks; None makes one for this
+        block.
         Raises CorruptionError, UnknownVersionError, FileNotFoundError.
         """
         meta = BlockMeta.from_json(fs.read_file(path / META_FILE), str(path / META_FILE))
-        return cls(fs, path, symbols, meta)
+        return cls(fs, path, symbols, meta, cache if cache is not None else BlockCache())
 
     @property
     def size(self) -> int:
@@ -112,6 +116,13 @@ class Block:
     def cardinality(self, limit: int = 10) -> Cardinality:
         """Series, values and bytes by label name and pair."""
         return self.index.cardinality(limit)
+
+    def forget(self) -> None:
+        """Drop decoded pieces from the cache; the block stays readable."""
+        self.index.forget()
+        self._series.forget()
+        self.columns.forget()
+        self.histogram_pages.clear()
 
     def close(self) -> None:
         """Let go of the mappings; arrays handed out stay valid."""
@@ -264,6 +275,11 @@ class _Timed:
         taken.t_ms[:] = self.t_ms
         starts = self.start_t_ms()
         return taken if starts is None else _with_starts(taken, starts)
+
+
+def _histogram_bytes(batch: HistogramBatch) -> int:
+    columns = (getattr(batch, name) for name in batch.__slots__)
+    return sum(column.nbytes for column in columns if column is not None)
 
 
 def _histogram_page(block: Block, number: int) -> HistogramBatch:

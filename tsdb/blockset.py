@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tsdb.block import Block
+from tsdb.blockcache import BlockCache
 from tsdb.blockmeta import BlockMeta
 from tsdb.errors import CorruptionError
 from tsdb.fs import FileSystem
@@ -68,8 +69,17 @@ class StoredBlock:
 class BlockSet:
     """Any thread reads `blocks`; changes take the lock."""
 
-    def __init__(self, fs: FileSystem, root: Path, symbols: SymbolTable, metrics: StorageMetrics) -> None:
+    def __init__(
+        self,
+        fs: FileSystem,
+        root: Path,
+        symbols: SymbolTable,
+        metrics: StorageMetrics,
+        cache: BlockCache | None = None,
+    ) -> None:
+        """`cache` keeps decoded pieces of all blocks."""
         self._fs, self.root, self._symbols, self._metrics = fs, root, symbols, metrics
+        self.cache = cache if cache is not None else BlockCache()
         self._lock = threading.RLock()
         self.blocks: tuple[StoredBlock, ...] = ()
         """Ascending by time."""
@@ -96,7 +106,7 @@ class BlockSet:
 
     def _open(self, path: Path) -> StoredBlock | None:
         try:
-            block = Block.open(self._fs, path, self._symbols)
+            block = Block.open(self._fs, path, self._symbols, self.cache)
             return StoredBlock(block, path, tuple(read_tombstones(self._fs, path)))
         except (CorruptionError, FileNotFoundError) as error:
             target = self.root / QUARANTINE / path.name
@@ -131,6 +141,7 @@ class BlockSet:
         self._replace([stored for stored in opened if stored is not None], removed)
         for stored in removed:
             self._delete(stored)
+            stored.block.forget()
 
     def _delete(self, stored: StoredBlock) -> None:
         # Renamed first, so that a crash in the middle never leaves half a block under its name.

@@ -7,10 +7,7 @@ whole is one zstd frame. The caller keeps the checksum.
 from __future__ import annotations
 
 import struct
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from threading import Lock
-from typing import Generic, TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -62,35 +59,3 @@ def unpack_columns(
         columns.append(np.ascontiguousarray(part).reshape(-1).view(wanted))
         at += length * size
     return columns
-
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class RecentlyUsed(Generic[K, V]):
-    """A bounded cache of decoded pieces; the one unused for longest goes first. Any thread."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._items: OrderedDict[K, V] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, key: K, make: Callable[[], V]) -> V:
-        """The cached value, made if missing (perhaps by two threads at once; one of them is kept)."""
-        with self._lock:
-            found = self._items.get(key)
-            if found is not None:
-                self._items.move_to_end(key)
-                return found
-        made = make()
-        with self._lock:
-            self._items[key] = made
-            if len(self._items) > self._limit:
-                self._items.popitem(last=False)
-        return made
-
-    def clear(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._items.clear()

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tsdb import page
-from tsdb.columnpack import RecentlyUsed, pack_columns, unpack_columns
+from tsdb.blockcache import BlockCache, CachePart
+from tsdb.columnpack import pack_columns, unpack_columns
 from tsdb.errors import CorruptionError
 from tsdb.fs import FileSystem
 from tsdb.sectionfile import SectionFile, SectionWriter, crc32c
@@ -35,9 +36,6 @@ TIMES = 0
 FLOATS = 1
 HISTOGRAMS = 2
 KINDS = (TIMES, FLOATS, HISTOGRAMS)
-
-PAGES_CACHED = 12
-"""Decompressed pages kept a block, 5 MB at most: neighbouring batches share their border pages."""
 
 _DIRECTORY = (np.uint8, np.uint32, np.uint64, np.uint32, np.uint32, np.int64, np.int64)
 T = TypeVar("T")
@@ -109,7 +107,7 @@ class PageDirectory:
 class ColumnsFile:
     """Open pages of a block. Any thread."""
 
-    def __init__(self, fs: FileSystem, path: Path) -> None:
+    def __init__(self, fs: FileSystem, path: Path, cache: BlockCache) -> None:
         """Raises CorruptionError or UnknownVersionError."""
         self._file = SectionFile(fs, path, COLUMNS_KIND)
         where = f"{path}: page directory"
@@ -123,7 +121,7 @@ class ColumnsFile:
             first = np.zeros(len(mine) + 1, dtype=np.int64)
             np.cumsum(streams[mine], out=first[1:])
             self._directories[kind] = PageDirectory(first, *(column[mine] for column in rest))
-        self._raw: RecentlyUsed[tuple[int, int], U8Array] = RecentlyUsed(PAGES_CACHED)
+        self._raw: CachePart[tuple[int, int], U8Array] = cache.part(len)
 
     @property
     def size(self) -> int:
@@ -184,7 +182,11 @@ class ColumnsFile:
                 self.where(kind, number),
             )
 
+    def forget(self) -> None:
+        """Drop decoded pages from the cache."""
+        self._raw.clear()
+
     def close(self) -> None:
         """Let go of the mapping."""
-        self._raw.clear()
+        self.forget()
         self._file.close()

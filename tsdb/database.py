@@ -15,6 +15,7 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from tsdb.appender import HeadAppender
+from tsdb.blockcache import BlockCache
 from tsdb.blockset import BlockSet, StoredBlock
 from tsdb.chunks import clear_directory
 from tsdb.columns import Exemplar, Metadata
@@ -81,7 +82,7 @@ class Database:
         self.head = self._make_head()
         self._lock = self._take_lock()
         try:
-            self.block_set = BlockSet(fs, path, self.symbols, self.metrics)
+            self.block_set = BlockSet(fs, path, self.symbols, self.metrics, BlockCache(options.cache_bytes))
             self._recover()
         except BaseException:
             self._release_lock()

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
-from tsdb.columnpack import RecentlyUsed, pack_columns, unpack_columns
+from tsdb.blockcache import BlockCache, CachePart
+from tsdb.columnpack import pack_columns, unpack_columns
 from tsdb.errors import CorruptionError
 from tsdb.fs import FileSystem
 from tsdb.labels import METRIC_NAME
@@ -34,9 +35,6 @@ INDEX_KIND = 1
 
 POSTINGS_DIRECTORY = 3
 POSTINGS = 4
-
-BITMAPS_CACHED = 1024
-REGEXES_CACHED = 128
 
 _DIRECTORY = (np.uint32, np.uint32, np.uint32, np.uint32, np.uint8)
 
@@ -86,16 +84,23 @@ def _write_postings(
     writer.add(POSTINGS_DIRECTORY, pack_columns(columns))
 
 
+def _bitmap_bytes(bitmap: BitMap) -> int:
+    """At most what a bitmap takes: two bytes a series, or 8 KB for each 65,536 of them."""
+    if not bitmap:
+        return 0
+    return min(2 * len(bitmap), (bitmap.max() // 65_536 + 1) * 8192)
+
+
 class BlockIndex:
     """An open index; a `matcherplan.PostingsSource`. Any thread."""
 
-    def __init__(self, fs: FileSystem, path: Path, series_count: int) -> None:
+    def __init__(self, fs: FileSystem, path: Path, series_count: int, cache: BlockCache) -> None:
         """Raises CorruptionError or UnknownVersionError."""
         self._file = SectionFile(fs, path, INDEX_KIND)
-        self.symbols = BlockSymbols(self._file)
+        self.symbols = BlockSymbols(self._file, cache)
         self._series_count = series_count
-        self._bitmaps: RecentlyUsed[int, BitMap] = RecentlyUsed(BITMAPS_CACHED)
-        self._unions: RecentlyUsed[tuple[str, str, bool], BitMap] = RecentlyUsed(REGEXES_CACHED)
+        self._bitmaps: CachePart[int, BitMap] = cache.part(_bitmap_bytes)
+        self._unions: CachePart[tuple[str, str, bool], BitMap] = cache.part(_bitmap_bytes)
         self._loaded = False
         self._lock = threading.Lock()
         self._names: dict[int, tuple[int, int]] = {}
@@ -255,8 +260,13 @@ class BlockIndex:
             series_by_label_pair=heapq.nlargest(limit, pairs, key=lambda pair: pair[1]),
         )
 
-    def close(self) -> None:
-        """Forget what was decoded."""
+    def forget(self) -> None:
+        """Drop what was decoded from the cache."""
         self._bitmaps.clear()
         self._unions.clear()
+        self.symbols.forget()
+
+    def close(self) -> None:
+        """Forget what was decoded."""
+        self.forget()
         self._file.close()

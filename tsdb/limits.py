@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tsdb.blockcache import CACHE_BYTES
 from tsdb.errors import InvalidLabelsError, LimitError
 from tsdb.labels import Labels
 from tsdb.rollup import ROLLUP_LABEL, SeriesRetention, Tier
@@ -86,7 +87,7 @@ class StorageOptions:
     `start_timestamps` stores start timestamps of samples (Prometheus's feature st-storage); without it they
     are dropped. `out_of_order_window_ms` 0 refuses samples older than the newest of their series, as
     Prometheus does by default. `wal_sync` is batch, interval or never. `block_range_ms` is the range of the
-    smallest block.
+    smallest block, `cache_bytes` what decoded pieces of all blocks may take together.
     """
 
     retention_ms: int = 15 * DAY_MS
@@ -99,6 +100,7 @@ class StorageOptions:
     background: bool = True
     snapshot_on_close: bool = True
     start_timestamps: bool = False
+    cache_bytes: int = CACHE_BYTES
     limits: Limits = Limits()
     tiers: tuple[Tier, ...] = ()
     """Roll-ups (docs/rollups.md), the finest first; each resolution a multiple of the one before."""

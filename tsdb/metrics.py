@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from tsdb.blockcache import BlockCache
 
 if TYPE_CHECKING:
     from tsdb.database import Database
@@ -195,6 +199,7 @@ class StorageMetrics:
         gauge("head_native_histogram_series", "Series with native histograms.", head.histogram_series_count)
         gauge("head_stale_series", "Series whose newest sample is a stale marker.", head.stale_series_count)
         gauge("head_active_appenders", "Appends running.", lambda: database.appender().active)
+        self._watch_cache(database.block_set.cache)
         gauge("blocks_loaded", "Blocks in the store.", lambda: len(database.blocks()))
         gauge("storage_blocks_bytes", "Bytes of all blocks.", database.block_bytes)
         gauge("wal_storage_size_bytes", "Bytes of the log.", database.wal_bytes)
@@ -216,3 +221,28 @@ class StorageMetrics:
         # Batches become visible whole, under one lock: the oldest one being read is the newest stored.
         gauge("isolation_low_watermark", "Batches stored.", lambda: database.appender().batches)
         gauge("isolation_high_watermark", "Batches stored.", lambda: database.appender().batches)
+
+    def _watch_cache(self, cache: BlockCache) -> None:
+        """Figures of the decoded pieces of blocks."""
+        prefix, registry = "vedette_tsdb_block_cache_", self._registry
+        used = Gauge(prefix + "bytes", "Bytes of decoded pieces of blocks.", registry=registry)
+        used.set_function(lambda: cache.used)
+        limit = Gauge(prefix + "limit_bytes", "Most bytes that such pieces may take.", registry=registry)
+        limit.set_function(lambda: cache.limit)
+        for name, text, read in (
+            ("hits", "Decoded pieces of blocks that were in the cache.", lambda: cache.hits),
+            ("misses", "Pieces of blocks that had to be decoded.", lambda: cache.misses),
+            ("evictions", "Decoded pieces that were dropped for others.", lambda: cache.evictions),
+        ):
+            registry.register(_Figure(prefix + name, text, read))
+
+
+class _Figure(Collector):
+    """A counter that somebody else counts."""
+
+    def __init__(self, name: str, text: str, read: Callable[[], float]) -> None:
+        self._name, self._text, self._read = name, text, read
+
+    def collect(self) -> Iterator[Metric]:
+        """One family with one sample."""
+        yield CounterMetricFamily(self._name, self._text, value=self._read())

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tsdb.columnpack import RecentlyUsed, pack_columns, unpack_columns
+from tsdb.blockcache import BlockCache, CachePart
+from tsdb.columnpack import pack_columns, unpack_columns
 from tsdb.columnsfile import FLOATS, HISTOGRAMS
 from tsdb.errors import CorruptionError
 from tsdb.fs import FileSystem
@@ -33,8 +34,6 @@ ROW_DIRECTORY = 2
 TIME_DIRECTORY = 3
 
 PIECE_SERIES = 4096
-PIECES_CACHED = 16
-"""Decoded pieces kept a block, some 400 KB each."""
 
 _PIECE = (np.uint32, np.uint32, np.uint32, np.uint32, np.uint8, np.uint32, np.uint32, np.uint32)
 _DIRECTORY = (np.uint64, np.uint32, np.uint32)
@@ -162,10 +161,18 @@ def _pack_piece(rows: SeriesRows, lo: int, hi: int) -> bytes:
     )
 
 
+def _piece_bytes(rows: SeriesRows) -> int:
+    runs = rows.runs
+    columns = (rows.offsets, rows.name_ids, rows.value_ids, runs.offsets, runs.kind, runs.stream)
+    return sum(column.nbytes for column in (*columns, runs.times, runs.starts))
+
+
 class SeriesFile:
     """Open series of a block. Any thread."""
 
-    def __init__(self, fs: FileSystem, path: Path, series_count: int, symbol_count: int) -> None:
+    def __init__(
+        self, fs: FileSystem, path: Path, series_count: int, symbol_count: int, cache: BlockCache
+    ) -> None:
         """Raises CorruptionError or UnknownVersionError."""
         self._file = SectionFile(fs, path, SERIES_KIND)
         self._count, self._symbol_count = series_count, symbol_count
@@ -174,7 +181,7 @@ class SeriesFile:
         self._offsets, self._lengths, self._checksums = (column.tolist() for column in columns)
         if len(self._offsets) != -(-series_count // PIECE_SERIES):
             raise CorruptionError(f"{where}: {len(self._offsets)} pieces for {series_count} series")
-        self._pieces: RecentlyUsed[int, SeriesRows] = RecentlyUsed(PIECES_CACHED)
+        self._pieces: CachePart[int, SeriesRows] = cache.part(_piece_bytes)
 
     @property
     def size(self) -> int:
@@ -237,7 +244,11 @@ class SeriesFile:
         )
         return SeriesRows(offsets, name_ids, value_ids, runs)
 
+    def forget(self) -> None:
+        """Drop decoded pieces from the cache."""
+        self._pieces.clear()
+
     def close(self) -> None:
         """Forget what was decoded."""
-        self._pieces.clear()
+        self.forget()
         self._file.close()

@@ -6,13 +6,15 @@ A piece is found by its first string, which stays in memory; decoded pieces are 
 from __future__ import annotations
 
 import struct
+import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from tsdb.columnpack import RecentlyUsed, pack_columns, unpack_columns
+from tsdb.blockcache import BlockCache, CachePart
+from tsdb.columnpack import pack_columns, unpack_columns
 from tsdb.errors import CorruptionError
 from tsdb.sectionfile import SectionFile, SectionWriter, crc32c
 
@@ -24,7 +26,6 @@ SYMBOLS = 1
 SYMBOL_DIRECTORY = 2
 
 PIECE_SYMBOLS = 512
-PIECES_CACHED = 128
 
 
 def _encode(texts: Sequence[str]) -> bytes:
@@ -65,10 +66,15 @@ def write_symbols(writer: SectionWriter, texts: Sequence[str]) -> None:
     writer.add(SYMBOL_DIRECTORY, counts + directory + _encode(firsts))
 
 
+def _text_bytes(texts: list[str]) -> int:
+    """Bytes of a decoded piece: the strings and the list."""
+    return sum(map(sys.getsizeof, texts)) + 8 * len(texts)
+
+
 class BlockSymbols:
     """Strings of an open block by rank. Any thread."""
 
-    def __init__(self, file: SectionFile) -> None:
+    def __init__(self, file: SectionFile, cache: BlockCache) -> None:
         self._file = file
         self._where = f"{file.path}: symbols"
         directory = file.section(SYMBOL_DIRECTORY)
@@ -78,7 +84,7 @@ class BlockSymbols:
         columns = unpack_columns(directory[8 : 8 + size], [np.uint64, np.uint32, np.uint32], self._where)
         self._offsets, self._lengths, self._checksums = (column.tolist() for column in columns)
         self._firsts = _decode(directory[8 + size :], self._where)
-        self._pieces: RecentlyUsed[int, list[str]] = RecentlyUsed(PIECES_CACHED)
+        self._pieces: CachePart[int, list[str]] = cache.part(_text_bytes)
         if len(self._firsts) != len(self._offsets) or len(self._firsts) != -(-self._count // PIECE_SYMBOLS):
             raise CorruptionError(f"{self._where}: directory does not fit {self._count} strings")
 
@@ -121,3 +127,7 @@ class BlockSymbols:
         piece = self._piece(number)
         at = bisect_left(piece, text)
         return number * PIECE_SYMBOLS + at if at < len(piece) and piece[at] == text else None
+
+    def forget(self) -> None:
+        """Drop decoded pieces from the cache."""
+        self._pieces.clear()
