@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from security.engine import RuleEngine
 from security.rules.compiler import ExtraOutput
@@ -22,6 +23,11 @@ class RuleOptions:
     extra_outputs: tuple[ExtraOutput, ...] = ()
 
 
+def starter_rules() -> str:
+    """The path of the rules for a host where no rules file is given."""
+    return str(Path(__file__).with_name("starter_rules.yaml"))
+
+
 @dataclass(slots=True)
 class ActiveRules:
     """Holds the running engine. Reloading makes a new one beside it; one thread at a time may reload."""
@@ -34,7 +40,11 @@ class ActiveRules:
     """Why the last reload failed; empty after a good one."""
 
     def reload(self, paths: Iterable[str]) -> RuleLoader:
-        """Load files and directories in order; the running engine is replaced only when all is well."""
+        """Load files and directories in order, the starter rules when there are none.
+
+        The running engine is replaced only when all is well.
+        """
+        paths = list(paths) or [starter_rules()]
         loader = RuleLoader(extra=self.options.extra_outputs)
         self.reloads_count += 1
         try:
