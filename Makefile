@@ -71,6 +71,12 @@ bench-security: $(VENV)/.installed-dev ## Events a second through the rules, wit
 fuzz: $(VENV)/.installed-dev ## Random queries against the slow interpreter; ARGS="--seed N --count N".
 	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
+.PHONY: crash
+crash: $(VENV)/.installed-dev ## The disk failing at every call, and twenty kills; SEED=n repeats a run.
+	@seed=$${SEED:-$$RANDOM}; echo "repeat with: make crash SEED=$$seed"; \
+	VEDETTE_FAULT_EVERY=1 VEDETTE_FAULT_SEED=$$seed VEDETTE_KILL_ROUNDS=20 VEDETTE_KILL_SEED=$$seed \
+	$(BIN)/python -m pytest tests/tsdb/test_faults.py tests/tsdb/test_kill.py --timeout 3600 $(ARGS)
+
 clean: ## Remove the virtual environment and caches, never ./data.
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis web/ui/vendor
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -29,22 +29,29 @@ OPTIONS = StorageOptions(
     wal_segment_bytes=700,
     retention_ms=0,
     out_of_order_window_ms=3 * 3600_000,
+    start_timestamps=True,
 )
 SEED = int(os.environ.get("VEDETTE_FAULT_SEED", "1"))
 EVERY = int(os.environ.get("VEDETTE_FAULT_EVERY", "60"))
 """Every how manieth call fails in a quick run; 1 tries each."""
 
-Sample = tuple[Labels, int, float]
+Sample = tuple[Labels, int, float, int]
+"""Labels, time, value, start timestamp."""
 
 
 def batch(n: int) -> list[Sample]:
     rows = [
-        (Labels.from_dict({"__name__": "m", "i": str(i)}), T0 + n * STEP_MS, n + i / 10)
+        (
+            Labels.from_dict({"__name__": "m", "i": str(i)}),
+            T0 + n * STEP_MS,
+            n + i / 10,
+            i and T0 - i - n // 5,
+        )
         for i in range(SERIES)
     ]
     # A late sample, and a series that lives for one batch, so that series are collected.
-    rows.append((rows[0][0], T0 + n * STEP_MS - 2 * STEP_MS - 7, float(n)))
-    rows.append((Labels.from_dict({"__name__": "once", "n": str(n)}), T0 + n * STEP_MS, 1.0))
+    rows.append((rows[0][0], T0 + n * STEP_MS - 2 * STEP_MS - 7, float(n), n % 2))
+    rows.append((Labels.from_dict({"__name__": "once", "n": str(n)}), T0 + n * STEP_MS, 1.0, 0))
     return rows
 
 
@@ -59,7 +66,10 @@ class Life:
         appender = database.appender()
         refs = appender.refs([row[0] for row in rows])
         columns = SampleColumns(
-            refs, np.array([row[1] for row in rows]), np.array([row[2] for row in rows], dtype=np.float64)
+            refs,
+            np.array([row[1] for row in rows]),
+            np.array([row[2] for row in rows], dtype=np.float64),
+            np.array([row[3] for row in rows]),
         )
         self.began.update(rows)
         result = appender.append(WriteBatch(columns), now_ms=T0 + n * STEP_MS)
@@ -91,10 +101,11 @@ def stored(path: Path) -> set[Sample]:
     selection = database.querier().select((), -(2**62), 2**62)
     samples = selection.read(0, len(selection.labels))
     bounds = samples.offsets.tolist()
+    starts = np.zeros_like(samples.t_ms) if samples.start_t_ms is None else samples.start_t_ms
     found = set()
     for row, labels in enumerate(selection.labels.rows()):
         for at in range(bounds[row], bounds[row + 1]):
-            found.add((labels, int(samples.t_ms[at]), float(samples.values[at])))
+            found.add((labels, int(samples.t_ms[at]), float(samples.values[at]), int(starts[at])))
     assert len(found) == len(samples.t_ms)
     database.wal.close()
     return found
