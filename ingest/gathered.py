@@ -100,7 +100,7 @@ class GatheredWriter:
     """Writes collections of one source. One thread at a time.
 
     `added` labels (such as job and instance) are set on every series. A series of the last collection that
-    is missing in this one gets a stale marker.
+    is missing in this one gets a stale marker, at a later write if this one fails.
     """
 
     def __init__(self, appender: Appender, added: Mapping[str, str] | None = None) -> None:
@@ -110,21 +110,27 @@ class GatheredWriter:
         self._keys: list[SeriesKey] = []
         self._ref_column: npt.NDArray[np.uint32] = np.empty(0, np.uint32)
         self._described: dict[str, Family] = {}
+        self._vanished: dict[SeriesKey, int] = {}
 
     def write(self, gathered: Gathered, t_ms: int, *, now_ms: int | None = None) -> Written:
         """Store a collection at `t_ms`. Raises StorageError when nothing could be stored."""
         refused = gathered.over_limit_count
         if (keys := list(gathered.values)) == self._keys:
-            refs, values, vanished = self._ref_column, list(gathered.values.values()), []
+            refs, values = self._ref_column, list(gathered.values.values())
         else:
             refused += self._find_refs(keys)
             known = [key for key in keys if key in self._refs]
             refs = np.fromiter((self._refs[key] for key in known), np.uint32, len(known))
             values = [gathered.values[key] for key in known]
-            vanished = [self._refs.pop(key) for key in self._keys if key not in gathered.values]
+            self._vanished.update(
+                (key, self._refs.pop(key)) for key in self._keys if key not in gathered.values
+            )
             self._keys, self._ref_column = known, refs
+        vanished = [ref for key, ref in self._vanished.items() if key not in gathered.values]
         metadata = self._new_metadata(gathered.families)
         result = self._append(refs, values, vanished, t_ms, metadata, now_ms)
+        self._vanished.clear()
+        self._described.update((entry.family, gathered.families[entry.family]) for entry in metadata)
         if result is None:
             return Written(refused_count=refused)
         rejected = int(np.count_nonzero(result.codes))
@@ -195,7 +201,6 @@ class GatheredWriter:
 
     def _new_metadata(self, families: Mapping[str, Family]) -> list[Metadata]:
         new = [family for name, family in families.items() if self._described.get(name) != family]
-        self._described.update((family.name, family) for family in new)
         return [Metadata(f.name, f.type, f.help, "") for f in new]
 
 

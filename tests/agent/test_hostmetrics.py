@@ -308,6 +308,31 @@ def test_a_device_that_disappears_gets_one_stale_marker() -> None:
     assert [m.family for m in store.metadata] == ["c_total"]
 
 
+def test_a_stale_marker_that_could_not_be_written_comes_with_the_next_write() -> None:
+    class Broken(FakeStore):
+        full = False
+
+        def append(self, *args: object, **kwargs: object) -> object:  # type: ignore[override]
+            if self.full:
+                raise DiskFullError("disk is full")
+            return super().append(*args, **kwargs)  # type: ignore[arg-type]
+
+    store = Broken()
+    writer = GatheredWriter(store)
+    for t_ms, devices in ((1000, "abc"), (2000, "a"), (3000, "ab")):
+        store.full = t_ms == 2000
+        out = Gathered()
+        for device in devices:
+            out.add(gauge("g", "", "device"), t_ms, device)
+        if store.full:
+            with pytest.raises(DiskFullError):
+                writer.write(out, t_ms)
+        else:
+            writer.write(out, t_ms)
+    assert store.values('g{device="b"}') == [1000.0, 3000.0]
+    assert store.values('g{device="c"}') == [1000.0, "stale"]
+
+
 def test_steady_collections_look_up_no_series() -> None:
     store = FakeStore()
     writer = GatheredWriter(store)
