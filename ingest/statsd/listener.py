@@ -27,8 +27,12 @@ from tsdb.errors import StorageError
 
 DATAGRAMS_PER_WAKE = 64
 """Then other work on the loop has its turn."""
-_SO_RXQ_OVFL = 40
-_DROPS = struct.Struct("=I")
+DATAGRAMS_AT_STOP = 10_000
+"""Datagrams still taken from each socket when the listener stops."""
+_SO_RCVBUFFORCE = 33
+_SO_MEMINFO = 55
+_MEMORY_INFO = struct.Struct("=9I")
+"""What the kernel tells of a socket's memory; the last number is that of dropped datagrams."""
 _U32 = 1 << 32
 
 _log = structlog.get_logger(__name__)
@@ -138,39 +142,44 @@ class StatsdListener:
 
     def _prepare(self, sock: socket.socket) -> socket.socket:
         sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._options.receive_buffer_bytes)
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, self._options.receive_buffer_bytes)
+        except OSError:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._options.receive_buffer_bytes)
         return sock
 
-    def _drain(self, sock: socket.socket, packets: MetricCounter) -> None:
+    def _drain(
+        self, sock: socket.socket, packets: MetricCounter, count_limit: int = DATAGRAMS_PER_WAKE
+    ) -> None:
         """Take what waits in the socket, up to a bound."""
         view = memoryview(self._buffer)
         received = 0
-        for _ in range(DATAGRAMS_PER_WAKE):
+        for _ in range(count_limit):
             try:
-                size, ancillary, flags, _ = sock.recvmsg_into([view], 64)
+                size = sock.recv_into(view, 0, socket.MSG_TRUNC)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
                 _log.warning("statsd socket failed", error=str(error))
                 break
             received += 1
-            if ancillary:
-                self._count_drops(sock, ancillary)
-            if flags & socket.MSG_TRUNC:
+            if size > DATAGRAM_BYTES_LIMIT:
                 self._metrics.too_long.inc()
                 continue
             self._aggregator.receive(bytes(view[:size]))
         if received:
             packets.inc(received)
 
-    def _count_drops(self, sock: socket.socket, ancillary: list[tuple[int, int, bytes]]) -> None:
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == _SO_RXQ_OVFL and len(data) >= _DROPS.size:
-                (total,) = _DROPS.unpack_from(data)
-                self._metrics.dropped.inc((total - self._drops.get(sock.fileno(), 0)) % _U32)
-                self._drops[sock.fileno()] = total
+    def _count_drops(self) -> None:
+        """Take over what the kernel has dropped; kernels before 4.12 do not tell."""
+        for sock, _ in self._sockets:
+            try:
+                info = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMORY_INFO.size)
+                total = _MEMORY_INFO.unpack(info)[-1]
+            except (OSError, struct.error):
+                continue
+            self._metrics.dropped.inc((total - self._drops.get(sock.fileno(), 0)) % _U32)
+            self._drops[sock.fileno()] = total
 
     async def _run(self) -> None:
         while True:
@@ -181,6 +190,7 @@ class StatsdListener:
         """Store all series now. Between start and stop."""
         if self._options.idle_seconds:
             self._aggregator.expire(self._clock.monotonic(), self._options.idle_seconds)
+        self._count_drops()
         self._metrics.take(self._aggregator)
         t_ms = self._last_ms = max(self._clock.now_ms(), self._last_ms + 1)
         loop = asyncio.get_running_loop()
@@ -208,9 +218,9 @@ class StatsdListener:
         loop = asyncio.get_running_loop()
         for sock, packets in self._sockets:
             loop.remove_reader(sock.fileno())
-            self._drain(sock, packets)
-        self._close_sockets()
+            self._drain(sock, packets, DATAGRAMS_AT_STOP)
         await self.flush()
+        self._close_sockets()
         with contextlib.suppress(StorageError):
             await loop.run_in_executor(self._pool, self._writer.end, self._last_ms + 1)
         self._pool.shutdown()
