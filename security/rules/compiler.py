@@ -185,7 +185,7 @@ class _RuleCompiler:
 
 def _hints(check: Compare, table: FieldTable) -> Iterable[str]:
     for value in check.values:
-        if "." in value and value.isascii() and table.defines(value):
+        if "." in value and value.isascii() and table.defines(value.strip()):
             yield f"'{value}' may be a valid field misused as a const string value"
         name = value.partition("(")[0]
         if value.endswith(")") and name in ("val", *TRANSFORMERS):

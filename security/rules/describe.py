@@ -85,7 +85,7 @@ def _output_fields(template: Template) -> list[str]:
 def _rule(loader: RuleLoader, item: RuleItem, rule: CompiledRule | None) -> dict[str, Any]:
     info = {
         "condition": item.condition,
-        "desc": item.description,
+        "description": item.description,
         "enabled": item.enabled,
         "name": item.name,
         "output": item.output,

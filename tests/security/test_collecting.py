@@ -276,6 +276,54 @@ def test_warning_is_given(text: str, code: str) -> None:
     assert code in [warning.code for warning in load(text).results[0].warnings]
 
 
+EXCEPTION = """
+- rule: r
+  desc: d
+  condition: evt.type = open
+  output: o
+  priority: INFO
+  exceptions:
+  - name: e
+    fields: [{}]
+    comps: ["{}"]
+    values:
+    - [{}]
+"""
+_FIELD = "'{}' may be a valid field misused as a const string value"
+_CALL = "'{}' may be a valid field transformer misused as a const string value"
+
+# field, operator, value -> what follows "not", message of the warning
+EXCEPTION_VALUES = [
+    ("proc.name", "=", "cat", "proc.name = cat", None),
+    ("proc.name", "contains", "a b", 'proc.name contains "a b"', None),
+    ("proc.name", "=", "proc.pname", "proc.name = proc.pname", _FIELD.format("proc.pname")),
+    ("proc.name", "=", '"proc.pname "', 'proc.name = "proc.pname "', _FIELD.format("proc.pname ")),
+    ("proc.name", "=", "toupper(proc.pname)", "proc.name = toupper(proc.pname)", None),
+    (
+        *("proc.name", "=", "toupper( proc.pname)", 'proc.name = "toupper( proc.pname)"'),
+        _CALL.format("toupper( proc.pname)"),
+    ),
+    ("tolower( proc.name)", "=", "test", "tolower(proc.name) = test", None),
+    ("proc.name", " in ", "'(a, b)'", "proc.name in (a, b)", None),
+    ("proc.name", "startswith anyof", "'(a, b)'", "proc.name startswith anyof (a, b)", None),
+]
+
+
+@pytest.mark.parametrize(("field", "operator", "value", "expected", "warning"), EXCEPTION_VALUES)
+def test_values_of_exceptions_become_text(
+    field: str, operator: str, value: str, expected: str, warning: str | None
+) -> None:
+    loader = load(EXCEPTION.format(field, operator, value), "")
+    assert condition_of(loader, "r") == f"(evt.type = open and not {expected})"
+    messages = [entry.message for entry in loader.results[0].warnings]
+    assert messages == ([warning] if warning else [])
+
+
+def test_name_of_a_list_may_have_blanks() -> None:
+    text = "- list: test list\n  items: [open, openat]\n- macro: m\n  condition: evt.type in (test list)\n"
+    assert render(load(text, "").macros["m"].tree) == "evt.type in (open, openat)"
+
+
 def test_never_matching_rule_gives_no_warning_for_its_event_types() -> None:
     rule = "- rule: never\n  desc: d\n  condition: evt.num = 0\n  output: o\n  priority: INFO\n"
     loader = load(rule)
