@@ -202,10 +202,9 @@ class Maintenance:
                     return
                 self._merge([stored[meta.ulid] for meta in chosen])
 
-    @staticmethod
-    def _plan(metas: Sequence[BlockMeta], block_ranges: Sequence[int]) -> Sequence[BlockMeta]:
+    def _plan(self, metas: Sequence[BlockMeta], block_ranges: Sequence[int]) -> Sequence[BlockMeta]:
         """The next merge of samples, or of windows of one resolution."""
-        for group in merge_groups(metas):
+        for group in merge_groups(metas, self._db.options.tiers):
             chosen = plan([planned_meta(meta) for meta in group], block_ranges)
             if chosen:
                 return chosen

@@ -15,7 +15,7 @@ from tsdb.mergeselect import merge_selections
 from tsdb.metrics import StorageMetrics
 from tsdb.postings import Postings
 from tsdb.rollup import ROLLUP_LABEL
-from tsdb.rollupplan import StandIn, hidden_spans, stand_ins
+from tsdb.rollupplan import StandIn, spans_to_read, stand_ins
 from tsdb.rollupselect import RollupSelection, Source, source_of_samples, sources_of_block
 from tsdb.select import SelectHints, Selection
 from tsdb.serieslabels import SeriesLabels
@@ -105,17 +105,8 @@ class StoreQuerier:
                 found += sources_of_block(by_ulid[part.meta.ulid], matchers, first, last)
         full = [stored for stored in blocks if not stored.meta.resolution_ms]
         for stored in full:
-            meta = stored.meta
-            hidden = hidden_spans(meta, parts)
-            if not stored.overlaps(mint - lead, maxt) or any(
-                lo < meta.min_time and meta.max_time <= hi + 1 for lo, hi in hidden
-            ):
-                continue
-            selection = stored.select(matchers, mint - lead, maxt, hints)
-            everyone = np.ones(len(selection.labels), dtype=np.bool_)
-            found.append(
-                source_of_samples(masked(selection, [Mask(everyone, lo + 1, hi) for lo, hi in hidden]))
-            )
+            for first, last in spans_to_read(stored.meta, parts, mint - lead, maxt):
+                found.append(source_of_samples(stored.select(matchers, first, last, hints)))
         found.append(source_of_samples(newest))
         stats = [part.meta.stats for part in parts] + [stored.meta.stats for stored in full]
         histograms = any(s.num_histogram_samples for s in stats) or self._head.histogram_series_count() > 0

@@ -103,26 +103,35 @@ def _less(span: Span, taken: Sequence[StandIn]) -> list[Span]:
     return rest
 
 
-def hidden_spans(meta: BlockMeta, parts: Sequence[StandIn]) -> list[Span]:
-    """Ranges in which a block of samples must not be read because windows hold its samples already. A block
-    that went into none of the windows holds late samples: it is read beside them."""
+def spans_to_read(meta: BlockMeta, parts: Sequence[StandIn], mint: int, maxt: int) -> list[Span]:
+    """Ranges, both ends inclusive, in which a block of samples is read: those in [mint, maxt] where no
+    windows hold its samples.
+
+    A block that went into none of the windows holds late samples: it is read beside them, but for a sample at
+    the very end of windows that end where the block begins.
+    """
     own = sources_of([meta])
-    return [
-        (part.lo, part.hi)
-        for part in parts
-        if part.lo < meta.max_time and meta.min_time <= part.hi and own & sources_of([part.meta])
-    ]
+    span = max(mint, meta.min_time) - 1, min(maxt, meta.max_time - 1)
+    if span[0] >= span[1]:
+        return []
+    hiding = [p for p in parts if p.hi == meta.min_time or own & sources_of([p.meta])]
+    return [(lo + 1, hi) for lo, hi in _less(span, hiding)]
 
 
-def merge_groups(metas: Sequence[BlockMeta]) -> list[list[BlockMeta]]:
+def merge_groups(metas: Sequence[BlockMeta], tiers: Sequence[Tier]) -> list[list[BlockMeta]]:
     """Blocks that may be merged with each other, samples first.
 
-    Roll-ups whose samples are gone stay apart from others, because a block stands in as a whole. Late samples
-    behind such a roll-up stay alone: merged with others they could not be told from what went into it.
+    What a tier has is not merged with what it does not have yet, so that nothing is rolled up twice. Roll-ups
+    whose samples are gone stay apart from others, because a block stands in as a whole. Late samples behind
+    such a roll-up stay alone: merged with others they could not be told from what went into it.
     """
     stored = sources_of(meta for meta in metas if not meta.resolution_ms)
     gone = [meta for meta in metas if meta.resolution_ms and not sources_of([meta]) <= stored]
-    groups: dict[tuple[int, bool], list[BlockMeta]] = {}
+    known = {
+        tier.resolution_ms: sources_of(m for m in metas if m.resolution_ms == tier.resolution_ms)
+        for tier in tiers
+    }
+    groups: dict[tuple[int, bool, tuple[bool, ...]], list[BlockMeta]] = {}
     for meta in metas:
         if not meta.resolution_ms and any(
             span_of(other)[0] < meta.max_time
@@ -131,7 +140,9 @@ def merge_groups(metas: Sequence[BlockMeta]) -> list[list[BlockMeta]]:
             for other in gone
         ):
             continue
-        groups.setdefault((meta.resolution_ms, meta in gone), []).append(meta)
+        own = sources_of([meta])
+        had = tuple(own <= known[resolution] for resolution in known if resolution > meta.resolution_ms)
+        groups.setdefault((meta.resolution_ms, meta in gone, had), []).append(meta)
     return [groups[key] for key in sorted(groups)]
 
 
