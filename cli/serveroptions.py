@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from cli import flagtypes
 from cli.flags import ServeFlags
 from ingest.config.document import LoadedConfig
 from promql.options import EngineOptions
 from tsdb.limits import StorageOptions
+from tsdb.rollup import SeriesRetention, Tier
 
 _RETENTION_DEFAULT = "15d"
+
+
+class _RollupOptions(TypedDict, total=False):
+    tiers: tuple[Tier, ...]
+    full_resolution_ms: int
+    series_retention: tuple[SeriesRetention, ...]
 
 
 def _retention(flags: ServeFlags, config: LoadedConfig) -> tuple[str, str]:
@@ -37,7 +46,21 @@ def storage_options(flags: ServeFlags, config: LoadedConfig) -> StorageOptions:
         out_of_order_window_ms=flags.duration_ms("storage.tsdb.out-of-order-time-window"),
         wal_sync=flags["storage.wal.sync"],
         lock_file=not flags["storage.tsdb.no-lockfile"],
+        **_rollup_options(config),
     )
+
+
+def _rollup_options(config: LoadedConfig) -> _RollupOptions:
+    """Tiers of roll-ups and what they replace."""
+    tsdb = config.config.storage.tsdb
+    if tsdb is None:
+        return {}
+    tiers = tuple(Tier(tier.after, tier.resolution, tier.retention) for tier in tsdb.downsample)
+    kept = tsdb.retention
+    if kept is None:
+        return {"tiers": tiers}
+    series = tuple(SeriesRetention(tuple(rule.match.items()), rule.time) for rule in kept.series)
+    return {"tiers": tiers, "full_resolution_ms": kept.full_resolution, "series_retention": series}
 
 
 def engine_options(flags: ServeFlags) -> EngineOptions:

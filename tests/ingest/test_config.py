@@ -106,6 +106,27 @@ PLACED_FAULTS = [
     ("scrape_configs:\n- job_name: a\n  static_configs: {}\n", 3, "scrape_configs[0].static_configs"),
     ("scrape_configs: 7\n", 1, "scrape_configs"),
     ("storage:\n  tsdb:\n    downsample: [{after: 6h}]\n", 3, "storage.tsdb.downsample[0].resolution"),
+    *(
+        (f"storage:\n  tsdb:\n    {text}\n", 3, f"storage.tsdb.{path}")
+        for text, path in [
+            ("downsample: [{after: 6h, resolution: 7m}]", "downsample[0]"),
+            ("downsample: [{after: 6h, resolution: 5m, retention: 5h}]", "downsample[0]"),
+            ("downsample: [{after: 6h, resolution: 5m, keep: 5h}]", "downsample[0].keep"),
+            (
+                "downsample: [{after: 6h, resolution: 10m}, {after: 7d, resolution: 15m}]",
+                "downsample[1]",
+            ),
+            ("downsample: [{after: 6h, resolution: 5m}, {after: 6h, resolution: 1h}]", "downsample[1]"),
+            (
+                "downsample: [{after: 6h, resolution: 5m, retention: 1d}, {after: 7d, resolution: 1h}]",
+                "downsample[0]",
+            ),
+            ("retention: {full_resolution: 1d}", "retention.full_resolution"),
+            ("retention: {series: [{match: {}, time: 1d}]}", "retention.series[0].match"),
+            ("retention: {series: [{match: {job: '('}, time: 1d}]}", "retention.series[0].match.job"),
+            ("retention: {series: [{match: {job: a}}]}", "retention.series[0].time"),
+        ]
+    ),
     ("global:\n  scrape_interval: 5s\n  scrape_interval: 6s\n", 3, "global.scrape_interval"),
     ("- a\n", 1, ""),
     ("a: [b\n", 2, ""),
