@@ -22,7 +22,8 @@ from tests.agent.test_ring import batch_of, record
 
 _NAMED_BY_RULES = """
 execve execveat open openat openat2 creat connect accept accept4 listen sendto sendmsg recvfrom recvmsg
-socket dup dup2 dup3 symlink symlinkat link linkat unlink unlinkat rmdir rename renameat renameat2 mkdir mkdirat chmod
+socket dup dup2 dup3 symlink symlinkat link linkat unlink unlinkat rmdir rename renameat renameat2
+mkdir mkdirat chmod
 fchmod fchmodat setuid setns unshare ptrace bpf init_module finit_module userfaultfd
 clone clone3 fork vfork mount umount2 memfd_create prctl setgid setresuid capset chroot kill bind mknod
 """
