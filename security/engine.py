@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,8 +141,15 @@ def _output(group: Group, match: Match) -> EventOutput:
 def row_getter(group: Group, row: int) -> Getter:
     """The values of one event for a template."""
     time_ns = int(group.batch.times_ns[row])
+    known: dict[Hashable, Any] = {}
 
     def get(operand: CompiledOperand) -> Any:
+        key = operand.key
+        if key not in known:
+            known[key] = read(operand)
+        return known[key]
+
+    def read(operand: CompiledOperand) -> Any:
         reference = operand.field
         if reference is None:
             return group.value(operand, row)
