@@ -90,6 +90,26 @@ def test_head_judges_and_stores_as_the_slow_twin(batches, window, a, b):
         assert read(head, i, lo, hi) == twin.read(i, lo, hi)
 
 
+far_times = st.one_of(
+    st.sampled_from([-(2**63), -(2**63) + 1, -(2**62), -1, 0, 1, 2**62, 2**62 - 1, 2**62 + 1]),
+    st.integers(-(2**63), 2**62),
+)
+far_rows = st.lists(st.tuples(st.integers(0, SERIES - 1), far_times, bits), min_size=1, max_size=30)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(far_rows, min_size=1, max_size=5), st.sampled_from([0, HOUR, 2**62]))
+def test_times_at_the_ends_of_time_are_judged_and_kept(batches, window):
+    head, refs = make_head(window)
+    twin = ReferenceHead(window)
+    twin.series = {i: ReferenceSeries() for i in range(SERIES)}
+    for batch in batches:
+        got = append(head, [(int(refs[i]), t, v) for i, t, v in batch], 2**62)
+        assert got == twin.append(batch, 2**62, False)
+    for i in range(SERIES):
+        assert read(head, i, -(2**63), 2**63 - 1) == twin.read(i, -(2**63), 2**63 - 1)
+
+
 # name, window, samples before (ref, t, bits), sample, expected code
 RULES = [
     ("an older sample is out of order", 0, [(0, T0, 1)], (0, T0 - 1, 1), Rejected.OUT_OF_ORDER),

@@ -90,3 +90,15 @@ def test_a_damaged_chunk_gives_samples_or_an_error_but_never_a_crash(samples, da
 def test_special_bit_patterns_pass_unchanged(bits):
     samples = [(0, 0x3FF0000000000000), (15_000, bits), (30_000, bits), (45_000, 7)]
     assert decode(encode(samples)) == samples
+
+
+far_times = st.one_of(
+    st.sampled_from([-(2**63), -(2**63) + 1, -1, 0, 1, 2**63 - 2, 2**63 - 1]),
+    st.integers(-(2**63), 2**63 - 1),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(far_times, values), min_size=1, max_size=20, unique_by=lambda s: s[0]).map(sorted))
+def test_times_as_far_apart_as_they_can_be_come_back(samples):
+    assert decode(encode(samples), -(2**63), 2**63 - 1) == samples

@@ -72,12 +72,14 @@ FLUSH_BYTES_LIMIT = TAIL_SLOTS * CHUNK_BYTES_LIMIT
 FLUSH_SLABS_LIMIT = 2 * TAIL_SLOTS
 SLOT_MASK = 0xFFFFFF
 SPAN_LIMIT_MS = 0xFFFFFFFF
+END_OF_TIME = (1 << 63) - 1
 
 _U1, _U3, _U7, _U8, _U16 = (np.uint64(n) for n in (1, 3, 7, 8, 16))
 _U32 = np.uint64(32)
 _U40 = np.uint64(40)
 _U48 = np.uint64(48)
 _LOW32 = np.uint64(0xFFFFFFFF)
+_SPAN_LIMIT = np.uint64(SPAN_LIMIT_MS)
 _LOW8 = np.uint64(0xFF)
 _HIGH32 = np.uint64(0xFFFFFFFF00000000)
 _ZERO = np.uint64(0)
@@ -93,7 +95,7 @@ def _judge(t: Word, value: Word, row: U64Array, rules: I64Array) -> Word:
     """The code of one sample of a known series."""
     if t > rules[RULE_FUTURE]:
         return OUT_OF_BOUNDS
-    window = rules[RULE_LATE_WINDOW]
+    window, newest = rules[RULE_LATE_WINDOW], rules[RULE_HEAD_MAX]
     if t >= rules[RULE_MIN_VALID]:
         meta = row[META]
         last = np.int64(row[LAST_T])
@@ -106,7 +108,8 @@ def _judge(t: Word, value: Word, row: U64Array, rules: I64Array) -> Word:
                 return DUPLICATE
             return REPEATED
     if window > 0:
-        return LATE if t >= rules[RULE_HEAD_MAX] - window else TOO_OLD
+        # Times are subtracted as unsigned: a signed difference of far times overflows, which is undefined.
+        return LATE if t >= newest or np.uint64(newest) - np.uint64(t) <= np.uint64(window) else TOO_OLD
     return OUT_OF_BOUNDS if t < rules[RULE_MIN_VALID] else OUT_OF_ORDER
 
 
@@ -246,6 +249,13 @@ def _seal(
     counters[SEGMENT_USED] = used + size
 
 
+@inline
+def _range_end(t: Word, block_range: Word) -> Word:
+    """Where the block range of a time ends, at most the last time there is."""
+    end = np.int64(np.uint64(t // block_range + 1) * np.uint64(block_range))
+    return end if end > t else np.int64(END_OF_TIME)
+
+
 @device
 def flush_tail(
     slot: Word,
@@ -277,12 +287,16 @@ def flush_tail(
     position = np.int64(0)
     mint = np.int64(row[CHUNK_MINT])
     block_range = counters[BLOCK_RANGE]
-    chunk_end = (mint // block_range + 1) * block_range
+    chunk_end = _range_end(mint, block_range)
     for k in range(length):
         offset = (tail[TAIL_OFFSETS + (k >> 1)] >> np.uint64((k & 1) << 5)) & _LOW32
         t = np.int64(tail[TAIL_BASE]) + np.int64(offset)
         value = tail[TAIL_VALUES + k]
-        full = count == np.uint64(CHUNK_SAMPLES) or t >= chunk_end or t - mint > SPAN_LIMIT_MS
+        full = (
+            count == np.uint64(CHUNK_SAMPLES)
+            or t >= chunk_end
+            or np.uint64(t) - np.uint64(mint) > _SPAN_LIMIT
+        )
         if count > _ZERO and full:
             store64(scratch, position, swap64(acc))
             size = position + np.int64((fill + _U7) >> _U3)
@@ -293,7 +307,7 @@ def flush_tail(
             position = np.int64(0)
         if count == _ZERO:
             mint = t
-            chunk_end = (mint // block_range + 1) * block_range
+            chunk_end = _range_end(mint, block_range)
             row[CHUNK_MINT] = np.uint64(t)
             lead, trail = np.uint64(NO_WINDOW), _ZERO
             acc, fill, position = put(scratch, acc, fill, position, _ZERO, _U16)
@@ -386,13 +400,13 @@ def store(
             continue
         row = hot[slot]
         length: Word = np.int64(row[META] & _TAIL_MASK)
-        if length > 0 and (length == TAIL_SLOTS or t - np.int64(row[TAIL_BASE]) > SPAN_LIMIT_MS):
+        if length > 0 and (length == TAIL_SLOTS or np.uint64(t) - row[TAIL_BASE] > _SPAN_LIMIT):
             flush_tail(slot, hot, cold, slabs, slab_next, slab_free, sealed, segment, counters, scratch)
             length = 0
         if length == 0:
             row[TAIL_BASE] = np.uint64(t)
         word = TAIL_OFFSETS + (length >> 1)
-        offset = np.uint64(t - np.int64(row[TAIL_BASE]))
+        offset = np.uint64(t) - row[TAIL_BASE]
         if length & 1:
             row[word] = (row[word] & _LOW32) | (offset << _U32)
         else:

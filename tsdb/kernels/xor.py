@@ -197,8 +197,9 @@ def decode_xor_chunk(
     count = np.int64(buffer[start]) << 8 | np.int64(buffer[start + 1])
     bit = np.int64(start + 2) << 3
     end = np.int64(start + length) << 3
-    t = np.int64(0)
-    delta = np.int64(0)
+    # Sums modulo 2^64: damaged bytes must not overflow a signed one, which is undefined.
+    total = _U0
+    delta = _U0
     value = _U0
     lead = _NO_WINDOW
     trail = _U0
@@ -207,21 +208,22 @@ def decode_xor_chunk(
             return np.int64(-1)
         if i > 1:
             dod, bit = take_delta_of_delta(buffer, bit)
-            delta += dod
-            t += delta
+            delta += np.uint64(dod)
+            total += delta
             value, bit, lead, trail = take_xor(buffer, bit, value, lead, trail)
         elif i == 0:
             raw, bit = take_uvarint(buffer, bit)
-            t = np.int64(raw >> _U1) ^ -np.int64(raw & _U1)
+            total = (raw >> _U1) ^ (_U0 - (raw & _U1))
             value = take(buffer, bit, 64)
             bit += 64
         else:
             raw, bit = take_uvarint(buffer, bit)
-            delta = np.int64(raw)
-            t += delta
+            delta = raw
+            total += delta
             value, bit, lead, trail = take_xor(buffer, bit, value, lead, trail)
         if bit < 0 or bit > end:
             return np.int64(-1)
+        t = np.int64(total)
         if t > maxt:
             return out
         if t >= mint:
@@ -266,18 +268,18 @@ def encode_xor_chunk(t_ms: I64Array, values: U64Array, out: U8Array) -> Word:
     acc, fill, position = put(out, _U0, _U0, np.int64(0), count, np.uint64(16))
     lead = _NO_WINDOW
     trail = _U0
-    delta = np.int64(0)
+    delta = _U0
     for i in range(len(t_ms)):
         if i == 0:
             zigzag = (np.uint64(t_ms[0]) << _U1) ^ np.uint64(t_ms[0] >> 63)
             acc, fill, position = put_uvarint(out, acc, fill, position, zigzag)
             acc, fill, position = put(out, acc, fill, position, values[0], _U64)
             continue
-        new_delta = t_ms[i] - t_ms[i - 1]
+        new_delta = np.uint64(t_ms[i]) - np.uint64(t_ms[i - 1])
         if i == 1:
-            acc, fill, position = put_uvarint(out, acc, fill, position, np.uint64(new_delta))
+            acc, fill, position = put_uvarint(out, acc, fill, position, new_delta)
         else:
-            acc, fill, position = put_delta_of_delta(out, acc, fill, position, new_delta - delta)
+            acc, fill, position = put_delta_of_delta(out, acc, fill, position, np.int64(new_delta - delta))
         delta = new_delta
         xor = values[i] ^ values[i - 1]
         acc, fill, position, lead, trail = put_xor(out, acc, fill, position, xor, lead, trail)
