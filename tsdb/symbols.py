@@ -7,6 +7,7 @@ own; texts that are seen more than once are also kept as Python strings, as many
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import threading
 from collections.abc import Iterable, Sequence
@@ -24,6 +25,8 @@ I64Array = npt.NDArray[np.int64]
 N = TypeVar("N", bound=np.generic)
 
 CACHE_TEXTS_LIMIT = 16_384
+CACHE_TEXTS_A_CALL = 256
+"""Texts that one call may add, so that a list of unique ones does not push out the common ones."""
 _OVERLAY_BASE = 1 << 31
 _LOAD_LIMIT = 0.75
 _SLOTS_INITIAL = 1024
@@ -89,8 +92,7 @@ class SymbolTable:
         if None not in found:
             return np.array(found, dtype=np.uint32)
         places = [i for i, symbol in enumerate(found) if symbol is None]
-        missing = [ordered[i] for i in places]
-        out = np.array([symbol or 0 for symbol in found], dtype=np.uint32)
+        missing = ordered if len(places) == len(ordered) else [ordered[i] for i in places]
         joined, offsets = _joined(missing)
         symbols = np.empty(len(missing), dtype=np.int64)
         with self._lock:
@@ -101,9 +103,13 @@ class SymbolTable:
             self._count = int(
                 intern_regions(joined, offsets, seed0, seed1, arena, bounds, slots, tags, before, symbols)
             )
-        for text, symbol in zip(missing, symbols.tolist(), strict=True):
-            if symbol < before:
-                self._remember(text, symbol)
+        distinct = dict(zip(missing, symbols.tolist(), strict=True))
+        again = ((text, symbol) for text, symbol in distinct.items() if symbol < before)
+        for text, symbol in itertools.islice(again, CACHE_TEXTS_A_CALL):
+            self._remember(text, symbol)
+        if missing is ordered:
+            return symbols.astype(np.uint32)
+        out = np.array([symbol or 0 for symbol in found], dtype=np.uint32)
         out[places] = symbols
         return out
 
@@ -145,14 +151,17 @@ class SymbolTable:
         """Strings of many ids."""
         ordered = symbols.tolist() if isinstance(symbols, np.ndarray) else symbols
         found = list(map(self._cached.get, ordered))
-        if None not in found:
+        missing = found.count(None)
+        if not missing:
             return found  # type: ignore[return-value]
+        if missing == len(found):
+            return self._read(symbols)
         places = [i for i, text in enumerate(found) if text is None]
         for i, text in zip(places, self._read([ordered[i] for i in places]), strict=True):
             found[i] = text
         return found  # type: ignore[return-value]
 
-    def _read(self, symbols: Sequence[int]) -> list[str]:
+    def _read(self, symbols: Sequence[int] | U32Array) -> list[str]:
         wanted = np.array(symbols, dtype=np.int64)
         lengths = self.byte_lengths(wanted)
         offsets = np.zeros(len(wanted) + 1, dtype=np.int64)
@@ -161,11 +170,11 @@ class SymbolTable:
         bounds, arena = self._views
         gather_texts(np.asarray(arena), np.asarray(bounds), wanted, offsets, out)
         raw = out.tobytes()
-        ends = offsets.tolist()
+        spans = itertools.pairwise(offsets.tolist())
         if raw.isascii():
             whole = raw.decode("ascii")
-            return [whole[ends[i] : ends[i + 1]] for i in range(len(wanted))]
-        return [raw[ends[i] : ends[i + 1]].decode("utf-8", _CODING) for i in range(len(wanted))]
+            return [whole[start:end] for start, end in spans]
+        return [raw[start:end].decode("utf-8", _CODING) for start, end in spans]
 
     def byte_lengths(self, symbols: npt.NDArray[np.integer]) -> I64Array:
         """UTF-8 bytes of each text, i64[N]."""
