@@ -1,0 +1,102 @@
+"""The watch path's first stage: probe, ring, order of time and process table as one loop body.
+
+The caller decides when to call `step`: every few milliseconds is right, since the kernel wakes nobody up.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from agent import syscalls
+from agent.events import Events
+from agent.probe.layout import CALL_LIMIT, COUNT_COMPAT, COUNT_NO_STASH, KIND_EXEC, KIND_EXIT, KIND_FORK
+from agent.probe.program import Counters, Probe
+from agent.probe.ringbuffer import RingReader, TimeOrder
+from agent.processes import STATE_CALLS, ProcessTable
+
+PURGE_INTERVAL_NS = 30 * 1_000_000_000
+
+_KINDS = {
+    CALL_LIMIT + KIND_EXEC: "sched_process_exec",
+    CALL_LIMIT + KIND_FORK: "task_newtask",
+    CALL_LIMIT + KIND_EXIT: "sched_process_exit",
+    COUNT_NO_STASH: "guarded_arguments",
+    COUNT_COMPAT: "compat_call",
+}
+
+
+def boot_clock_ns() -> int:
+    """CLOCK_BOOTTIME, the clock of all records."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def _boot_unix_ns() -> int:
+    return time.time_ns() - boot_clock_ns()
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """One value of a counter by CPU and kind; `kind` is a system call's name or a tracepoint's."""
+
+    cpu: int
+    kind: str
+    value: int
+
+
+def counts(values: np.ndarray[tuple[int, ...], np.dtype[np.uint64]], machine: str) -> list[Count]:
+    """The counters that are not 0, of one array of `Counters`."""
+    known = syscalls.names(machine)
+    cpus, kinds = np.nonzero(values)
+    return [
+        Count(cpu, known.get(kind) or _KINDS.get(kind) or f"syscall_{kind}", int(values[cpu, kind]))
+        for cpu, kind in zip(cpus.tolist(), kinds.tolist(), strict=True)
+    ]
+
+
+@dataclass
+class Observer:
+    """Reads a probe. One thread calls `step`; `close` ends it."""
+
+    probe: Probe
+    table: ProcessTable = field(default_factory=ProcessTable)
+    clock: Callable[[], int] = boot_clock_ns
+    user_name: Callable[[int], str] = field(default=lambda uid: "")
+
+    def __post_init__(self) -> None:
+        self._ring = RingReader(self.probe.ring_descriptor, self.probe.ring_bytes)
+        self._order = TimeOrder()
+        self._machine = platform.machine()
+        self._purged_ns = self.clock()
+
+    def start(self, calls: Iterable[str]) -> None:
+        """Enable calls and those the table needs; seed it with tracing on: nothing falls between."""
+        self.probe.enable({*calls, *STATE_CALLS})
+        self.table.seed()
+
+    def step(self) -> Events | None:
+        """Events that are due, applied to the table; None when there are none. Never waits."""
+        now = self.clock()
+        batch = self._order.push(self._ring.read(), now)
+        if now - self._purged_ns > PURGE_INTERVAL_NS:
+            self._purged_ns = now
+            self.table.sweep(now)
+            self.table.purge(now)
+        if batch is None:
+            return None
+        events = Events(batch, self._machine, _boot_unix_ns(), self.user_name)
+        self.table.apply(events)
+        return events
+
+    def counters(self) -> Counters:
+        """Records sent and lost since the start; `counts` names them."""
+        return self.probe.counters()
+
+    def close(self) -> None:
+        """Stop reading and detach the probe."""
+        self._ring.close()
+        self.probe.close()
