@@ -63,7 +63,7 @@ evt.count.error.net UINT32 | 1 for a failed call on a socket
 evt.count.error.memory UINT32 | 1 for a failed memory call
 evt.count.error.other UINT32 | 1 for any other failed call
 evt.count.exit UINT32 | 1 for exit events
-evt.around UINT64 AkF | whether the event is near a moment
+evt.around UINT64 AkFT | whether the event is near a moment
 evt.abspath CHARBUF ak | absolute path of a call with a directory and a name
 evt.buflen.in UINT64 | bytes read
 evt.buflen.out UINT64 | bytes written
