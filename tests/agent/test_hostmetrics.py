@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from agent.hostcollector import HostCollector
-from agent.hostmetrics import cpu, disk, filesystem, identity, load, memory, network, sensors, sockets
+from agent.hostmetrics import cpu, disk, filesystem, hwmon, identity, load, memory, network, sensors, sockets
 from agent.hostmetrics.paths import FILE_BYTES_LIMIT, HostPaths, NoDataError, read_text
 from agent.hostmetrics.pressure import collect_pressure
 from agent.hostmetrics.registry import Collect, HostSource
@@ -163,7 +163,7 @@ EXPECTED: list[tuple[Collect, dict[str, float]]] = [
     (collect_pressure, {"node_pressure_cpu_waiting_seconds_total": 2.5}),
     (sensors.collect_thermal, {'node_thermal_zone_temp{type="x86_pkg", zone="0"}': 45.0}),
     (
-        sensors.collect_hwmon,
+        hwmon.collect_hwmon,
         {
             'node_hwmon_chip_names{chip="coretemp", chip_name="coretemp"}': 1.0,
             'node_hwmon_temp_celsius{chip="coretemp", sensor="temp1"}': 41.0,
