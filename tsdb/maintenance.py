@@ -64,11 +64,11 @@ class Maintenance:
             self._db.head.chunk_log.remove_files(self._db.fs)
             self._db.head.chunk_log.spill(self._db.fs, self._db.path)
             self.compact_blocks()
-            roll_up_due(self._db)
-            self.compact_blocks()
+            # What goes before what is made: a full disk must not keep the retention from running.
             drop_superfluous(self._db)
-            self.retain_series()
             self.retain()
+            self.retain_series()
+            roll_up_due(self._db)
 
     # The head.
 

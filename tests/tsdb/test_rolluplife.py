@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,9 @@ from promql.engine import Engine
 from promql.options import EngineOptions
 from tests.tsdb.rollupstore import DAY, MINUTE, ROLLED, STALE, TIERS, append, live, series
 from tests.tsdb.stores import HOUR, T0, Store, matcher
+from tests.tsdb.test_database import histograms
+from tsdb.columns import HistogramColumns, WriteBatch
+from tsdb.errors import InvalidLabelsError
 from tsdb.labels import Labels
 from tsdb.rollup import ROLLUP_LABEL, SeriesRetention, Tier
 from tsdb.select import SelectHints, rollup_of
@@ -254,8 +258,6 @@ def test_a_stale_series_stays_stale_in_a_roll_up(store) -> None:
 
 
 def test_the_label_of_roll_ups_is_refused_from_outside(store) -> None:
-    from tsdb.errors import InvalidLabelsError
-
     with pytest.raises(InvalidLabelsError, match="__rollup__ is reserved"):
         store.db.appender().refs([Labels.from_dict({"__name__": "a", ROLLUP_LABEL: "sum"})])
 
@@ -269,3 +271,41 @@ def test_remote_readers_get_samples_while_they_are_there(week) -> None:
         beside.read(mint=bounds[0], maxt=bounds[1]).keys()
         == plain.read(mint=bounds[0], maxt=bounds[1]).keys()
     )
+
+
+def test_native_histograms_stay_whole_behind_roll_ups(store) -> None:
+    reopen(store, full_resolution_ms=8 * HOUR)
+    labels, times = series("latency", 0), [T0 + n * MINUTE for n in range(150)]
+    ref = int(store.db.appender().refs([labels])[0])
+    columns = HistogramColumns(np.full(len(times), ref, dtype=np.uint32), histograms(times))
+    store.now_s = times[-1] / 1000
+    assert store.db.appender().append(WriteBatch(histograms=columns)).stored_count == len(times)
+    queries = [f"histogram_count({f}(latency[1h]))" for f in ("increase", "rate", "sum_over_time")]
+    queries += ["histogram_sum(latency)", "count_over_time(latency[30m])"]
+    want = [answers(store, query, T0 + 2 * HOUR + 1234) for query in queries]
+    assert all(want)
+    live(store, 20, first=3)
+    assert resolutions(store)[0][0] > T0 + 2 * HOUR
+    for query, expected in list(zip(queries, want, strict=True))[:3]:
+        same(answers(store, query, T0 + 2 * HOUR + 1234), expected)
+    same(answers(store, queries[3], T0 + 2 * HOUR), {labels.without("__name__"): 120 * 1.25})
+    same(answers(store, queries[4], T0 + 2 * HOUR + 1234), want[4])
+
+
+def test_a_crash_while_a_roll_up_is_swapped_in_leaves_one_of_both(store) -> None:
+    live(store, 20)
+    copies = store.path.with_name("copies")
+    for stored in store.db.blocks():
+        if stored.meta.resolution_ms:
+            shutil.copytree(stored.path, copies / stored.path.name)
+    before = rolled_blocks(store)
+    live(store, 22, first=20)
+    want = answers(store, "sum_over_time(gauge[6h])", T0 + 12 * HOUR)
+    merged = [name for name in before if name not in rolled_blocks(store)]
+    assert merged
+    store.db.close()
+    for name in merged:
+        shutil.copytree(copies / name, store.path / name)
+    store.open()
+    assert not set(merged) & set(rolled_blocks(store))
+    same(answers(store, "sum_over_time(gauge[6h])", T0 + 12 * HOUR), want)

@@ -1,0 +1,34 @@
+"""The store's options from flags and configuration."""
+
+from __future__ import annotations
+
+from cli.flags import FLAGS, ServeFlags
+from cli.serveroptions import storage_options
+from ingest.config.document import parse_config
+from tsdb.limits import DAY_MS, StorageOptions
+from tsdb.rollup import SeriesRetention, Tier
+
+HOUR_MS = 3600_000
+
+
+def options_of(text: str) -> StorageOptions:
+    flags = ServeFlags({flag.name: flag.default for flag in FLAGS}, frozenset())
+    return storage_options(flags, parse_config(text))
+
+
+def test_roll_ups_are_off_by_default() -> None:
+    options = options_of("global: {}\n")
+    assert (options.tiers, options.full_resolution_ms, options.series_retention) == ((), 0, ())
+
+
+def test_tiers_and_retentions_reach_the_store() -> None:
+    options = options_of(
+        "storage:\n"
+        "  tsdb:\n"
+        "    downsample: [{after: 6h, resolution: 5m, retention: 90d}, {after: 7d, resolution: 1h}]\n"
+        "    retention: {full_resolution: 1d, series: [{match: {job: 'a|b', env: dev}, time: 3d}]}\n"
+    )
+    assert options.tiers == (Tier(6 * HOUR_MS, 300_000, 90 * DAY_MS), Tier(7 * DAY_MS, HOUR_MS))
+    assert options.full_resolution_ms == DAY_MS
+    assert options.series_retention == (SeriesRetention((("job", "a|b"), ("env", "dev")), 3 * DAY_MS),)
+    assert options.retention_ms == 15 * DAY_MS
