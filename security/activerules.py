@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from security.engine import RuleEngine
-from security.rules.compiler import ExtraOutput
+from security.rules.compiler import SUGGESTED_OUTPUT, ExtraOutput
 from security.rules.index import Selection, select
 from security.rules.items import PRIORITIES
 from security.rules.loader import RuleLoader, rule_files
@@ -20,7 +20,7 @@ class RuleOptions:
     rule_matching: str = "first"
     minimum_priority: int = len(PRIORITIES) - 1
     selections: tuple[Selection, ...] = ()
-    extra_outputs: tuple[ExtraOutput, ...] = ()
+    extra_outputs: tuple[ExtraOutput, ...] = (SUGGESTED_OUTPUT,)
 
 
 def starter_rules() -> str:

@@ -58,6 +58,12 @@ class ExtraOutput:
         return self.source in ("", rule.source) and self.rule in ("", rule.name) and self.tags <= rule.tags
 
 
+SUGGESTED_OUTPUT = ExtraOutput(
+    text="container_id=%container.id container_name=%container.name", source=SYSCALL_SOURCE
+)
+"""What Falco's container plugin suggests for every rule on system calls (`append_output.suggested_output`)."""
+
+
 @dataclass(slots=True)
 class Compiled:
     """What compiling gave."""

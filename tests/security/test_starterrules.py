@@ -93,4 +93,7 @@ def test_starter_rule_fires_on_what_it_describes(values: Event, rule: str | None
     active = ActiveRules()
     active.reload([])
     assert active.engine is not None
-    assert [output.rule for output in active.engine.process(batch_of([values]))] == ([rule] if rule else [])
+    outputs = active.engine.process(batch_of([values]))
+    assert [output.rule for output in outputs] == ([rule] if rule else [])
+    container = values["container.id", None]
+    assert all(f"container_id={container} container_name=<NA>" in output.message for output in outputs)
