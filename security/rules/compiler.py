@@ -61,7 +61,7 @@ class ExtraOutput:
 SUGGESTED_OUTPUT = ExtraOutput(
     text="container_id=%container.id container_name=%container.name", source=SYSCALL_SOURCE
 )
-"""What Falco's container plugin suggests for every rule on system calls (`append_output.suggested_output`)."""
+"""What Falco's container plugin suggests for every rule on system calls (`suggested_output`)."""
 
 
 @dataclass(slots=True)
