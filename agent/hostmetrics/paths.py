@@ -61,7 +61,7 @@ def read_optional(path: str) -> str | None:
     """Stripped text of an attribute file, None where it cannot be read (many fail on purpose)."""
     try:
         return read_text(path).strip()
-    except (NoDataError, OSError):
+    except (NoDataError, OSError, ValueError):
         return None
 
 

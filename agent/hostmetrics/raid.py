@@ -45,8 +45,10 @@ def _add_device(out: Gathered, name: str, words: list[str], details: str) -> Non
     blocks = float(match[1]) if (match := re.search(r"(\d+) blocks", details)) else 0.0
     slots = _SLOTS.search(details)
     active = words[0] == "active"
-    required, up = len(members) - failed - spare, len(members) - failed - spare
-    if slots:
+    required = up = len(members) - failed - spare
+    if not active:
+        required = up = 0
+    elif slots:
         required, up = int(slots[1]), int(slots[2])
     running = _DONE.search(details)
     state = _RUNNING[running[1]] if running else words[0]
@@ -54,7 +56,7 @@ def _add_device(out: Gathered, name: str, words: list[str], details: str) -> Non
     out.add(BLOCKS, blocks, name)
     out.add(BLOCKS_SYNCED, synced, name)
     out.add(DISKS_REQUIRED, required, name)
-    for kind, count in (("active", up if active else 0), ("failed", failed), ("spare", spare)):
+    for kind, count in (("active", up), ("failed", failed), ("spare", spare)):
         out.add(DISKS, count, name, kind)
     for known in STATES:
         out.add(STATE, float(known == state), name, known)

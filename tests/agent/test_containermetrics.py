@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -288,26 +292,76 @@ def test_a_machine_without_cgroups_says_so(tmp_path: Path) -> None:
     assert "no cgroup hierarchy" in source.errors["cgroups"]
 
 
-@pytest.mark.root
-def test_a_cgroup_made_on_this_machine_is_a_container() -> None:
+@pytest.fixture
+def live_container() -> Iterator[tuple[str, int]]:
+    """A process with a network namespace of its own, in a cgroup named like a container's, everywhere."""
     layout = detect_layout()
     if layout.name == "none" or os.geteuid() != 0:
         pytest.skip("needs root and mounted cgroups")
-    hierarchy = next((h for h in layout.hierarchies if "pids" in h.controllers), None)
-    if hierarchy is None:
-        pytest.skip("the pids controller is not mounted")
-    parent = f"{hierarchy.root}/docker"
-    directory = f"{parent}/{os.urandom(32).hex()}"
-    made_parent = not os.path.isdir(parent)
+    container_id = os.urandom(32).hex()
+    made: list[str] = []
+    process = subprocess.Popen(
+        ["unshare", "--net", sys.executable, "-c", WORKLOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
-        os.makedirs(directory)
+        for hierarchy in layout.hierarchies:
+            for directory in (f"{hierarchy.root}/docker", f"{hierarchy.root}/docker/{container_id}"):
+                if not os.path.isdir(directory):
+                    os.mkdir(directory)
+                    made.append(directory)
+            Path(f"{hierarchy.root}/docker/{container_id}/cgroup.procs").write_text(str(process.pid))
     except OSError as error:
+        _remove(process, made)
         pytest.skip(f"cgroups are not writable: {error}")
     try:
-        found = gather(ContainerSource())
-        assert of_container(found, os.path.basename(directory)[:12])["container_threads"] == 0.0
-        assert '{id="/"}' in str(found["container_last_seen"])
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        yield container_id, process.pid
     finally:
-        os.rmdir(directory)
-        if made_parent:
-            os.rmdir(parent)
+        _remove(process, made)
+
+
+WORKLOAD = (
+    "import sys, time; sys.stdin.readline(); held = bytearray(40 << 20); end = time.process_time() + 0.1\n"
+    "while time.process_time() < end: pass\n"
+    "print('ready', flush=True); sys.stdin.readline()"
+)
+"""Holds 40 MiB and uses a tenth of a second."""
+
+
+def _remove(process: subprocess.Popen[bytes], made: list[str]) -> None:
+    process.kill()
+    process.wait(10)
+    for stream in (process.stdin, process.stdout):
+        stream.close()
+    for directory in reversed(made):
+        for _ in range(100):
+            try:
+                os.rmdir(directory)
+                break
+            except OSError:
+                time.sleep(0.02)
+
+
+@pytest.mark.root
+def test_a_process_on_this_machine_is_measured_as_a_container(live_container: tuple[str, int]) -> None:
+    container_id, pid = live_container
+    found = gather(ContainerSource())
+    values = of_container(found, container_id[:12])
+    assert values["container_processes"] == 1.0
+    assert values["container_file_descriptors"] >= 3.0
+    controllers = {c for h in detect_layout().hierarchies for c in h.controllers}
+    if "memory" in controllers:
+        assert 40 << 20 < values["container_memory_usage_bytes"] < 400 << 20
+        assert 40 << 20 < values["container_memory_rss"] <= values["container_memory_usage_bytes"]
+    if "cpuacct" in controllers or "cpu" in controllers:
+        cpu = [v for k, v in found["container_cpu_usage_seconds_total"].items() if container_id[:12] in k]
+        assert 0.09 < cpu[0] < 30.0
+    if "pids" in controllers:
+        assert values["container_threads"] == 1.0
+    with open(f"/proc/{pid}/net/dev") as file:
+        others = [line for line in file.readlines()[2:] if not line.strip().startswith("lo:")]
+    network = found.get("container_network_receive_bytes_total", {})
+    assert len([k for k in network if container_id[:12] in k]) == len(others)
+    assert '{id="/"}' in found["container_last_seen"]
