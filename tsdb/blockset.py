@@ -19,6 +19,7 @@ from tsdb.errors import CorruptionError
 from tsdb.fs import FileSystem
 from tsdb.labels import Matcher
 from tsdb.metrics import StorageMetrics
+from tsdb.rollupplan import Coverage
 from tsdb.select import SelectHints, Selection
 from tsdb.symbols import SymbolTable
 from tsdb.tombstone import (
@@ -66,6 +67,20 @@ class StoredBlock:
         return masked(selection, masks)
 
 
+class BlockList(tuple[StoredBlock, ...]):
+    """Blocks ascending by time, with what they say about roll-ups, worked out at the first use."""
+
+    _coverage: Coverage | None = None
+
+    @property
+    def coverage(self) -> Coverage:
+        """Of the blocks' meta.json."""
+        found = self._coverage
+        if found is None:
+            found = self._coverage = Coverage([stored.meta for stored in self])
+        return found
+
+
 class BlockSet:
     """Any thread reads `blocks`; changes take the lock."""
 
@@ -81,7 +96,7 @@ class BlockSet:
         self._fs, self.root, self._symbols, self._metrics = fs, root, symbols, metrics
         self.cache = cache if cache is not None else BlockCache()
         self._lock = threading.RLock()
-        self.blocks: tuple[StoredBlock, ...] = ()
+        self.blocks = BlockList()
         """Ascending by time."""
 
     def load(self) -> None:
@@ -133,7 +148,7 @@ class BlockSet:
         with self._lock:
             kept = [stored for stored in self.blocks if stored not in removed]
             ordered = sorted([*kept, *added], key=lambda s: (s.meta.min_time, s.meta.max_time, s.meta.ulid))
-            self.blocks = tuple(ordered)
+            self.blocks = BlockList(ordered)
 
     def swap(self, added: Sequence[BlockMeta], removed: Sequence[StoredBlock]) -> None:
         """Take up written blocks and delete the ones they replace."""

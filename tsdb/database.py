@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from tsdb.appender import HeadAppender
 from tsdb.blockcache import BlockCache
-from tsdb.blockset import BlockSet, StoredBlock
+from tsdb.blockset import BlockList, BlockSet
 from tsdb.chunks import clear_directory
 from tsdb.columns import Exemplar, Metadata
 from tsdb.errors import ClosedError, StorageError
@@ -206,7 +206,7 @@ class Database:
             raise ClosedError("the database is closed")
         return StoreQuerier(self.head, self.blocks, lambda: self.head_tombstones, self.metrics)
 
-    def blocks(self) -> tuple[StoredBlock, ...]:
+    def blocks(self) -> BlockList:
         """The blocks as of now, ascending by time."""
         return self.block_set.blocks
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from tsdb.block import Block
-from tsdb.blockset import StoredBlock
+from tsdb.blockset import BlockList
 from tsdb.head import NO_HINTS, Head
 from tsdb.labels import Labels, Matcher
 from tsdb.mergeselect import merge_selections
@@ -33,7 +33,7 @@ class StoreQuerier:
     def __init__(
         self,
         head: Head,
-        blocks: Callable[[], Sequence[StoredBlock]],
+        blocks: Callable[[], BlockList],
         tombstones: Callable[[], Sequence[HeadTombstone]],
         metrics: StorageMetrics | None = None,
     ) -> None:
@@ -76,11 +76,9 @@ class StoreQuerier:
 
     # Roll-ups.
 
-    def _stand_ins(
-        self, blocks: Sequence[StoredBlock], mint: int, maxt: int, border_ms: int
-    ) -> list[StandIn]:
+    def _stand_ins(self, blocks: BlockList, mint: int, maxt: int, border_ms: int) -> list[StandIn]:
         head_from_ms = min(self._head.min_time, self._head.min_late_time)
-        return stand_ins([stored.meta for stored in blocks], head_from_ms, mint, maxt, border_ms)
+        return stand_ins(blocks.coverage, head_from_ms, mint, maxt, border_ms)
 
     def _lead_ms(self, mint: int, maxt: int, border_ms: int) -> int:
         """How much earlier than asked a select begins, so that a lookback from a moved border is whole."""
@@ -89,7 +87,7 @@ class StoreQuerier:
 
     def _select_with_rollups(
         self,
-        blocks: Sequence[StoredBlock],
+        blocks: BlockList,
         parts: Sequence[StandIn],
         newest: Selection,
         matchers: Sequence[Matcher],
@@ -177,7 +175,7 @@ class StoreQuerier:
 
     def close(self) -> None:
         """Let go of blocks and head chunks."""
-        self._blocks = tuple
+        self._blocks = BlockList
 
 
 def _limited(rows: list[T], limit: int) -> list[T]:

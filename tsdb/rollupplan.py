@@ -46,33 +46,55 @@ def sources_of(metas: Iterable[BlockMeta]) -> set[str]:
     return {source for meta in metas for source in (meta.sources or (meta.ulid,))}
 
 
-def stand_ins(
-    metas: Sequence[BlockMeta], head_from_ms: int, mint: int, maxt: int, border_ms: int
-) -> list[StandIn]:
+class Coverage:
+    """Which roll-ups of a list of blocks are complete, gone or current; made once a list, read by queries."""
+
+    def __init__(self, metas: Sequence[BlockMeta]) -> None:
+        self.full = [meta for meta in metas if not meta.resolution_ms]
+        self.rollups = [meta for meta in metas if meta.resolution_ms]
+        self._gone: set[str] = set()
+        self._current: set[str] = set()
+        if not self.rollups:
+            return
+        stored = sources_of(self.full)
+        known: dict[int, set[str]] = {}
+        for meta in self.rollups:
+            known.setdefault(meta.resolution_ms, set()).update(sources_of([meta]))
+        unknown = {
+            resolution: [meta for meta in self.full if not sources_of([meta]) <= sources]
+            for resolution, sources in known.items()
+        }
+        for meta in self.rollups:
+            lo, hi = span_of(meta)
+            if not sources_of([meta]) <= stored:
+                self._gone.add(meta.ulid)
+            if all(o.min_time >= hi or o.max_time <= lo + 1 for o in unknown[meta.resolution_ms]):
+                self._current.add(meta.ulid)
+
+    def is_gone(self, meta: BlockMeta) -> bool:
+        """Whether samples of the roll-up's range are not there any more."""
+        return meta.ulid in self._gone
+
+    def is_current(self, meta: BlockMeta) -> bool:
+        """Whether every block of samples in the roll-up's range is known to its tier."""
+        return meta.ulid in self._current
+
+
+def stand_ins(coverage: Coverage, head_from_ms: int, mint: int, maxt: int, border_ms: int) -> list[StandIn]:
     """Disjoint parts, ascending, with windows that may end in [mint, maxt].
 
     Roll-ups whose samples are gone are used always, the finest first; the others where their resolution
     divides `border_ms` (answers are exact then), the coarsest first, and no late samples lie in their range.
     """
-    rollups = [meta for meta in metas if meta.resolution_ms]
-    if not rollups:
-        return []
-    full = [meta for meta in metas if not meta.resolution_ms]
-    stored = sources_of(full)
     exact: list[BlockMeta] = []
     needed: list[BlockMeta] = []
-    by_resolution: dict[int, set[str]] = {}
-    for meta in rollups:
-        by_resolution.setdefault(meta.resolution_ms, set()).update(sources_of([meta]))
-    for meta in rollups:
+    for meta in coverage.rollups:
         if meta.min_time > maxt or meta.max_time <= mint:
             continue
         divides = border_ms > 0 and border_ms % meta.resolution_ms == 0
-        gone = not sources_of([meta]) <= stored
-        known = by_resolution[meta.resolution_ms]
-        if divides and span_of(meta)[1] <= head_from_ms and _is_current(meta, full, known):
+        if divides and span_of(meta)[1] <= head_from_ms and coverage.is_current(meta):
             exact.append(meta)
-        elif gone:
+        elif coverage.is_gone(meta):
             needed.append(meta)
     exact.sort(key=lambda meta: -meta.resolution_ms)
     needed.sort(key=lambda meta: meta.resolution_ms)
@@ -80,14 +102,6 @@ def stand_ins(
     for meta in (*exact, *needed):
         parts += [StandIn(meta, lo, hi) for lo, hi in _less(span_of(meta), parts)]
     return sorted(parts, key=lambda part: part.lo)
-
-
-def _is_current(meta: BlockMeta, full: Sequence[BlockMeta], known: set[str]) -> bool:
-    """Whether every block of samples in the roll-up's range is known to its tier."""
-    lo, hi = span_of(meta)
-    return all(
-        sources_of([other]) <= known for other in full if other.min_time < hi and other.max_time > lo + 1
-    )
 
 
 def _less(span: Span, taken: Sequence[StandIn]) -> list[Span]:
