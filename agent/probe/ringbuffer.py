@@ -76,7 +76,8 @@ def concatenate(batches: list[Batch]) -> Batch:
     bases = np.cumsum([0, *(len(batch.data) for batch in batches[:-1])])
     return Batch(
         np.concatenate([batch.data for batch in batches]),
-        np.concatenate([batch.header for batch in batches]),
+        # As plain bytes: numpy would compare the types field by field, at each call.
+        np.concatenate([batch.header.view(f"V{HEADER.itemsize}") for batch in batches]).view(HEADER),
         np.concatenate([batch.offset + np.int32(base) for batch, base in zip(batches, bases, strict=True)]),
         np.concatenate([batch.length for batch in batches]),
     )

@@ -222,8 +222,15 @@ def test_credentials_sessions_and_directories_follow_the_calls(watcher: Watcher,
 def test_seeding_never_overwrites_what_an_event_told(watcher: Watcher, tmp_path: Path) -> None:
     watcher.watch(*STATE_CALLS)
     table = ProcessTable()
-    process = subprocess.Popen(["/bin/cat"], cwd=tmp_path, stdin=subprocess.PIPE)
+    process = subprocess.Popen(
+        ["/bin/cat"], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
+        # The record of the execution is there once the new program has answered.
+        process.stdin.write(b"x")
+        assert process.stdout.read(1) == b"x"
         follow(watcher, table)
         told = table.current(process.pid)
         assert told is not None
