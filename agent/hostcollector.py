@@ -170,7 +170,7 @@ class HostCollector:
         try:
             bound.source.collect(gathered)
             written = bound.writer.write(gathered, t_ms)
-        except (StorageError, OSError, ValueError) as error:
+        except (StorageError, OSError, ValueError, IndexError, OverflowError) as error:
             self._metrics.failures.labels(name).inc()
             self._say(name, "", f"{type(error).__name__}: {error}")
             return None

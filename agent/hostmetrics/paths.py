@@ -72,7 +72,7 @@ def read_number(path: str) -> float | None:
         return None
     try:
         return float(int(text, 16)) if text.startswith("0x") else float(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
@@ -82,11 +82,3 @@ def list_names(path: str) -> list[str]:
         return sorted(os.listdir(path))
     except OSError:
         return []
-
-
-def number(text: str) -> float:
-    """A decimal number, NaN refused."""
-    value = float(text)
-    if value != value:
-        raise ValueError("not a number")
-    return value

@@ -27,8 +27,8 @@ from agent.hostmetrics.paths import HostPaths, NoDataError
 from ingest.gathered import Gathered, gauge
 
 Collect = Callable[[HostPaths, Gathered], None]
-"""Adds the series of one subject. Raises NoDataError where the machine has nothing, OSError or ValueError
-where what the kernel says cannot be read."""
+"""Adds the series of one subject. Raises NoDataError where the machine has nothing, OSError,
+ValueError, IndexError or OverflowError where what the kernel says cannot be read."""
 
 DURATION = gauge("node_scrape_collector_duration_seconds", "Seconds a collector took.", "collector")
 SUCCESS = gauge("node_scrape_collector_success", "Whether a collector found its data.", "collector")
@@ -98,7 +98,7 @@ class HostSource:
                 self.errors.pop(name, None)
             except NoDataError:
                 success = False
-            except (OSError, ValueError, IndexError) as error:
+            except (OSError, ValueError, IndexError, OverflowError) as error:
                 success = False
                 self.errors[name] = f"{type(error).__name__}: {error}"
             out.add(DURATION, time.perf_counter() - start, name)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from agent.hostcollector import HostCollector
@@ -18,7 +21,9 @@ from agent.hostmetrics.registry import Collect, HostSource
 from agent.hostmetrics.textfile import TextFileCollector
 from ingest.gathered import Gathered, GatheredWriter, counter, gauge
 from tests.ingest.fakestore import FakeStore
+from tsdb.database import open_database
 from tsdb.errors import DiskFullError
+from tsdb.labels import Matcher, MatchType
 
 TREE = {
     "proc/stat": "cpu  9 9 9 9\ncpu0 200 10 50 1000 20 3 4 5 6 7\ncpu1 1 2 3 4\nintr 987 1 2\nctxt 55\n"
@@ -292,6 +297,74 @@ def test_an_empty_machine_fails_every_collector_quietly_and_garbage_loudly(tmp_p
     assert {"cpu", "loadavg", "meminfo"} & set(source.errors)
     shown = {str(labels): value for labels, value in out.labelled()}
     assert shown['node_scrape_collector_success{collector="loadavg"}'] == 0.0
+
+
+FRAGMENTS = st.lists(
+    st.sampled_from(
+        (
+            *(
+                "cpu0 ",
+                "eth0: ",
+                "1 ",
+                "0x1 ",
+                "-1 ",
+                "9" * 400,
+                "f" * 300,
+                "nan ",
+                " : ",
+                "\n",
+                "\0",
+                "[2/2] ",
+            ),
+            *(
+                "md0 : active ",
+                "blocks ",
+                "E:ID_FS_TYPE=",
+                "é",
+                "\udcff",
+                "=",
+                "some total=",
+                "/ ext4 rw 0 0",
+            ),
+        )
+    ),
+    max_size=30,
+).map("".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(TREE)), FRAGMENTS, st.integers(0, 200))
+def test_no_text_of_the_kernel_stops_a_collection(name: str, text: str, keep: int) -> None:
+    with tempfile.TemporaryDirectory() as base:
+        write_tree(Path(base), TREE)
+        kept = TREE[name][:keep].encode()
+        (Path(base) / name).write_bytes(kept + text.encode("utf-8", "surrogateescape"))
+        source = HostSource(HostPaths(f"{base}/proc", f"{base}/sys", f"{base}/root", f"{base}/udev"))
+        out = Gathered()
+        source.collect(out)
+    written = GatheredWriter(FakeStore()).write(out, 1000)
+    assert written.stored_count == len(out.values)
+    assert len(source.errors) <= 2
+
+
+def test_a_collection_can_be_read_back_from_a_store(tmp_path: Path) -> None:
+    database = open_database(tmp_path)
+    try:
+        collector = HostCollector(database.appender(), None, instance="h")
+        now_ms = database.now_ms()
+        written = [collector.collect_once(now_ms + step * 1000)["node"] for step in range(2)]
+        matchers = [
+            Matcher(MatchType.EQUAL, "__name__", "node_memory_MemTotal_bytes"),
+            Matcher(MatchType.EQUAL, "job", "node"),
+            Matcher(MatchType.EQUAL, "instance", "h"),
+        ]
+        selection = database.querier().select(matchers, now_ms, now_ms + 1000)
+        found = selection.read(0, len(selection.refs)).values.tolist()
+    finally:
+        database.close()
+    assert all(w is not None and w.refused_count == 0 and w.stored_count > 100 for w in written)
+    total = float(Path("/proc/meminfo").read_text().split()[1]) * 1024
+    assert found == [total, total]
 
 
 def test_a_device_that_disappears_gets_one_stale_marker() -> None:
