@@ -1,13 +1,14 @@
 """Values of one label name and the series that carry each.
 
-Most values of a label like `path` or `pod` belong to one series. Those are two sorted columns of u32, 8 bytes
-a value, with a small dictionary of what arrived out of order; values of several series are roaring bitmaps.
+Most values of a label like `path` or `pod` belong to one series or a few. Those are two columns of u32 sorted
+by value, 8 bytes a series, with a small dictionary of what arrived out of order; values of more series are
+roaring bitmaps, which take 250 bytes at least.
 """
 
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 
 import numpy as np
@@ -17,11 +18,14 @@ from pyroaring import BitMap
 U32Array = npt.NDArray[np.uint32]
 I64Array = npt.NDArray[np.int64]
 
+FEW = 8
+"""Most series of a value that has no bitmap."""
+
 GONE = 0xFFFFFFFF
-"""Ref of a sorted value that has become a bitmap since."""
+"""Ref in the columns of a value that has become a bitmap since."""
 
 RECENT_FLOOR, RECENT_SHARE = 1024, 8
-"""Values out of order wait in a dictionary until they are this many and this part of the sorted ones."""
+"""Series out of order wait in a dictionary until they are this many and this part of the sorted ones."""
 
 
 def as_bitmap(refs: U32Array) -> BitMap:
@@ -48,14 +52,25 @@ class LabelValues:
     """Not safe by itself: the lock of the postings is held. `epoch` changes when values go, `generation` with
     every change."""
 
-    __slots__ = ("_recent", "_refs", "_values", "any", "epoch", "generation", "many", "order")
+    __slots__ = (
+        "_recent",
+        "_recent_count",
+        "_refs",
+        "_values",
+        "any",
+        "epoch",
+        "generation",
+        "many",
+        "order",
+    )
 
     def __init__(self) -> None:
         self.order = array("I")
         """Every value in order of arrival."""
         self.many: dict[int, BitMap] = {}
         self._values, self._refs = array("I"), array("I")
-        self._recent: dict[int, int] = {}
+        self._recent: dict[int, list[int]] = {}
+        self._recent_count = 0
         self.any: BitMap | None = None
         self.epoch = 0
         self.generation = 0
@@ -69,56 +84,74 @@ class LabelValues:
         if held is not None:
             held.update(refs)
             return
-        single = self._take_single(value, remove=True)
-        if single is None:
+        lo, hi = self._range(value)
+        known = self._few(value, lo, hi)
+        if not known:
             self.order.append(value)
-        if single is not None or len(refs) > 1:
-            self.many[value] = BitMap(refs) if single is None else BitMap((single, *refs))
-        elif not self._values or value > self._values[-1]:
-            self._values.append(value)
-            self._refs.append(refs[0])
+        fresh = [ref for ref in refs if ref not in known] if known else refs
+        if len(known) + len(fresh) > FEW:
+            self._promote(value, lo, hi, BitMap([*known, *fresh]))
+        elif hi == len(self._values):
+            # The largest value so far, as new ones are.
+            self._values.extend([value] * len(fresh))
+            self._refs.extend(fresh)
         else:
-            self._recent[value] = refs[0]
-            if len(self._recent) > max(RECENT_FLOOR, len(self._values) // RECENT_SHARE):
+            self._recent.setdefault(value, []).extend(fresh)
+            self._recent_count += len(fresh)
+            if self._recent_count > max(RECENT_FLOOR, len(self._values) // RECENT_SHARE):
                 self._sort_in()
 
-    def _take_single(self, value: int, remove: bool = False) -> int | None:
-        """The series of a value that has one."""
-        if value in self._recent:
-            return self._recent.pop(value) if remove else self._recent[value]
-        if not self._values or value > self._values[-1]:
-            return None
-        place = bisect_left(self._values, value)
-        if self._values[place] != value or self._refs[place] == GONE:
-            return None
-        ref = self._refs[place]
-        if remove:
+    def _promote(self, value: int, lo: int, hi: int, series: BitMap) -> None:
+        self.many[value] = series
+        for place in range(lo, hi):
             self._refs[place] = GONE
-        return ref
+        self._recent_count -= len(self._recent.pop(value, ()))
+
+    def _range(self, value: int) -> tuple[int, int]:
+        """Places of a value in the columns."""
+        count = len(self._values)
+        if not count or value > self._values[-1]:
+            return count, count
+        lo = bisect_left(self._values, value)
+        return lo, bisect_right(self._values, value, lo)
+
+    def _few(self, value: int, lo: int, hi: int) -> list[int]:
+        """Series of a value that has no bitmap."""
+        found = [ref for ref in self._refs[lo:hi] if ref != GONE]
+        found.extend(self._recent.get(value, ()))
+        return found
 
     def _sort_in(self) -> None:
-        fresh = np.array(sorted(self._recent.items()), dtype=np.uint32)
+        waiting = sorted((value, ref) for value, refs in self._recent.items() for ref in refs)
+        fresh = np.array(waiting, dtype=np.uint32).reshape(-1, 2)
         values, refs = self._columns()
         there = refs != GONE
         values, refs = values[there], refs[there]
         places = np.searchsorted(values, fresh[:, 0])
-        self._set_singles(np.insert(values, places, fresh[:, 0]), np.insert(refs, places, fresh[:, 1]))
+        self._set_columns(np.insert(values, places, fresh[:, 0]), np.insert(refs, places, fresh[:, 1]))
 
     def _columns(self) -> tuple[U32Array, U32Array]:
         """Views of the sorted columns; to be dropped before anything is added."""
         return np.frombuffer(self._values, dtype=np.uint32), np.frombuffer(self._refs, dtype=np.uint32)
 
-    def singles(self) -> tuple[U32Array, U32Array]:
-        """Values of one series each, ascending, and their series."""
+    def _set_columns(self, values: U32Array, refs: U32Array) -> None:
+        self._values, self._refs = array("I", values.tobytes()), array("I", refs.tobytes())
+        self._recent, self._recent_count = {}, 0
+
+    def few(self) -> tuple[U32Array, U32Array]:
+        """Values without a bitmap, ascending, once for each of their series, and the series."""
         if self._recent:
             self._sort_in()
         values, refs = self._columns()
         there = refs != GONE
         return values[there], refs[there]
 
-    def _set_singles(self, values: U32Array, refs: U32Array) -> None:
-        self._values, self._refs = array("I", values.tobytes()), array("I", refs.tobytes())
-        self._recent = {}
+    def counts(self) -> tuple[U32Array, I64Array]:
+        """Every value and how many series it has."""
+        values, counts = np.unique(self.few()[0], return_counts=True)
+        many = np.fromiter(self.many, dtype=np.uint32, count=len(self.many))
+        held = np.fromiter(map(len, self.many.values()), dtype=np.int64, count=len(self.many))
+        return np.concatenate([many, values]), np.concatenate([held, counts.astype(np.int64)])
 
     def remove(self, dead: BitMap) -> None:
         """Drop dead series and the values that have none left."""
@@ -131,11 +164,12 @@ class LabelValues:
                     gone.append(value)
         for value in gone:
             del self.many[value]
-        values, refs = self.singles()
+        values, refs = self.few()
         doomed = _among(refs, dead)
-        if doomed.any() or len(values) < len(self._values):
-            self._set_singles(values[~doomed], refs[~doomed])
-        lost = np.concatenate([values[doomed], np.array(gone, dtype=np.uint32)])
+        left = values[~doomed]
+        lost = np.concatenate([np.setdiff1d(values[doomed], left), np.array(gone, dtype=np.uint32)])
+        if len(left) < len(self._values):
+            self._set_columns(left, refs[~doomed])
         if len(lost):
             order = np.array(self.order, dtype=np.uint32)
             self.order = array("I", order[~np.isin(order, lost)].tobytes())
@@ -147,23 +181,20 @@ class LabelValues:
     def of(self, value: int) -> BitMap:
         """Series of one value; not to be changed."""
         held = self.many.get(value)
-        if held is not None:
-            return held
-        single = self._take_single(value)
-        return BitMap() if single is None else BitMap((single,))
+        return held if held is not None else BitMap(self._few(value, *self._range(value)))
 
     def union(self, values: Iterable[int] | None = None) -> BitMap:
         """Series of some values, or of all."""
         if values is None:
-            return BitMap.union(as_bitmap(self.singles()[1]), *self.many.values())
+            return BitMap.union(as_bitmap(self.few()[1]), *self.many.values())
         wanted = np.array(values if isinstance(values, array) else list(values), dtype=np.uint32)
         if self._recent:
             self._sort_in()
         columns = self._columns()
-        places = np.searchsorted(columns[0], wanted)
-        inside = np.flatnonzero(places < len(columns[0]))
-        places = places[inside]
-        refs = columns[1][places[columns[0][places] == wanted[inside]]]
+        lo = np.searchsorted(columns[0], wanted, side="left")
+        lengths = np.searchsorted(columns[0], wanted, side="right") - lo
+        before = np.cumsum(lengths) - lengths
+        refs = columns[1][np.repeat(lo - before, lengths) + np.arange(int(lengths.sum()))]
         maps = [self.many[value] for value in self._many_of(wanted)]
         return BitMap.union(as_bitmap(refs[refs != GONE]), *maps)
 
@@ -182,8 +213,8 @@ class LabelValues:
 
     def meeting(self, wanted: BitMap) -> list[int]:
         """Values that one of the series has."""
-        values, refs = self.singles()
-        found: list[int] = values[_among(refs, wanted)].tolist()
+        values, refs = self.few()
+        found: list[int] = np.unique(values[_among(refs, wanted)]).tolist()
         found.extend(value for value, entry in self.many.items() if entry.intersect(wanted))
         return found
 
@@ -193,4 +224,4 @@ class LabelValues:
             return bool(self.any.intersect(wanted))
         if any(entry.intersect(wanted) for entry in self.many.values()):
             return True
-        return bool(_among(self.singles()[1], wanted).any())
+        return bool(_among(self.few()[1], wanted).any())

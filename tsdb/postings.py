@@ -267,12 +267,11 @@ class Postings:
             sizes: list[tuple[str, int]] = []
             pairs: list[tuple[int, int, int]] = []
             for name, label in self._labels.items():
-                singles = label.singles()[0]
-                counts = [(value, len(entry)) for value, entry in label.many.items()]
+                values, held = label.counts()
                 value_counts.append((text(name), len(label)))
-                sizes.append((text(name), self._text_bytes(singles, counts)))
-                counts.extend((value, 1) for value in singles[:limit].tolist())
-                top = heapq.nlargest(limit, counts, key=lambda pair: pair[1])
+                sizes.append((text(name), int((self._symbols.byte_lengths(values) * held).sum())))
+                largest = np.argsort(-held, kind="stable")[:limit]
+                top = list(zip(values[largest].tolist(), held[largest].tolist(), strict=True))
                 pairs.extend((count, name, value) for value, count in top)
                 if text(name) == METRIC_NAME:
                     metrics = [(text(value), count) for value, count in top]
@@ -288,11 +287,3 @@ class Postings:
                     for count, name, value in heapq.nlargest(limit, pairs)
                 ],
             )
-
-    def _text_bytes(self, singles: U32Array, counts: list[tuple[int, int]]) -> int:
-        """Bytes of a label's value in all series together."""
-        total = int(self._symbols.byte_lengths(singles).sum())
-        if counts:
-            values, held = np.array(counts, dtype=np.int64).T
-            total += int((self._symbols.byte_lengths(values) * held).sum())
-        return total

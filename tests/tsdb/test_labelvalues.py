@@ -21,10 +21,11 @@ steps = st.lists(
 
 
 @settings(max_examples=300, deadline=None)
-@given(steps, st.sets(values), st.sets(st.integers(1, 60)), st.booleans(), st.booleans())
-def test_values_are_those_of_a_dictionary(script, wanted, some, keeps_all, sorts_at_once):
+@given(steps, st.sets(values), st.sets(st.integers(1, 60)), st.booleans(), st.booleans(), st.integers(1, 8))
+def test_values_are_those_of_a_dictionary(script, wanted, some, keeps_all, sorts_at_once, few):
     label, twin = LabelValues(), {}
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(labelvalues, "FEW", few)
         if sorts_at_once:
             patch.setattr(labelvalues, "RECENT_FLOOR", 1)
         for step in script:
@@ -45,10 +46,18 @@ def test_values_are_those_of_a_dictionary(script, wanted, some, keeps_all, sorts
                 assert set(label.all()) == set().union(*twin.values())
     assert label.order.tolist() == list(twin)
     assert len(label) == len(twin)
-    singles = dict(zip(*(column.tolist() for column in label.singles()), strict=True))
-    many = {value: set(held) for value, held in label.many.items()}
-    assert {**many, **{value: {ref} for value, ref in singles.items()}} == twin
-    assert len(many) + len(singles) == len(twin)
+    for value in range(31):
+        assert set(label.of(value)) == twin.get(value, set())
+    rows = list(zip(*(column.tolist() for column in label.few()), strict=True))
+    assert len(rows) == len(set(rows))
+    assert [row[0] for row in rows] == sorted(row[0] for row in rows)
+    found = {value: set(held) for value, held in label.many.items()}
+    assert not set(found) & {value for value, _ in rows}
+    for value, ref in rows:
+        found.setdefault(value, set()).add(ref)
+    assert found == twin
+    counted = dict(zip(*(column.tolist() for column in label.counts()), strict=True))
+    assert counted == {value: len(held) for value, held in twin.items()}
     for value in range(31):
         assert set(label.of(value)) == twin.get(value, set())
     known = sorted(wanted & set(twin))
@@ -63,7 +72,7 @@ def test_a_value_of_one_series_takes_a_few_bytes():
     label = LabelValues()
     for value in np.random.default_rng(1).permutation(50_000).tolist():
         label.add(value, array("I", [value]))
-    label.singles()
+    label.few()
     columns = (label.order, label._values, label._refs)
     assert sum(column.buffer_info()[1] * column.itemsize for column in columns) == 12 * 50_000
     assert not label.many
