@@ -47,6 +47,12 @@ _ANONYMOUS = {
     "[pidfd]": "P",
 }
 _FAMILY_CHARACTERS = {socket.AF_INET: "4", socket.AF_INET6: "6", socket.AF_UNIX: "u", socket.AF_NETLINK: "n"}
+EPHEMERAL_PORT = 32_768
+"""Ports from here on are handed out to clients by default."""
+_ACCEPTS = frozenset({"accept", "accept4"})
+_OWN_ADDRESS = _ACCEPTS | {"bind"}
+"""Calls whose address is not that of the other end."""
+_RECEIVES = frozenset({"recvfrom", "recvmsg"})
 _PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket.IPPROTO_ICMP: "icmp"}
 
 
@@ -83,8 +89,8 @@ class Descriptor:
         return TYPE_NAMES[self.type_character]
 
 
-def descriptor(batch: Batch, row: int, server: bool = False) -> Descriptor | None:
-    """The descriptor of a record, None when the record has none. `server` puts the remote end first."""
+def descriptor(batch: Batch, row: int, call: str = "") -> Descriptor | None:
+    """The descriptor of a record, None when it has none. The call tells which end is the client."""
     data = batch.field(row, FD)
     if data is None or len(data) != DESCRIPTOR_STRUCT.itemsize:
         return None
@@ -94,7 +100,7 @@ def descriptor(batch: Batch, row: int, server: bool = False) -> Descriptor | Non
     device = _user_device(info["device"])
     sock = batch.field(row, SOCKET)
     if sock is not None and len(sock) == TUPLE_STRUCT.itemsize:
-        return _socket(sock, batch.field(row, ADDRESS), info["inode"], device, server)
+        return _socket(sock, batch.field(row, ADDRESS), info["inode"], device, call)
     if info["pseudo"]:
         path = path.removeprefix("/")
     character = _character(path, info)
@@ -123,7 +129,7 @@ def _character(path: str, info: dict[str, Any]) -> str:
     return "f" if kind in (stat.S_IFREG, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFLNK) else "o"
 
 
-def _socket(data: bytes, address: bytes | None, inode: int, device: int, server: bool) -> Descriptor:
+def _socket(data: bytes, address: bytes | None, inode: int, device: int, call: str) -> Descriptor:
     family, kind, protocol, _, local_port, remote_port, queue, limit, _ = struct.unpack("<6H3I", data[:24])
     character = _FAMILY_CHARACTERS.get(family, "o")
     text = "raw" if kind == socket.SOCK_RAW else _PROTOCOLS.get(protocol, "")
@@ -134,14 +140,24 @@ def _socket(data: bytes, address: bytes | None, inode: int, device: int, server:
     local = Endpoint(address_text(data[24 : 24 + width]), local_port)
     remote = Endpoint(address_text(data[40 : 40 + width]), remote_port)
     named = endpoint(address)
-    if not remote.port and named is not None and not server:
+    if not remote.port and named is not None and call not in _OWN_ADDRESS:
         # A failed connect, or a datagram socket that is not connected: only the call knows the other end.
         remote = named
     if not remote.port:
         name = str(local) if local.port else ""
     else:
+        server = is_server(call, local.port, remote.port)
         name = f"{remote}->{local}" if server else f"{local}->{remote}"
     return Descriptor(character, name, inode, device, 0, local, remote, text, (queue, limit))
+
+
+def is_server(call: str, local_port: int, remote_port: int) -> bool:
+    """Whether this end is the server: by the call, or a guess by ports, or by the direction of the data."""
+    if call in _ACCEPTS or call == "connect":
+        return call in _ACCEPTS
+    if (local_port < EPHEMERAL_PORT) != (remote_port < EPHEMERAL_PORT):
+        return local_port < EPHEMERAL_PORT
+    return call in _RECEIVES
 
 
 def address_text(raw: bytes) -> str:

@@ -138,7 +138,7 @@ class Events:
 
     def descriptor(self, row: int) -> Descriptor | None:
         """The descriptor an event is about, as it was then."""
-        return descriptor(self.batch, row, server=self.type(row) in ("accept", "accept4"))
+        return descriptor(self.batch, row, self.type(row))
 
     def path(self, row: int, which: int) -> str | None:
         """Path 1 or 2 of an event made absolute and normalised; None when it could not be read.
@@ -271,6 +271,13 @@ class Renderer:
     def addresses(self) -> tuple[str, str]:
         found = self._events.descriptor(self._row)
         return (found.name if found else ""), ""
+
+    def received(self) -> tuple[str, str]:
+        """Source first, whoever is the client."""
+        found = self._events.descriptor(self._row)
+        if found is None or found.local is None or found.remote is None or not found.remote.port:
+            return (found.name if found else ""), ""
+        return f"{found.remote}->{found.local}", ""
 
     def queue(self, which: str) -> tuple[str, str]:
         found = self._events.descriptor(self._row)

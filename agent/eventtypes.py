@@ -22,8 +22,8 @@ accept4: fd=new tuple=addresses queuepct=percent queuelen=queue:0 queuemax=queue
 listen: res=res fd=fd:0 backlog=number:1
 sendto: res=res data=data fd=fd:0 size=uint:2 tuple=addresses
 sendmsg: res=res data=data fd=fd:0 size=result tuple=addresses
-recvfrom: res=res data=data tuple=addresses fd=fd:0 size=uint:2
-recvmsg: res=res size=result data=data tuple=addresses fd=fd:0
+recvfrom: res=res data=data tuple=received fd=fd:0 size=uint:2
+recvmsg: res=res size=result data=data tuple=received fd=fd:0
 socket: fd=new domain=family:0 type=number:1 proto=number:2
 dup: res=res oldfd=fd:0
 dup2: res=res oldfd=fd:0 newfd=number:1

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agent.descriptors import is_server
 from agent.events import Events, Renderer, escape
 from agent.eventtypes import parameter_table
 from agent.flagnames import MODE_BITS, OPEN_BITS, bit_names, error_name, open_flags
@@ -207,3 +208,75 @@ def test_a_failed_execution_still_describes_the_caller(watcher: Watcher, tmp_pat
     assert (found["res"].raw, found["res"].resolved) == ("-2", "ENOENT")
     assert found["comm"].text.startswith("python")
     assert found["filename"].text == "nope"
+
+
+SOCKET_SCRIPT = """
+import socket, ctypes
+u = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); u.bind("path")
+a = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); a.bind("\\0abstract-{pid}")
+d = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); d.bind(("127.0.0.1", 9911))
+e = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); e.bind(("127.0.0.1", 40911))
+e.sendto(b"hello\\n", ("127.0.0.1", 9911)); d.recvfrom(100)
+e.sendmsg([b"more"], [], 0, ("127.0.0.1", 9911)); d.recvmsg(100)
+s = socket.socket(socket.AF_INET6); s.bind(("::1", 0)); s.listen(3)
+c = socket.socket(socket.AF_INET); c.connect_ex(("127.0.0.1", 1))
+how = (ctypes.c_uint64 * 3)(0o101, 0o640, 0)
+ctypes.CDLL(None).syscall(437, -100, b"how", how, 24)
+"""
+SOCKET_ARGUMENTS = [
+    ("bind", "res=0 addr=path fd=3(<u>path)"),
+    ("bind", "res=0 addr=@abstract-{pid} fd=4(<u>@abstract-{pid})"),
+    ("bind", "res=0 addr=127.0.0.1:9911 fd=5(<4>127.0.0.1:9911)"),
+    (
+        "sendto",
+        "res=6 data=hello. fd=6(<4>127.0.0.1:40911->127.0.0.1:9911) size=6 "
+        "tuple=127.0.0.1:40911->127.0.0.1:9911",
+    ),
+    (
+        "recvfrom",
+        "res=6 data=hello. tuple=127.0.0.1:40911->127.0.0.1:9911 "
+        "fd=5(<4>127.0.0.1:40911->127.0.0.1:9911) size=100",
+    ),
+    (
+        "recvmsg",
+        "res=4 size=4 data=more tuple=127.0.0.1:40911->127.0.0.1:9911 "
+        "fd=5(<4>127.0.0.1:40911->127.0.0.1:9911)",
+    ),
+]
+
+
+@pytest.mark.root
+def test_sockets_show_addresses_roles_and_data(watcher: Watcher, tmp_path: Path) -> None:
+    watcher.watch("bind", "sendto", "recvfrom", "sendmsg", "recvmsg", "listen", "connect", "openat2")
+    script = SOCKET_SCRIPT.replace("{pid}", str(os.getpid()))
+    process = subprocess.Popen([sys.executable, "-S", "-c", script], cwd=tmp_path)
+    assert process.wait(30) == 0
+    events = events_of(watcher.of(process.pid))
+    shown = {(events.type(row), events.arguments(row)) for row in range(len(events))}
+    expected = {(call, text.replace("{pid}", str(os.getpid()))) for call, text in SOCKET_ARGUMENTS}
+    assert expected <= shown
+    (listen,) = (text for call, text in shown if call == "listen")
+    assert listen.startswith("res=0 fd=7(<6>::1:")
+    (connect,) = (text for call, text in shown if call == "connect")
+    assert connect.startswith("res=-111(ECONNREFUSED) tuple=")
+    assert connect.endswith("->127.0.0.1:1) addr=127.0.0.1:1")
+    (opened,) = (text for call, text in shown if call == "openat2")
+    assert "flags=6(O_CREAT|O_WRONLY) mode=0640 resolve=0" in opened
+
+
+ROLES = [
+    ("accept4", 40000, 50, True),
+    ("connect", 50, 40000, False),
+    ("recvfrom", 53, 40000, True),
+    ("recvfrom", 40000, 53, False),
+    ("recvmsg", 40000, 40001, True),
+    ("sendto", 40000, 40001, False),
+    ("sendto", 53, 40000, True),
+]
+
+
+@pytest.mark.parametrize(("call", "local", "remote", "server"), ROLES)
+def test_the_server_is_known_by_the_call_or_guessed_by_ports(
+    call: str, local: int, remote: int, server: bool
+) -> None:
+    assert is_server(call, local, remote) is server
