@@ -19,7 +19,7 @@ PORT = 19571
 
 LACKING = {
     r"(go|process|promhttp)_.*": "about the exporter's own process, not about the host",
-    r"node_exporter_build_info": "names the program; ours is vedette_build_info",
+    r"node_exporter_build_info": "names the program; ours is prometheus_build_info",
     r"node_(btrfs|xfs|zfs|bcache)_.*": "counters of single file systems: not built",
     r"node_(nfs|nfsd|ipvs|infiniband|fibrechannel|tape|systemd)_.*": "hardware or service"
     " that the machine of the project has not: not built, because it could not be compared",
