@@ -310,3 +310,18 @@ def test_faults_of_the_host_are_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_an_unknown_call_cannot_be_enabled(watcher: Watcher) -> None:
     with pytest.raises(program.ProbeError, match="no such system call: reed"):
         watcher.probe.enable(["read", "reed"])
+
+
+def test_an_execution_by_another_thread_is_that_of_the_process(watcher: Watcher, tmp_path: Path) -> None:
+    watcher.watch("execve")
+    script = """
+import os, threading
+t = threading.Thread(target=os.execve, args=("/bin/true", ["true", "yes"], {})); t.start(); t.join()"""
+    process = subprocess.Popen([sys.executable, "-S", "-c", script], cwd=tmp_path)
+    assert process.wait(30) == 0
+    batch = watcher.of(process.pid)
+    row = int((batch.header["kind"] == KIND_EXEC).nonzero()[0][-1])
+    assert (text(batch, row, PATH1), text(batch, row, ARGS)) == ("/bin/true", "true\0yes\0")
+    assert (batch.header["tid"][row], batch.header["comm"][row]) == (process.pid, b"true")
+    ends = (batch.header["kind"] == KIND_EXIT).nonzero()[0]
+    assert len(ends) == 1, "threads that end are not the end of the process"
