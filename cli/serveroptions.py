@@ -43,11 +43,22 @@ def storage_options(flags: ServeFlags, config: LoadedConfig) -> StorageOptions:
     return StorageOptions(
         retention_ms=flagtypes.parse_duration_ms(time_text),
         retention_bytes=flagtypes.parse_size_bytes(size_text),
-        out_of_order_window_ms=flags.duration_ms("storage.tsdb.out-of-order-time-window"),
+        out_of_order_window_ms=_out_of_order_window_ms(flags, config),
+        block_range_ms=flags.duration_ms("storage.tsdb.min-block-duration"),
         wal_sync=flags["storage.wal.sync"],
+        wal_segment_bytes=flags.size_bytes("storage.tsdb.wal-segment-size"),
+        start_timestamps="st-storage" in flags.features(),
         lock_file=not flags["storage.tsdb.no-lockfile"],
         **_rollup_options(config),
     )
+
+
+def _out_of_order_window_ms(flags: ServeFlags, config: LoadedConfig) -> int:
+    """The window of the configuration file where it names one, else that of the flag."""
+    tsdb = config.config.storage.tsdb
+    if tsdb is not None and "out_of_order_time_window" in tsdb.model_fields_set:
+        return int(tsdb.out_of_order_time_window)
+    return flags.duration_ms("storage.tsdb.out-of-order-time-window")
 
 
 def _rollup_options(config: LoadedConfig) -> _RollupOptions:

@@ -32,3 +32,23 @@ def test_tiers_and_retentions_reach_the_store() -> None:
     assert options.full_resolution_ms == DAY_MS
     assert options.series_retention == (SeriesRetention((("job", "a|b"), ("env", "dev")), 3 * DAY_MS),)
     assert options.retention_ms == 15 * DAY_MS
+
+
+def test_the_file_s_out_of_order_window_overrides_the_flag_even_when_it_is_zero() -> None:
+    assert options_of("global: {}\n").out_of_order_window_ms == HOUR_MS
+    assert options_of("storage: {tsdb: {out_of_order_time_window: 0s}}\n").out_of_order_window_ms == 0
+    assert (
+        options_of("storage: {tsdb: {out_of_order_time_window: 30m}}\n").out_of_order_window_ms
+        == HOUR_MS // 2
+    )
+
+
+def test_flags_of_the_log_and_of_blocks_reach_the_store() -> None:
+    values = {flag.name: flag.default for flag in FLAGS}
+    values |= {"storage.tsdb.min-block-duration": "30m", "storage.tsdb.wal-segment-size": "16MB"}
+    values |= {"storage.wal.sync": "interval", "enable-feature": ("st-storage",)}
+    options = storage_options(ServeFlags(values, frozenset()), parse_config("global: {}\n"))
+    assert options.block_range_ms == HOUR_MS // 2
+    assert options.wal_segment_bytes == 16 << 20
+    assert options.wal_sync == "interval"
+    assert options.start_timestamps
