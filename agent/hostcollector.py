@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -11,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Summary
 
 from ingest.clock import Clock, SystemClock
@@ -22,7 +22,7 @@ from tsdb.errors import StorageError
 INTERVAL_SECONDS = 15.0
 INTERVAL_SECONDS_MIN = 1.0
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger("vedette.agent")
 
 
 class Source(Protocol):
@@ -188,7 +188,7 @@ class HostCollector:
         """Each failure is logged once, and again when its text changes."""
         if self._reported.get((source, part)) != text:
             self._reported[source, part] = text
-            _log.warning("host metrics incomplete", source=source, part=part, error=text)
+            _log.warning("host metrics incomplete", extra={"source": source, "part": part, "error": text})
 
     def _end(self, t_ms: int) -> None:
         for bound in self._bound:

@@ -20,7 +20,7 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import uvloop
@@ -38,6 +38,7 @@ from ingest.scrape.service import ScrapeManager, ScrapeSettings
 from promql.activequeries import ActiveQueries
 from promql.engine import Engine
 from promql.parser import prepare as prepare_parser
+from tsdb.columns import Appender
 from tsdb.database import Database, open_database
 from tsdb.errors import StorageError
 from tsdb.kernels import compile as kernels
@@ -46,6 +47,9 @@ from web.app import create_app
 from web.querylog import QueryLog
 from web.readiness import Readiness
 from web.services import AppServices, BuildInfo, ReloadState
+
+if TYPE_CHECKING:
+    from agent.hostcollector import HostCollector
 
 log = logging.getLogger("vedette.main")
 
@@ -70,6 +74,7 @@ class Server:
         self._database: Database | None = None
         self._scrape: ScrapeManager | None = None
         self._receiver: Receiver | None = None
+        self._host: HostCollector | None = None
         self._stop = asyncio.Event()
         self._reload_lock = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
@@ -99,7 +104,6 @@ class Server:
             await self._open()
             self._readiness.set_ready()
             log.info("Server is ready to receive requests", extra={"seconds": _since(started)})
-            self._say_agent_state()
             self._spawn(self._warm_rest())
             if self._flags["config.auto-reload"]:
                 self._spawn(self._watch_configuration())
@@ -159,6 +163,8 @@ class Server:
         self._scrape = ScrapeManager(appender, self._registry, settings=self._scrape_settings())
         self._services.scrape = self._scrape
         await self._scrape.apply(self._config)
+        if self._flags["agent"]:
+            await self._start_agent(appender)
 
     def _log_active_queries(self) -> None:
         folder, slots = Path(self._flags["storage.tsdb.path"]), self._flags["query.max-concurrency"]
@@ -171,6 +177,8 @@ class Server:
         log.info("Stopping")
         for task in self._background:
             task.cancel()
+        if self._host is not None:
+            await self._host.stop()
         if self._scrape is not None:
             await self._scrape.close()
         await runner.cleanup()
@@ -288,9 +296,13 @@ class Server:
         )
         loaded_at.set_function(lambda: self._source.loaded_at_s)
 
-    def _say_agent_state(self) -> None:
-        if self._flags["agent"]:
-            log.info("Host agent is not part of this version; serving without it")
+    async def _start_agent(self, appender: Appender) -> None:
+        """What there is of the embedded host agent: metrics of the host and of its containers."""
+        from agent.hostcollector import HostCollector
+
+        self._host = HostCollector(appender, self._registry)
+        await self._host.start()
+        log.info("Host agent gathers host and container metrics; events of processes and files are to come")
 
 
 def _warm_write_path() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import socket
 import stat
@@ -13,7 +14,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client import Counter as MetricCounter
 
@@ -35,7 +35,7 @@ _MEMORY_INFO = struct.Struct("=9I")
 """What the kernel tells of a socket's memory; the last number is that of dropped datagrams."""
 _U32 = 1 << 32
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger("vedette.statsd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ class StatsdListener:
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
-                _log.warning("statsd socket failed", error=str(error))
+                _log.warning("statsd socket failed", extra={"error": str(error)})
                 break
             received += 1
             if size > DATAGRAM_BYTES_LIMIT:
@@ -203,7 +203,7 @@ class StatsdListener:
             written = self._writer.write(gathered, t_ms)
         except StorageError as error:
             self._metrics.flush_failures.inc()
-            _log.warning("statsd flush failed", error=str(error))
+            _log.warning("statsd flush failed", extra={"error": str(error)})
             return
         self._metrics.refused.inc(written.refused_count)
 
