@@ -7,7 +7,7 @@ ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test test-quick lint types bench bench-large bench-security conformance security-conformance fuzz system-packages clean
+.PHONY: help install install-dev run test test-quick lint types bench bench-large bench-security conformance security-conformance fuzz layout system-packages clean
 
 help: ## Show this list.
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ bench-security: $(VENV)/.installed-dev ## Events a second through the rules, wit
 
 fuzz: $(VENV)/.installed-dev ## Random queries against the slow interpreter; ARGS="--seed N --count N".
 	$(BIN)/python -m tests.fuzz.run $(ARGS)
+
+layout: ## Write docs/layout.md, the list of modules.
+	$(BIN)/python scripts/layout.py
 
 .PHONY: crash
 crash: $(VENV)/.installed-dev ## The disk failing at every call, and twenty kills; SEED=n repeats a run.
