@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 WORKERS ?= 2
+PROMQLTEST ?= ../shared/data/promqltest
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev run test test-quick lint types bench bench-large bench-security conformance security-conformance fuzz layout system-packages clean
@@ -42,6 +43,8 @@ test: $(VENV)/.installed-dev system-packages lint types ## Install what the test
 	$(BIN)/vedette warm
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not alone" $(ARGS)
 	$(BIN)/python -m pytest -m alone $(ARGS)
+	@if [ -d "$(PROMQLTEST)" ]; then $(BIN)/vedette test promql -q "$(PROMQLTEST)"; \
+	else echo "$(PROMQLTEST) is absent: Prometheus's query test files were not run"; fi
 
 test-quick: $(VENV)/.installed-dev ## The tests that start no server.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not e2e and not browser" $(ARGS)
@@ -60,7 +63,7 @@ bench-large: $(VENV)/.installed-dev system-packages ## The same at 100,000 serie
 	$(BIN)/python -m benchmarks.run --size large $(ARGS)
 
 conformance: $(VENV)/.installed-dev ## Prometheus's own query test files; prints the count.
-	$(BIN)/vedette test promql $${PROMQLTEST_DIR:-../shared/data/promqltest}/*.test
+	$(BIN)/vedette test promql "$(PROMQLTEST)"
 
 security-conformance: $(VENV)/.installed-dev ## Falco's rule files, rule fixtures, audit and CloudTrail events; prints the counts.
 	$(BIN)/python -m tests.security.conformance
