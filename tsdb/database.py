@@ -249,10 +249,6 @@ class Database:
         """meta.json of each block."""
         return [orjson.loads(stored.meta.to_json()) for stored in self.blocks()]
 
-    def wal_replay(self) -> tuple[int, int, int]:
-        """First, last and current segment of the replay."""
-        return self._progress.first, self._progress.last, self._progress.current
-
     def min_time(self) -> int:
         """Oldest time stored, NO_MIN_TIME for an empty store."""
         return min([self.head.min_time, *(stored.meta.min_time for stored in self.blocks())])

@@ -71,8 +71,12 @@ class QueryLog:
         """Close the file."""
         self.open("")
 
+    def wants(self, took_s: float) -> bool:
+        """Whether `write` would do anything for a query that took so long."""
+        return self._file is not None or bool(self._slow_s and took_s >= self._slow_s)
+
     def write(self, query: LoggedQuery) -> None:
-        """Log a finished query."""
+        """Log a finished query; writes to the disk, so not for the event loop."""
         if self._slow_s and query.took_s >= self._slow_s:
             self._slow.inc()
             log.warning(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 
 import numpy as np
@@ -57,8 +58,8 @@ class _Absent(VectorOperator):
         labels = SeriesLabels.from_labels([self._labels], self.ctx.symbols)
         return Series(labels, np.zeros(1, dtype=np.bool_))
 
-    def _found(self) -> Iterator[BoolArray]:
-        raise NotImplementedError
+    @abstractmethod
+    def _found(self) -> Iterator[BoolArray]: ...
 
     def batches(self) -> Iterator[Piece]:
         """One row."""

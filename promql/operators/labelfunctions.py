@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Iterator
 
 import numpy as np
@@ -34,9 +35,9 @@ class Relabel(VectorOperator):
         self._target = target
         self._rows: Collected | None = None
 
+    @abstractmethod
     def _values(self, labels: SeriesLabels) -> tuple[U32Array, BoolArray]:
         """Value ids of the label u32[S], and which rows it is written to bool[S]."""
-        raise NotImplementedError
 
     def _announce(self) -> Series:
         series = self._child.series()

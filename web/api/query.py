@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -106,12 +107,11 @@ async def _evaluate_logged(
         error = str(refused)
         raise
     finally:
-        query_log = context.services.query_log
-        if query_log is not None:
-            took_s, client = time.monotonic() - started_s, request.remote or ""
-            query_log.write(
-                LoggedQuery(text, *grid, client, request.method, request.path, took_s, stats, error)
-            )
+        query_log, took_s = context.services.query_log, time.monotonic() - started_s
+        if query_log is not None and query_log.wants(took_s):
+            client = request.remote or ""
+            entry = LoggedQuery(text, *grid, client, request.method, request.path, took_s, stats, error)
+            await asyncio.get_running_loop().run_in_executor(context.pool, query_log.write, entry)
 
 
 def _tree(plan: Explain) -> dict[str, Any]:
