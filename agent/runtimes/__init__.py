@@ -1,0 +1,1 @@
+"""What container runtimes say about containers: names, images, mounts, pods."""

@@ -1,0 +1,87 @@
+"""One container as its runtime describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A mount of a container; empty texts where the runtime does not say."""
+
+    source: str
+    destination: str
+    mode: str = ""
+    read_write: bool = True
+    propagation: str = ""
+
+    def __str__(self) -> str:
+        """As security rules see it (`container.mounts`): source:destination:mode:rw:propagation."""
+        writable = "true" if self.read_write else "false"
+        return f"{self.source}:{self.destination}:{self.mode}:{writable}:{self.propagation}"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerInfo:
+    """What is known of a container. Empty text, empty mapping and None stand for what no source told."""
+
+    id: str
+    """The whole id, as in the cgroup's path."""
+    runtime: str
+    """`docker`, `podman`, `containerd`, `cri-o`, `runc` …"""
+    name: str = ""
+    image: str = ""
+    """As it was asked for: repository with tag or digest."""
+    image_id: str = ""
+    """Without `sha256:`."""
+    repository: str = ""
+    tag: str = ""
+    digest: str = ""
+    """With `sha256:`."""
+    privileged: bool | None = None
+    host_network: bool | None = None
+    host_pid: bool | None = None
+    host_ipc: bool | None = None
+    mounts: tuple[Mount, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
+    ip: str = ""
+    created_unix_ns: int = 0
+    pod_name: str = ""
+    pod_uid: str = ""
+    pod_namespace: str = ""
+    pod_sandbox_id: str = ""
+    """The whole id of the pod's sandbox container; the container's own id for the sandbox itself."""
+    pod_labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
+    pod_annotations: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
+    pod_ip: str = ""
+    container_name: str = ""
+    """Name within the pod, empty for the sandbox."""
+    cni_json: str = ""
+    is_pod_sandbox: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReference:
+    """An image's name in its parts."""
+
+    repository: str
+    tag: str
+    digest: str
+
+
+def parse_image(reference: str) -> ImageReference:
+    """Repository (registry included), tag and digest of a name such as `docker.io/nginx:1.25@sha256:…`.
+
+    A port in the registry's name is not a tag; a bare `sha256:…` or an image id has no repository.
+    """
+    name, _, digest = reference.partition("@")
+    if name.startswith("sha256:"):
+        return ImageReference("", "", name)
+    head, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:
+        head, tag = name, ""
+    return ImageReference(head, tag, digest)
