@@ -6,7 +6,6 @@ record. Type characters and names are those security rules compare (fd.typechar,
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import stat
 import struct
@@ -15,27 +14,16 @@ from typing import Any
 
 from agent.probe.layout import ADDRESS, DESCRIPTOR_STRUCT, FD, FD_PATH, SOCKET, TUPLE_STRUCT
 from agent.probe.ringbuffer import Batch, names_to_path
+from security.fields.connections import (
+    ACCEPTS,
+    TYPE_NAMES,
+    Endpoint,
+    address_text,
+    endpoint,
+    is_server,
+    unix_path,
+)
 
-TYPE_NAMES = {
-    "f": "file",
-    "d": "directory",
-    "4": "ipv4",
-    "6": "ipv6",
-    "u": "unix",
-    "p": "pipe",
-    "e": "event",
-    "s": "signalfd",
-    "l": "eventpoll",
-    "i": "inotify",
-    "t": "timerfd",
-    "n": "netlink",
-    "b": "bpf",
-    "r": "userfaultfd",
-    "m": "io_uring",
-    "P": "pidfd",
-    "M": "memfd",
-    "o": "other",
-}
 _ANONYMOUS = {
     "[eventfd]": "e",
     "[signalfd]": "s",
@@ -47,24 +35,9 @@ _ANONYMOUS = {
     "[pidfd]": "P",
 }
 _FAMILY_CHARACTERS = {socket.AF_INET: "4", socket.AF_INET6: "6", socket.AF_UNIX: "u", socket.AF_NETLINK: "n"}
-EPHEMERAL_PORT = 32_768
-"""Ports from here on are handed out to clients by default."""
-_ACCEPTS = frozenset({"accept", "accept4"})
-_OWN_ADDRESS = _ACCEPTS | {"bind"}
+_OWN_ADDRESS = ACCEPTS | {"bind"}
 """Calls whose address is not that of the other end."""
-_RECEIVES = frozenset({"recvfrom", "recvmsg"})
 _PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket.IPPROTO_ICMP: "icmp"}
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Address in text form and port; both empty for a socket that is not bound or connected."""
-
-    address: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.address}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,41 +122,3 @@ def _socket(data: bytes, address: bytes | None, inode: int, device: int, call: s
         server = is_server(call, local.port, remote.port)
         name = f"{remote}->{local}" if server else f"{local}->{remote}"
     return Descriptor(character, name, inode, device, 0, local, remote, text, (queue, limit))
-
-
-def is_server(call: str, local_port: int, remote_port: int) -> bool:
-    """Whether this end is the server: by the call, or a guess by ports, or by the direction of the data."""
-    if call in _ACCEPTS or call == "connect":
-        return call in _ACCEPTS
-    if (local_port < EPHEMERAL_PORT) != (remote_port < EPHEMERAL_PORT):
-        return local_port < EPHEMERAL_PORT
-    return call in _RECEIVES
-
-
-def address_text(raw: bytes) -> str:
-    """Four or sixteen bytes as text; an IPv4 address mapped into IPv6 becomes IPv4."""
-    address = ipaddress.ip_address(raw)
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)
-
-
-def endpoint(raw: bytes | None) -> Endpoint | None:
-    """Address and port of a struct sockaddr, None for other families and cut ones."""
-    if raw is None or len(raw) < 8:
-        return None
-    family = int.from_bytes(raw[:2], "little")
-    port = int.from_bytes(raw[2:4], "big")
-    if family == socket.AF_INET:
-        return Endpoint(address_text(raw[4:8]), port)
-    if family == socket.AF_INET6 and len(raw) >= 24:
-        return Endpoint(address_text(raw[8:24]), port)
-    return None
-
-
-def unix_path(raw: bytes | None) -> str:
-    """Path of a struct sockaddr_un; an abstract name starts with `@`."""
-    if raw is None or len(raw) < 3 or int.from_bytes(raw[:2], "little") != socket.AF_UNIX:
-        return ""
-    if raw[2] == 0:
-        return "@" + raw[3:].decode("utf-8", "replace")
-    return raw[2:].split(b"\0", 1)[0].decode("utf-8", "replace")

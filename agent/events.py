@@ -7,7 +7,6 @@ rule: those a rule could match.
 from __future__ import annotations
 
 import posixpath
-import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,8 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from agent import flagnames
-from agent.descriptors import Descriptor, descriptor, endpoint, unix_path
+from agent.descriptors import Descriptor, descriptor
 from agent.eventtypes import ALIASES, EXIT_EVENT, FORK_EVENT, ParameterSpec, parameter_table
 from agent.probe.layout import (
     ADDRESS,
@@ -39,36 +37,13 @@ from agent.probe.layout import (
 )
 from agent.probe.ringbuffer import Batch, names_to_path
 from agent.syscalls import names
+from security.fields import flagnames
+from security.fields.connections import endpoint, unix_path
+from security.fields.parameters import Parameter, arguments_line
 
 AT_FDCWD = -100
 PAGE_KIB = 4
-TEXT_BYTES_LIMIT = 4096
 BitNames = tuple[tuple[str, int], ...]
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One parameter: its raw form, and its resolved form where that says more."""
-
-    name: str
-    raw: str
-    resolved: str = ""
-
-    @property
-    def text(self) -> str:
-        """What a rule compares (`evt.arg.NAME`)."""
-        return self.resolved or self.raw
-
-
-def escape(text: str) -> str:
-    """Text that cannot move a terminal's cursor, end a line or break UTF-8; cut at `TEXT_BYTES_LIMIT`."""
-
-    def escaped(match: re.Match[str]) -> str:
-        number = ord(match.group())
-        return f"\\x{number - 0xDC00 if number >= 0xDC80 else number:02x}"
-
-    return _CONTROL.sub(escaped, text[:TEXT_BYTES_LIMIT])
 
 
 @dataclass(frozen=True)
@@ -130,11 +105,7 @@ class Events:
 
     def arguments(self, row: int) -> str:
         """All parameters on one line (`evt.args`): ``name=raw(resolved)`` joined by blanks."""
-        shown = []
-        for item in self.parameters(row):
-            resolved = f"({escape(item.resolved)})" if item.resolved else ""
-            shown.append(f"{item.name}={escape(item.raw)}{resolved}")
-        return " ".join(shown)
+        return arguments_line(self.parameters(row))
 
     def descriptor(self, row: int) -> Descriptor | None:
         """The descriptor an event is about, as it was then."""

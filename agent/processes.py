@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from agent import procfiles
-from agent.cgroups import ContainerPath, container_of
 from agent.events import Events, execution_flags
 from agent.probe.layout import ARGS, CGROUP, CWD, ENV, EXE, KIND_CALL, KIND_EXEC, KIND_EXIT, KIND_FORK
 from agent.probe.ringbuffer import names_to_path
 from agent.procfiles import TICK_NS
+from security.fields.containerids import ContainerPath, container_of
 
 PROCESSES_LIMIT = 262_144
 KEEP_ENDED_NS = 180 * 1_000_000_000

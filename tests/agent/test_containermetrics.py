@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.cgroups import CGROUP_DEPTH_LIMIT, container_of, detect_layout, find_containers, walk
+from agent.cgroups import CGROUP_DEPTH_LIMIT, detect_layout, find_containers, walk
 from agent.containermetrics import ContainerNames, ContainerSource
 from agent.hostmetrics.paths import HostPaths
 from ingest.gathered import Gathered, GatheredWriter
+from security.fields.containerids import container_of
 from tests.ingest.fakestore import FakeStore
 
 A, B, C = "a" * 64, "0123456789abcdef" * 4, "c" * 64

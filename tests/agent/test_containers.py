@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from agent import containers
-from agent.cgroups import ContainerPath
 from agent.containers import UserNames, parse, read_inside
 from agent.processes import Process
+from security.fields.containerids import ContainerPath
 
 FILES = [
     (b"root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/:\n", {0: "root", 33: "web"}),

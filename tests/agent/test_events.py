@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.descriptors import is_server
-from agent.events import Events, Renderer, escape
+from agent.events import Events, Renderer
 from agent.eventtypes import parameter_table
-from agent.flagnames import MODE_BITS, OPEN_BITS, bit_names, error_name, open_flags
 from agent.probe.layout import ACTIONS, CWD, DIR1, PATH1, PATH2
 from agent.probe.ringbuffer import Batch
+from security.fields.connections import is_server
+from security.fields.flagnames import MODE_BITS, OPEN_BITS, bit_names, error_name, open_flags
+from security.fields.parameters import escape
 from tests.agent.conftest import Watcher
 from tests.agent.test_ring import batch_of, record
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from agent import procfiles
-from agent.cgroups import ContainerPath
 from agent.events import Events
 from agent.probe.layout import (
     ARGS,
@@ -27,6 +26,7 @@ from agent.probe.layout import (
 )
 from agent.probe.ringbuffer import Batch, TimeOrder
 from agent.processes import KEEP_ENDED_NS, STATE_CALLS, Process, ProcessTable
+from security.fields.containerids import ContainerPath
 from tests.agent.conftest import Watcher
 from tests.agent.test_events import events_of
 from tests.agent.test_ring import batch_of, record
