@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.config import read_agent_config
 from cli.flags import ServeFlags
 from ingest.config.document import LoadedConfig, load_config, parse_config
 
@@ -49,6 +50,7 @@ class ConfigurationSource:
                 config = load_config(self.path)
                 self._files = config.files
                 self._digest = self._content_digest()
+            read_agent_config(config)
         except Exception:
             self.succeeded = False
             raise

@@ -13,6 +13,7 @@ import click
 
 from cli import flagtypes
 from cli.logs import FORMATS, LEVELS
+from ingest.config.address import Address, parse_address
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -170,9 +171,9 @@ class ServeFlags:
         """A size flag in bytes."""
         return flagtypes.parse_size_bytes(self.values[name])
 
-    def addresses(self) -> list[flagtypes.Address]:
+    def addresses(self) -> list[Address]:
         """Where to listen."""
-        return [flagtypes.parse_address(text) for text in self.values["web.listen-address"]]
+        return [parse_address(text) for text in self.values["web.listen-address"]]
 
     def features(self) -> frozenset[str]:
         """Names given to --enable-feature, separated or repeated, known or not."""

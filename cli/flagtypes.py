@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
+from ingest.config.address import parse_address
 from ingest.config.durations import ByteSize, Duration
 
 
@@ -17,28 +18,6 @@ def parse_duration_ms(text: str) -> int:
 def parse_size_bytes(text: str) -> int:
     """Bytes of a size such as ``512MB``; units are powers of 1024, as in Prometheus. Raises ValueError."""
     return 0 if text == "0" else int(ByteSize.parse(text))
-
-
-class Address(NamedTuple):
-    """Where to listen."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_address(text: str) -> Address:
-    """Host and port of ``0.0.0.0:9090``, ``:9090`` or ``[::1]:9090``. Raises ValueError."""
-    host, separator, port = text.rpartition(":")
-    if not separator or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f'not a valid listen address: "{text}" (want host:port)')
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError(f'not a valid listen address: "{text}" (an IPv6 address needs brackets)')
-    return Address(host or "0.0.0.0", int(port))
 
 
 class _TextType(click.ParamType[str]):

@@ -20,13 +20,15 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvloop
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge
 
+from agent.config import read_agent_config
+from agent.service import AgentService
 from cli.configuration import ConfigurationSource
 from cli.flags import ServeFlags
 from cli.kernels import import_all_kernels
@@ -38,7 +40,6 @@ from ingest.scrape.service import ScrapeManager, ScrapeSettings
 from promql.activequeries import ActiveQueries
 from promql.engine import Engine
 from promql.parser import prepare as prepare_parser
-from tsdb.columns import Appender
 from tsdb.database import Database, open_database
 from tsdb.errors import StorageError
 from tsdb.kernels import compile as kernels
@@ -47,9 +48,6 @@ from web.app import create_app
 from web.querylog import QueryLog
 from web.readiness import Readiness
 from web.services import AppServices, BuildInfo, ReloadState
-
-if TYPE_CHECKING:
-    from agent.hostcollector import HostCollector
 
 log = logging.getLogger("vedette.main")
 
@@ -74,7 +72,7 @@ class Server:
         self._database: Database | None = None
         self._scrape: ScrapeManager | None = None
         self._receiver: Receiver | None = None
-        self._host: HostCollector | None = None
+        self._agent: AgentService | None = None
         self._stop = asyncio.Event()
         self._reload_lock = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
@@ -164,7 +162,8 @@ class Server:
         self._services.scrape = self._scrape
         await self._scrape.apply(self._config)
         if self._flags["agent"]:
-            await self._start_agent(appender)
+            self._agent = AgentService(appender, self._registry, read_agent_config(self._config))
+            await self._agent.start()
 
     def _log_active_queries(self) -> None:
         folder, slots = Path(self._flags["storage.tsdb.path"]), self._flags["query.max-concurrency"]
@@ -177,8 +176,8 @@ class Server:
         log.info("Stopping")
         for task in self._background:
             task.cancel()
-        if self._host is not None:
-            await self._host.stop()
+        if self._agent is not None:
+            await self._agent.stop()
         if self._scrape is not None:
             await self._scrape.close()
         await runner.cleanup()
@@ -221,6 +220,8 @@ class Server:
             self._services.external_labels = config.globals.external_labels
             if self._scrape is not None:
                 await self._scrape.apply(config)
+            if self._agent is not None:
+                await self._agent.apply(read_agent_config(config))
             log.info("Completed loading of configuration file", extra={"file": str(self._source.path)})
 
     def _log_warnings(self) -> None:
@@ -295,14 +296,6 @@ class Server:
             registry=self._registry,
         )
         loaded_at.set_function(lambda: self._source.loaded_at_s)
-
-    async def _start_agent(self, appender: Appender) -> None:
-        """What there is of the embedded host agent: metrics of the host and of its containers."""
-        from agent.hostcollector import HostCollector
-
-        self._host = HostCollector(appender, self._registry)
-        await self._host.start()
-        log.info("Host agent gathers host and container metrics; events of processes and files are to come")
 
 
 def _warm_write_path() -> None:

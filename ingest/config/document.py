@@ -149,6 +149,16 @@ def _read_text(path: str) -> str:
         raise ConfigError([Problem(path, line, "", "yaml: invalid UTF-8")]) from None
 
 
+def read_extension(loaded: LoadedConfig, key: str, model: type[_S]) -> _S:
+    """The section of one of Vedette's other parts as its own model; the defaults where it is absent.
+
+    Raises ConfigError with file, line and key.
+    """
+    if getattr(loaded.config, key) is None:
+        return model()
+    return _validate(model, read_yaml(loaded.text, loaded.files[0]), {}, key)
+
+
 def config_to_yaml(config: Section) -> str:
     """A section as YAML with every secret as `<secret>`, in the order of Prometheus's own output."""
     printed = print_section(config)
@@ -157,18 +167,21 @@ def config_to_yaml(config: Section) -> str:
     return yaml.safe_dump(printed, sort_keys=False, allow_unicode=True, width=1 << 20)
 
 
-def _validate(model: type[_S], document: Document, environ: Mapping[str, str]) -> _S:
+def _validate(model: type[_S], document: Document, environ: Mapping[str, str], *path: str) -> _S:
+    """The document, or what is at a path in it, as a model. Raises ConfigError."""
     context = {"directory": os.path.dirname(document.file), "environ": environ}
-    data = {} if document.data is None else document.data
+    data = document.data
+    for key in path:
+        data = data[key]
     try:
-        return model.model_validate(data, context=context)
+        return model.model_validate({} if data is None else data, context=context)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        raise ConfigError([_problem(document, detail) for detail in details]) from None
+        raise ConfigError([_problem(document, detail, path) for detail in details]) from None
 
 
-def _problem(document: Document, detail: ErrorDetails) -> Problem:
-    path: Path = detail["loc"]
+def _problem(document: Document, detail: ErrorDetails, above: Path) -> Problem:
+    path: Path = (*above, *detail["loc"])
     kind = detail["type"]
     if kind == "config":
         context = detail["ctx"]

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from cli.flags import FLAGS, ServeFlags, serve_options
-from cli.flagtypes import Address, parse_address, parse_duration_ms, parse_size_bytes
+from cli.flagtypes import parse_duration_ms, parse_size_bytes
+from ingest.config.address import Address, parse_address
 
 
 @pytest.mark.parametrize(

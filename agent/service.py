@@ -1,0 +1,142 @@
+"""The host agent as one service: its parts, started together, each of which may fail alone.
+
+`vedette serve` and `vedette agent` use the same service; they differ in where samples go (`appender`) and
+where security events go (`pipeline`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+
+from agent.config import AgentConfig
+from ingest.config.address import parse_address
+from tsdb.columns import Appender
+
+_log = logging.getLogger("vedette.agent")
+
+
+class PartError(Exception):
+    """A part cannot run here; the text is one clear line."""
+
+
+class Part(Protocol):
+    """Something that runs from `start` to `stop`; both on the event loop."""
+
+    async def start(self) -> None:
+        """Begin. Raises PartError or OSError when this host does not allow it."""
+        ...
+
+    async def stop(self) -> None:
+        """End, hand over what is there, leave nothing behind. Only after a start that succeeded."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What parts are made of. `registry` is emptied when the parts are made anew."""
+
+    appender: Appender
+    registry: CollectorRegistry
+    config: AgentConfig
+
+    @property
+    def instance(self) -> str:
+        """Label `instance` of the agent's series."""
+        return self.config.instance or os.uname().nodename
+
+
+def _host_metrics(wiring: Wiring) -> Part | None:
+    from agent.hostcollector import HostCollector
+
+    return HostCollector(
+        wiring.appender, wiring.registry, wiring.config.interval.seconds, instance=wiring.instance
+    )
+
+
+def _statsd(wiring: Wiring) -> Part | None:
+    from ingest.statsd.listener import StatsdListener, StatsdOptions
+
+    config = wiring.config.statsd
+    if not config.udp and not config.unix:
+        return None
+    host, port = parse_address(config.udp) if config.udp else ("", None)
+    options = StatsdOptions(
+        udp_host=host,
+        udp_port=port,
+        unix_path=config.unix,
+        flush_interval_seconds=config.flush_interval.seconds,
+        observer=config.observer,
+    )
+    labels = {"instance": wiring.instance, "job": "statsd"}
+    return StatsdListener(wiring.appender, wiring.registry, options, labels=labels)
+
+
+PARTS: tuple[tuple[str, Callable[[Wiring], Part | None]], ...] = (
+    ("host and container metrics", _host_metrics),
+    ("StatsD listener", _statsd),
+)
+"""Every part by the name it has in the log, in the order of starting; None is a part that is turned off."""
+
+
+class AgentService:
+    """Runs the parts. All methods on the event loop, one at a time."""
+
+    def __init__(self, appender: Appender, registry: CollectorRegistry, config: AgentConfig) -> None:
+        self._appender = appender
+        self._registry = registry
+        self._config = config
+        self._own: CollectorRegistry | None = None
+        self._running: list[tuple[str, Part]] = []
+
+    @property
+    def running(self) -> list[str]:
+        """Names of the parts that run."""
+        return [name for name, _ in self._running]
+
+    async def start(self) -> None:
+        """Start every part; one that cannot run here says why in one line, and the others go on."""
+        # A registry of its own, so that parts can be made anew without repeated metrics.
+        self._own = own = CollectorRegistry()
+        self._registry.register(own)
+        wiring = Wiring(self._appender, own, self._config)
+        for name, make in PARTS:
+            try:
+                part = make(wiring)
+                if part is None:
+                    continue
+                await part.start()
+            except (PartError, OSError, ValueError) as error:
+                _log.warning(
+                    "a part of the host agent does not run", extra={"part": name, "reason": str(error)}
+                )
+            except Exception:
+                _log.exception("a part of the host agent failed to start", extra={"part": name})
+            else:
+                self._running.append((name, part))
+        _log.info("Host agent runs", extra={"parts": ", ".join(self.running) or "none"})
+
+    async def stop(self) -> None:
+        """Stop what runs, last started first; a failure is logged and stops nothing else."""
+        while self._running:
+            name, part = self._running.pop()
+            try:
+                await part.stop()
+            except Exception:
+                _log.exception("a part of the host agent did not stop well", extra={"part": name})
+        if self._own is not None:
+            self._registry.unregister(self._own)
+            self._own = None
+
+    async def apply(self, config: AgentConfig) -> None:
+        """Run with another configuration: parts are stopped and made anew when it differs."""
+        if config == self._config:
+            return
+        await self.stop()
+        self._config = config
+        await self.start()
