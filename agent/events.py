@@ -36,10 +36,10 @@ from agent.probe.layout import (
     PROCESS_STRUCT,
 )
 from agent.probe.ringbuffer import Batch, names_to_path
-from agent.syscalls import names
 from security.fields import flagnames
 from security.fields.connections import endpoint, unix_path
 from security.fields.parameters import Parameter, arguments_line
+from security.fields.syscalls import names
 
 AT_FDCWD = -100
 PAGE_KIB = 4

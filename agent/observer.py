@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from agent import syscalls
 from agent.events import Events
 from agent.probe.layout import CALL_LIMIT, COUNT_COMPAT, COUNT_NO_STASH, KIND_EXEC, KIND_EXIT, KIND_FORK
 from agent.probe.program import Counters, Probe
 from agent.probe.ringbuffer import RingReader, TimeOrder
 from agent.processes import STATE_CALLS, ProcessTable
+from security.fields import syscalls
 
 PAUSE_SECONDS = 0.02
 """Between looks at a quiet ring. At 5 ms the looks alone cost 4 % of a core, at 20 ms about 1 %; the fastest

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from agent import syscalls
 from agent.probe import headers, layout
 from agent.probe.btf import BTF, BTFError
 from agent.probe.loader import MAPS
+from security.fields import syscalls
 
 PAGE_BYTES = 4096
 RING_PAGES = 4096

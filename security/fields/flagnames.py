@@ -76,6 +76,16 @@ CLONE_BITS: tuple[tuple[str, int], ...] = (
     ("CLONE_VFORK", 0x4000),
     ("CLONE_VM", 0x100),
 )
+_CAPTURE_CLONE_NAMES = (
+    *("CLONE_FILES", "CLONE_FS", "CLONE_IO", "CLONE_NEWIPC", "CLONE_NEWNET", "CLONE_NEWNS"),
+    *("CLONE_NEWPID", "CLONE_NEWUTS", "CLONE_PARENT", "CLONE_PARENT_SETTID", "CLONE_PTRACE"),
+    *("CLONE_SIGHAND", "CLONE_SYSVSEM", "CLONE_THREAD", "CLONE_UNTRACED", "CLONE_VM", "CLONE_INVERTED"),
+    *("NAME_CHANGED", "CLOSED", "ACTIVE", "CLONE_NEWUSER", "PIPE_SRC", "PIPE_DST"),
+    *("CLONE_CHILD_CLEARTID", "CLONE_CHILD_SETTID", "CLONE_SETTLS", "CLONE_STOPPED", "CLONE_VFORK"),
+    *("CLONE_NEWCGROUP", "CHILD_IN_PIDNS", "IS_MAIN_THREAD"),
+)
+CAPTURE_CLONE_BITS = tuple((name, 1 << bit) for bit, name in enumerate(_CAPTURE_CLONE_NAMES))
+"""The numbering of capture files."""
 NAMESPACE_BITS = tuple((name, bit) for name, bit in CLONE_BITS if name.startswith("CLONE_NEW"))
 EXECUTION_BITS: tuple[tuple[str, int], ...] = (
     ("EXE_WRITABLE", 1),
@@ -138,6 +148,28 @@ PTRACE_REQUESTS = {
     0x4208: "PTRACE_LISTEN",
     0x4209: "PTRACE_PEEKSIGINFO",
 }
+CAPTURE_PTRACE_REQUESTS = dict(
+    enumerate(
+        (
+            *("PTRACE_TRACEME", "PTRACE_PEEKTEXT", "PTRACE_PEEKDATA", "PTRACE_PEEKUSR", "PTRACE_POKETEXT"),
+            *("PTRACE_POKEDATA", "PTRACE_POKEUSR", "PTRACE_CONT", "PTRACE_KILL", "PTRACE_SINGLESTEP"),
+            *("PTRACE_ATTACH", "PTRACE_DETACH", "PTRACE_SYSCALL", "PTRACE_SETOPTIONS", "PTRACE_GETEVENTMSG"),
+            *("PTRACE_GETSIGINFO", "PTRACE_SETSIGINFO", "PTRACE_GETREGSET", "PTRACE_SETREGSET"),
+            *("PTRACE_SEIZE", "PTRACE_INTERRUPT", "PTRACE_LISTEN", "PTRACE_PEEKSIGINFO"),
+            *("PTRACE_GETSIGMASK", "PTRACE_SETSIGMASK", "PTRACE_GETREGS", "PTRACE_SETREGS"),
+            *("PTRACE_GETFPREGS", "PTRACE_SETFPREGS"),
+        ),
+        start=1,
+    )
+)
+"""The numbering of capture files."""
+_CAPABILITIES = """
+CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
+NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT
+SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL
+SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
+"""
+CAPABILITY_BITS = tuple((f"CAP_{name}", 1 << bit) for bit, name in enumerate(_CAPABILITIES.split()))
 BPF_COMMANDS = dict(
     enumerate(
         (
@@ -174,6 +206,11 @@ def bit_names(value: int, table: tuple[tuple[str, int], ...]) -> str:
             names.append(name)
             value &= ~bits
     return "|".join(names)
+
+
+def capability_names(mask: int) -> str:
+    """Names of capabilities joined by blanks, as `thread.cap_effective` shows them."""
+    return " ".join(name for name, bit in CAPABILITY_BITS if mask & bit)
 
 
 def error_name(result: int) -> str:

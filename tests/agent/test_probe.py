@@ -41,7 +41,7 @@ from agent.probe.layout import (
     TUPLE_STRUCT,
 )
 from agent.probe.ringbuffer import Batch, names_to_path
-from agent.syscalls import numbers
+from security.fields.syscalls import numbers
 from tests.agent.btfblob import small_kernel
 from tests.agent.conftest import Watcher
 
