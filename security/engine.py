@@ -30,7 +30,7 @@ class Match:
 
 
 class RuleEngine:
-    """Evaluates a rule set. One thread at a time; a reload makes a new engine and swaps it."""
+    """Evaluates a rule set. One thread at a time a source; a reload makes a new engine and swaps it."""
 
     def __init__(self, rules: RuleSet, rule_matching: str = "first") -> None:
         if rule_matching not in RULE_MATCHING:
@@ -38,14 +38,15 @@ class RuleEngine:
         self.rules = rules
         self.first_only = rule_matching == "first"
         self.matched: Counter[str] = Counter()
-        self.events_count = 0
+        self.events_count: Counter[str] = Counter()
+        """Events judged, by source."""
         self._evaluators = {source: Evaluator(program) for source, program in rules.programs.items()}
         self._by_source = {source: rules.of_source(source) for source in rules.programs}
         self._by_type: dict[tuple[str, str], list[tuple[CompiledRule, int]]] = {}
 
     def match(self, batch: EventBatch) -> list[Match]:
         """Matches in order of the events, for one event in order of the rules."""
-        self.events_count += batch.count
+        self.events_count[batch.source] += batch.count
         evaluator = self._evaluators.get(batch.source)
         if evaluator is None or batch.count == 0:
             return []

@@ -250,7 +250,7 @@ class EventOutput:
             "source": self.source,
             "time": format_utc(self.time_ns),
         }
-        message = _printable(self.message)
+        message = printable(self.message)
         if options.json_include_output_property:
             prefix = format_time(self.time_ns, options.time_format_iso_8601)
             event["output"] = f"{prefix}: {PRIORITIES[self.priority]} {message}"
@@ -261,7 +261,7 @@ class EventOutput:
         if options.json_include_output_fields_property:
             name = "evt.time.iso8601" if options.time_format_iso_8601 else "evt.time"
             event["output_fields"] = {
-                **{key: _printable(value) for key, value in self.fields.items()},
+                **{key: printable(value) for key, value in self.fields.items()},
                 name: self.time_ns,
             }
         return event
@@ -271,11 +271,15 @@ class EventOutput:
         return orjson.dumps(self.as_json(options), option=orjson.OPT_SORT_KEYS).decode()
 
 
-def _printable(value: Any) -> Any:
-    if isinstance(value, str) and not value.isascii():
+def printable(value: Any) -> Any:
+    """A JSON value without what JSON cannot hold: lone surrogates are replaced, integers beyond 64 bits
+    become texts."""
+    if isinstance(value, str):
+        if value.isascii():
+            return value
         return to_bytes(value).decode("utf-8", "replace")
     if isinstance(value, list):
-        return [_printable(part) for part in value]
+        return [printable(part) for part in value]
     if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
         return str(value)
     return value
