@@ -79,15 +79,22 @@ class Observer:
         self._machine = platform.machine()
         self._purged_ns = self.clock()
         self.pause_seconds = PAUSE_SECONDS
+        self.fill_ratio = 0.0
+        """Share of the ring that was waiting at the last step."""
 
     def start(self, calls: Iterable[str]) -> None:
         """Enable calls and those the table needs; seed it with tracing on: nothing falls between."""
-        self.probe.enable({*calls, *STATE_CALLS})
+        self.enable(calls)
         self.table.seed()
+
+    def enable(self, calls: Iterable[str]) -> None:
+        """Report these calls from now on, and those the table needs."""
+        self.probe.enable({*calls, *STATE_CALLS})
 
     def step(self) -> Events | None:
         """Events that are due, applied to the table; None when there are none. Never waits."""
         now = self.clock()
+        self.fill_ratio = self._ring.fill_ratio
         records = self._ring.read()
         self.pause_seconds = BUSY_PAUSE_SECONDS if len(records or ()) >= BUSY_RECORDS else PAUSE_SECONDS
         batch = self._order.push(records, now)

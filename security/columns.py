@@ -157,11 +157,33 @@ class EventBatch:
     hostname: str = ""
     plugin: str = ""
     columns: dict[ColumnKey, AnyColumn | None] = field(default_factory=dict)
+    narrow: Callable[[NDArray[np.int64]], Callable[[ColumnKey], AnyColumn | None]] | None = None
+    """Gives a loader for some rows, of a source that can make columns for less than the whole batch."""
+    numbers: NDArray[np.int64] | None = None
+    """Numbers of the events where they do not follow each other."""
 
     @property
     def count(self) -> int:
         """Number of events."""
         return len(self.times_ns)
+
+    def take(self, rows: NDArray[np.int64]) -> EventBatch:
+        """Some events as a batch of their own; columns are made for these only where the source can."""
+
+        def cut(key: ColumnKey) -> AnyColumn | None:
+            column = self.column(key)
+            return column if column is None else column.take(rows)
+
+        numbers = self.first_number + rows if self.numbers is None else self.numbers[rows]
+        return EventBatch(
+            self.source,
+            self.times_ns[rows],
+            cut if self.narrow is None else self.narrow(rows),
+            None if self.types is None else self.types.take(rows),
+            hostname=self.hostname,
+            plugin=self.plugin,
+            numbers=numbers,
+        )
 
     def column(self, key: ColumnKey) -> AnyColumn | None:
         """The column of a field, None when no event has it."""
@@ -171,6 +193,8 @@ class EventBatch:
 
     def _generic(self, name: str) -> AnyColumn | None:
         if name == "evt.num":
+            if self.numbers is not None:
+                return NumberColumn(self.numbers)
             return NumberColumn(np.arange(self.first_number, self.first_number + self.count))
         if name in ("evt.rawtime", "jevt.rawtime.ns"):
             return NumberColumn(self.times_ns)

@@ -110,23 +110,26 @@ class RuleEngine:
         evaluator = self._evaluators.get(batch.source)
         if evaluator is None:
             return []
-        group = Group(evaluator, batch, None)
-        return [_output(group, match) for match in matches]
+        matches = list(matches)
+        rows = np.unique(np.fromiter((match.row for match in matches), np.int64, len(matches)))
+        group = Group(evaluator, batch, rows)
+        places = np.searchsorted(rows, [match.row for match in matches]).tolist()
+        return [_output(group, match.rule, place) for match, place in zip(matches, places, strict=True)]
 
     def process(self, batch: EventBatch) -> list[EventOutput]:
         """Match a batch and give the outputs."""
         return self.outputs(batch, self.match(batch))
 
 
-def _output(group: Group, match: Match) -> EventOutput:
-    get = row_getter(group, match.row)
-    rule = match.rule
+def _output(group: Group, rule: CompiledRule, row: int) -> EventOutput:
+    """What a rule says of the event at a row of the group."""
+    get = row_getter(group, row)
     fields = rule.template.values(get)
     for name, template in rule.extra_fields.items():
         tokens = template.tokens
         raw = len(template.parts) == 1 and len(tokens) == 1
         fields[name] = template.values(get).get(tokens[0].name) if raw else template.render(get)
-    time_ns = int(group.batch.times_ns[match.row])
+    time_ns = int(group.batch.times_ns[row])
     fields.update({name: time_ns for name in fields if name in TIME_FIELDS})
     return EventOutput(
         rule=rule.name,

@@ -90,9 +90,9 @@ class Group:
     def __init__(self, evaluator: Evaluator, batch: EventBatch, rows: NDArray[np.int64] | None) -> None:
         self.evaluator = evaluator
         self.program = evaluator.program
-        self.batch = batch
+        self.batch = batch if rows is None else batch.take(rows)
         self.rows = rows
-        self.count = batch.count if rows is None else len(rows)
+        self.count = self.batch.count
         self._masks: dict[int, Mask] = {}
         self._columns: dict[Hashable, AnyColumn | None] = {}
 
@@ -132,8 +132,7 @@ class Group:
 
     def _load(self, operand: CompiledOperand) -> AnyColumn | None:
         if operand.field is not None:
-            column = self.batch.column(operand.field.key)
-            return column if column is None or self.rows is None else column.take(self.rows)
+            return self.batch.column(operand.field.key)
         if len(operand.arguments) == 1 and isinstance(operand.arguments[0], CompiledOperand):
             inner = self.column(operand.arguments[0])
             if inner is None:

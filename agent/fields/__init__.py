@@ -1,0 +1,1 @@
+"""System calls as columns of fields: what rules and outputs ask for."""
