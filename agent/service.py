@@ -15,6 +15,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from agent.config import AgentConfig
+from agent.runtimes.lookup import ContainerLookup, default_lookup
 from ingest.config.address import parse_address
 from tsdb.columns import Appender
 
@@ -44,6 +45,8 @@ class Wiring:
     appender: Appender
     registry: CollectorRegistry
     config: AgentConfig
+    containers: ContainerLookup
+    """What the runtimes say of containers; it never waits."""
 
     @property
     def instance(self) -> str:
@@ -51,11 +54,21 @@ class Wiring:
         return self.config.instance or os.uname().nodename
 
 
+def _container_lookup(wiring: Wiring) -> Part | None:
+    return wiring.containers
+
+
 def _host_metrics(wiring: Wiring) -> Part | None:
+    from agent.containermetrics import ContainerSource
     from agent.hostcollector import HostCollector
+    from agent.hostmetrics.registry import HostSource
 
     return HostCollector(
-        wiring.appender, wiring.registry, wiring.config.interval.seconds, instance=wiring.instance
+        wiring.appender,
+        wiring.registry,
+        wiring.config.interval.seconds,
+        sources=[HostSource(), ContainerSource(names_of=wiring.containers.names_of)],
+        instance=wiring.instance,
     )
 
 
@@ -78,6 +91,7 @@ def _statsd(wiring: Wiring) -> Part | None:
 
 
 PARTS: tuple[tuple[str, Callable[[Wiring], Part | None]], ...] = (
+    ("container runtimes", _container_lookup),
     ("host and container metrics", _host_metrics),
     ("StatsD listener", _statsd),
 )
@@ -104,7 +118,7 @@ class AgentService:
         # A registry of its own, so that parts can be made anew without repeated metrics.
         self._own = own = CollectorRegistry()
         self._registry.register(own)
-        wiring = Wiring(self._appender, own, self._config)
+        wiring = Wiring(self._appender, own, self._config, default_lookup(own))
         for name, make in PARTS:
             try:
                 part = make(wiring)

@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+LABELS_LIMIT = 256
+"""Labels or annotations kept of one container."""
+TEXT_CHARACTERS_LIMIT = 4096
+"""Characters kept of one label's value."""
+MOUNTS_LIMIT = 256
 NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -85,3 +90,9 @@ def parse_image(reference: str) -> ImageReference:
     if not colon or "/" in tag:
         head, tag = name, ""
     return ImageReference(head, tag, digest)
+
+
+def bounded_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
+    """The first `LABELS_LIMIT` labels with cut values: whoever starts a container writes them."""
+    kept = list(labels.items())[:LABELS_LIMIT]
+    return MappingProxyType({name: value[:TEXT_CHARACTERS_LIMIT] for name, value in kept})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import queue
 import threading
@@ -25,6 +26,12 @@ FRESH_SECONDS = 60.0
 STOP_SECONDS = 10.0
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Waits after a look-up that found nothing, the last one from then on: the runtime may be late."""
+
+SOCKETS = (
+    ("docker", "/run/docker.sock"),
+    ("podman", "/run/podman/podman.sock"),
+)
+"""Engines that answer over HTTP, asked in this order before the files on disk."""
 
 _log = logging.getLogger("vedette.agent")
 
@@ -90,20 +97,25 @@ class ContainerLookup:
         )
         known.set_function(self._known_count)
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Start the thread that asks the runtimes."""
         if self._thread is None:
             self._stopping.clear()
             self._thread = threading.Thread(target=self._run, name="container-lookup", daemon=True)
             self._thread.start()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End the thread; what is known stays."""
         if self._thread is not None:
             self._stopping.set()
             self._put(None)
-            self._thread.join(STOP_SECONDS)
+            await asyncio.to_thread(self._thread.join, STOP_SECONDS)
             self._thread = None
+
+    @property
+    def waiting_count(self) -> int:
+        """Look-ups that wait for the thread."""
+        return self._waiting.qsize()
 
     def info(self, container_id: str) -> ContainerInfo | None:
         """The record of a container by its whole id, None as long as no runtime has told it."""
@@ -180,4 +192,7 @@ class ContainerLookup:
 
 def default_lookup(registry: CollectorRegistry | None = None) -> ContainerLookup:
     """A look-up over the runtimes of this machine."""
-    return ContainerLookup((), registry)
+    from agent.runtimes.bundles import OciBundles
+    from agent.runtimes.engineapi import EngineApi
+
+    return ContainerLookup((*(EngineApi(name, path) for name, path in SOCKETS), OciBundles()), registry)
