@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.client
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from benchmarks.load.bodies import Load
+from benchmarks.load.bodies import Load, LoadWriter
 from benchmarks.servers import Server, Usage
 
 WRITE_HEADERS = {
@@ -17,6 +19,10 @@ WRITE_HEADERS = {
     "User-Agent": "vedette-benchmark",
 }
 _TIMEOUT_S = 120.0
+PART_SAMPLES = 15_000_000
+"""Of a file, for the disk's sake."""
+PART_STEPS = 120
+"""Lanes wait for each other after half an hour at 15 s: servers refuse what is too far behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,24 @@ def send(server: Server, load: Load, lane_count: int) -> float:
         if lane.error is not None:
             raise lane.error
     return seconds
+
+
+def send_in_parts(
+    servers: Sequence[Server], writer: LoadWriter, first_ms: int, steps: int, path: Path
+) -> int:
+    """Send `steps` scrapes to every server, a part of them at a time through one file; samples sent to each.
+
+    A server rests while another takes its part.
+    """
+    sample_count = 0
+    part_steps = max(1, min(PART_STEPS, PART_SAMPLES // writer.series_count))
+    for step in range(0, steps, part_steps):
+        part = writer.write(path, first_ms + step * writer.step_ms, min(part_steps, steps - step))
+        for server in servers:
+            send(server, part, writer.lane_count)
+        sample_count += part.sample_count
+    path.unlink()
+    return sample_count
 
 
 def measure(server: Server, load: Load, lane_count: int, settle_s: float, rest_s: float) -> IngestResult:

@@ -6,6 +6,7 @@ CPU, memory and bytes written are those of the process and its children.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -13,13 +14,16 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
+SNAPSHOT_TIMEOUT_S = 300.0
 _POLL_S = 0.02
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -34,6 +38,10 @@ class Kind:
     query_arguments: tuple[tuple[str, str], ...] = ()
     flush_path: str = ""
     """Asked after a load by servers that keep fresh samples in memory only, so that disk sizes compare."""
+    merge_path: str = ""
+    """Asked to merge everything now, by servers that do not do it by themselves in a benchmark's time."""
+    snapshot_path: str = ""
+    """Makes a copy of the store in which the head is a block."""
 
 
 def _vedette(port: int, folder: Path) -> list[str]:
@@ -42,7 +50,8 @@ def _vedette(port: int, folder: Path) -> list[str]:
     program = Path(sys.executable).parent / "vedette"
     return [
         *(str(program), "serve", f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"),
-        *(f"--web.listen-address=127.0.0.1:{port}", "--no-agent", "--log.level=warn"),
+        *(f"--web.listen-address=127.0.0.1:{port}", "--web.enable-admin-api"),
+        *("--no-agent", "--log.level=warn"),
     ]
 
 
@@ -52,7 +61,7 @@ def _prometheus(port: int, folder: Path) -> list[str]:
     return [
         *("prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"),
         *(f"--web.listen-address=127.0.0.1:{port}", "--web.enable-remote-write-receiver"),
-        *("--storage.tsdb.retention.time=30d", "--log.level=warn"),
+        *("--web.enable-admin-api", "--storage.tsdb.retention.time=30d", "--log.level=warn"),
     ]
 
 
@@ -64,10 +73,16 @@ def _victoria_metrics(port: int, folder: Path) -> list[str]:
     ]
 
 
-VEDETTE = Kind("vedette", _vedette, "/-/ready")
-PROMETHEUS = Kind("prometheus", _prometheus, "/-/ready")
+_SNAPSHOT = "/api/v1/admin/tsdb/snapshot"
+VEDETTE = Kind("vedette", _vedette, "/-/ready", snapshot_path=_SNAPSHOT)
+PROMETHEUS = Kind("prometheus", _prometheus, "/-/ready", snapshot_path=_SNAPSHOT)
 VICTORIA_METRICS = Kind(
-    "victoria-metrics", _victoria_metrics, "/health", (("nocache", "1"),), "/internal/force_flush"
+    "victoria-metrics",
+    _victoria_metrics,
+    "/health",
+    (("nocache", "1"),),
+    flush_path="/internal/force_flush",
+    merge_path="/internal/force_merge",
 )
 KINDS = (VEDETTE, PROMETHEUS, VICTORIA_METRICS)
 
@@ -85,6 +100,8 @@ class Usage:
     written_bytes: int
     rss_bytes: int
     peak_rss_bytes: int
+    private_bytes: int
+    """Of `rss_bytes` what is no page of a file."""
 
 
 class Server:
@@ -134,6 +151,27 @@ class Server:
         if self.kind.flush_path:
             urllib.request.urlopen(self.url + self.kind.flush_path, timeout=60).close()
 
+    def merge(self) -> None:
+        """Let the server begin to merge what it has on disk, where it has a path for that."""
+        if self.kind.merge_path:
+            urllib.request.urlopen(self.url + self.kind.merge_path, timeout=60).close()
+
+    def snapshot_bytes(self) -> int:
+        """Allocated bytes of a new snapshot, for servers that have a `snapshot_path`."""
+        request = urllib.request.Request(self.url + self.kind.snapshot_path, method="POST")
+        with urllib.request.urlopen(request, timeout=SNAPSHOT_TIMEOUT_S) as answer:
+            name = json.load(answer)["data"]["name"]
+        files = [path.stat() for path in (self.data / "snapshots" / name).rglob("*") if path.is_file()]
+        return sum(each.st_blocks * 512 for each in files)
+
+    def query(self, text: str, time_s: float) -> list[dict[str, Any]]:
+        """The rows of an instant query."""
+        arguments = [("query", text), ("time", f"{time_s:.3f}"), *self.kind.query_arguments]
+        url = f"{self.url}/api/v1/query?{urllib.parse.urlencode(arguments)}"
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            rows: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+        return rows
+
     def log_tail(self, length: int = 3000) -> str:
         """End of what the server wrote."""
         return self._log_path.read_text(encoding="utf-8", errors="replace")[-length:]
@@ -154,7 +192,7 @@ class Server:
 
     def usage(self) -> Usage:
         """CPU, written bytes and memory until now."""
-        cpu, written, rss, peak = 0.0, 0, 0, 0
+        cpu, written, rss, peak, private = 0.0, 0, 0, 0, 0
         for pid in self._pids():
             with contextlib.suppress(OSError):
                 stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -167,7 +205,9 @@ class Server:
                         rss += int(line.split()[1]) * 1024
                     elif line.startswith("VmHWM"):
                         peak += int(line.split()[1]) * 1024
-        return Usage(cpu, written, rss, peak)
+                    elif line.startswith("RssAnon"):
+                        private += int(line.split()[1]) * 1024
+        return Usage(cpu, written, rss, peak, private)
 
     def settle(self, quiet_s: float, timeout_s: float) -> Usage:
         """Wait until the server has used next to no CPU for `quiet_s`; then its usage."""
@@ -217,3 +257,13 @@ def running(kind: Kind, port: int, folder: Path) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def running_all(kinds: Sequence[Kind], port: int, folder: Path) -> Iterator[list[Server]]:
+    """One server of each kind at `port` and following, each in a folder of its name."""
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(running(kind, port + number, folder / kind.name))
+            for number, kind in enumerate(kinds)
+        ]

@@ -21,7 +21,10 @@ from tsdb.fs import AppendFile, Buffer, FileSystem
 U8Array = npt.NDArray[np.uint8]
 
 MAGIC = b"VEDB"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""In version 1 the slope of order 0 is always 0, which version 2 reads the same way."""
+
 ALIGNMENT = 64
 SECTIONS_LIMIT = 256
 
@@ -113,9 +116,9 @@ class SectionFile:
         magic, version, found_kind = _HEADER.unpack(data[: _HEADER.size].tobytes())
         if magic != MAGIC:
             raise CorruptionError(f"{path}: begins with {magic!r}, not {MAGIC!r}")
-        if version != FORMAT_VERSION:
+        if version not in READABLE_VERSIONS:
             raise UnknownVersionError(
-                f"{path}: format version {version}, this program reads version {FORMAT_VERSION}"
+                f"{path}: format version {version}, this program reads up to version {FORMAT_VERSION}"
             )
         if found_kind != kind:
             raise CorruptionError(f"{path}: kind {found_kind} where {kind} is expected")

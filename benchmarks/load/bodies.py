@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cramjam
 import numpy as np
@@ -83,6 +84,50 @@ class Load:
                 yield data[int(self.offsets[request]) : int(self.offsets[request + 1])]
 
 
+class StepValues(Protocol):
+    """Values of all series of a set, one scrape after the other."""
+
+    def step(self) -> F64Array:
+        """Values at the next scrape, f64[S]; valid until the next call."""
+        ...
+
+
+class LoadWriter:
+    """Encodes scrapes of a set of series, as many at a time as a disk has room for.
+
+    Hosts are scraped at their own moment of the step. A series is always sent by the same lane, so that its
+    samples stay in order.
+    """
+
+    def __init__(
+        self, series: SeriesSet, values: StepValues, *, step_ms: int, lane_count: int, seed: int
+    ) -> None:
+        """`seed` places the hosts within the step."""
+        self._series, self._values = series, values
+        self.step_ms, self.lane_count = step_ms, lane_count
+        self.series_count = len(series)
+        self._cuts = list(range(0, len(series), SAMPLES_PER_REQUEST))
+        self._templates = [Template(series.labels[cut : cut + SAMPLES_PER_REQUEST]) for cut in self._cuts]
+        phase = np.random.default_rng(seed).integers(0, step_ms, int(series.host.max()) + 1)
+        self._phase = phase[series.host]
+
+    def write(self, path: Path, first_ms: int, steps: int) -> Load:
+        """The next `steps` scrapes, the first one within the step that begins at `first_ms`."""
+        offsets, lanes = [0], []
+        with path.open("wb") as file:
+            for step in range(steps):
+                now = self._values.step()
+                t_ms = first_ms + step * self.step_ms + self._phase
+                for index, (cut, template) in enumerate(zip(self._cuts, self._templates, strict=True)):
+                    part = slice(cut, cut + SAMPLES_PER_REQUEST)
+                    offsets.append(offsets[-1] + file.write(template.compressed(t_ms[part], now[part])))
+                    lanes.append(index % self.lane_count)
+            file.flush()
+            os.fsync(file.fileno())
+        count, end_ms = steps * len(self._series), first_ms + steps * self.step_ms
+        return Load(path, np.array(offsets), np.array(lanes), count, len(self._series), first_ms, end_ms)
+
+
 def write_load(
     path: Path,
     series: SeriesSet,
@@ -92,28 +137,7 @@ def write_load(
     end_ms: int,
     lane_count: int,
     seed: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Load:
-    """Encode `steps` scrapes that end at `end_ms`. Hosts are scraped at their own moment of the step.
-
-    A series is always sent by the same lane, so that its samples stay in order.
-    """
-    cuts = list(range(0, len(series), SAMPLES_PER_REQUEST))
-    templates = [Template(series.labels[cut : cut + SAMPLES_PER_REQUEST]) for cut in cuts]
-    phase = np.random.default_rng(seed).integers(0, step_ms, int(series.host.max()) + 1)[series.host]
-    values = Values(series, seed)
-    offsets, lanes = [0], []
-    first_ms = end_ms - steps * step_ms
-    with path.open("wb") as file:
-        for step in range(steps):
-            now = values.step()
-            t_ms = first_ms + step * step_ms + phase
-            for index, (cut, template) in enumerate(zip(cuts, templates, strict=True)):
-                part = slice(cut, cut + SAMPLES_PER_REQUEST)
-                offsets.append(offsets[-1] + file.write(template.compressed(t_ms[part], now[part])))
-                lanes.append(index % lane_count)
-            progress(step + 1, steps)
-        file.flush()
-        os.fsync(file.fileno())
-    count = steps * len(series)
-    return Load(path, np.array(offsets), np.array(lanes), count, len(series), first_ms, end_ms)
+    """Encode `steps` scrapes of generated values that end at `end_ms`."""
+    writer = LoadWriter(series, Values(series, seed), step_ms=step_ms, lane_count=lane_count, seed=seed)
+    return writer.write(path, end_ms - steps * step_ms, steps)

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from benchmarks import queries, report
+from benchmarks.figures import Figure, table
 from benchmarks.ingest import IngestResult
-from benchmarks.load.bodies import SAMPLES_PER_REQUEST, Template, write_load
+from benchmarks.load.bodies import SAMPLES_PER_REQUEST, LoadWriter, Template, write_load
 from benchmarks.load.nodes import BOUNDS, Values, make_series
+from benchmarks.load.recording import read_fleet, write_scrapes
 from tests.reference import remotewrite as twin
 
 STEP_MS = 15_000
@@ -96,3 +98,50 @@ def test_refused_query_is_shown_and_remarked() -> None:
     results = {"vedette": result(200.0, 0.001), "prometheus": result(100.0, float("nan"), "422: too many")}
     assert "| first, ms | - | 1.0 | refused |" in report.table(results, "Title", "2026-01-01")
     assert "first: prometheus answered 422: too many" in report.remarks(results)
+
+
+def test_parts_of_a_load_continue_each_other(tmp_path: Path) -> None:
+    series = make_series(2)
+    whole = write_load(
+        tmp_path / "whole", series, steps=4, step_ms=STEP_MS, end_ms=END_MS, lane_count=2, seed=3
+    )
+    writer = LoadWriter(series, Values(series, 3), step_ms=STEP_MS, lane_count=2, seed=3)
+    first = writer.write(tmp_path / "first", whole.start_ms, 2)
+    second = writer.write(tmp_path / "second", first.end_ms, 2)
+    assert [*first.bodies(0), *second.bodies(0)] == list(whole.bodies(0))
+    assert second.end_ms == whole.end_ms
+
+
+def test_windows_of_a_recording_become_hosts(tmp_path: Path) -> None:
+    path = tmp_path / "recording"
+    bodies = [f'a_total{{cpu="0"}} {n}\nb {n / 8}\n' + ("late 1\n" if n else "") for n in range(5)]
+    write_scrapes(path, (body.encode() for body in bodies))
+    with path.open("ab") as file:
+        file.write(b"torn")
+    fleet = read_fleet(path, 2)
+    host = [("instance", "host-00000.example.internal:9100"), ("job", "node")]
+    assert fleet.series.labels[0] == tuple(sorted([("__name__", "a_total"), ("cpu", "0"), *host]))
+    # The first scrape lacks "late", so that the first host has no such series.
+    assert [dict(labels)["__name__"] for labels in fleet.series.labels] == [
+        "a_total",
+        "b",
+        "a_total",
+        "b",
+        "late",
+    ]
+    assert fleet.series.host.tolist() == [0, 0, 1, 1, 1]
+    values = fleet.source()
+    assert values.step().tolist() == [0.0, 0.0, 2.0, 0.25, 1.0]
+    assert values.step().tolist() == [1.0, 0.125, 3.0, 0.375, 1.0]
+    with pytest.raises(ValueError, match="fewer than 9 scrapes"):
+        read_fleet(path, 9)
+
+
+def test_figures_tell_ratios_and_whether_bars_hold() -> None:
+    found = [
+        Figure("size", {"vedette": 8.0, "peer": 10.0}, {"peer": 0.85}),
+        Figure("speed", {"vedette": 90.0}, limit=100.0, more_is_better=True, form=".0f"),
+    ]
+    text = table("A title", ["vedette", "peer"], found)
+    assert "| size | 8.00 | 10.00 | 0.80 | 0.80 ≤ peer x 0.85: yes |" in text
+    assert "| speed | 90 | - | - | 90 ≥ 100: **no** |" in text

@@ -70,7 +70,7 @@ def _stream(
         if mode == 1:
             numbers.append((numbers[-1] ^ (word << exponent)) & MASK)
         elif order == 0:
-            numbers.append((base + divisor * _unzigzag(word)) & MASK)
+            numbers.append((base + divisor * (slope + _unzigzag(word))) & MASK)
         elif order == 1:
             numbers.append((numbers[-1] + divisor * (slope + _unzigzag(word))) & MASK)
         else:

@@ -221,10 +221,20 @@ def test_every_flipped_byte_is_noticed_or_harmless(tmp_path: Path, name: str) ->
 def test_newer_format_is_refused_with_both_versions(tmp_path: Path) -> None:
     path = small_block(tmp_path)
     data = bytearray((path / "series").read_bytes())
-    data[4] = 2
+    data[4] = 3
     (path / "series").write_bytes(data)
-    with pytest.raises(UnknownVersionError, match="format version 2, this program reads version 1"):
+    with pytest.raises(UnknownVersionError, match="format version 3, this program reads up to version 2"):
         Block.open(FS, path, SymbolTable())
+
+
+def test_files_of_version_1_are_read(tmp_path: Path) -> None:
+    path = small_block(tmp_path)
+    want = _read_all(path)
+    for name in ("index", "series", "columns"):
+        data = bytearray((path / name).read_bytes())
+        data[4] = 1
+        (path / name).write_bytes(data)
+    assert _read_all(path) == want
 
 
 def test_foreign_meta_is_refused(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def integrate(words: Any, lo: Any, count: Any, order: Any, base: Any, slope: Any
             words[i] = total
     elif order == 0:
         for i in range(lo + 1, lo + count):
-            words[i] = base + divisor * unzigzag(words[i])
+            words[i] = base + divisor * (slope + unzigzag(words[i]))
     else:
         total, step = base, slope
         for i in range(lo + 1, lo + count):

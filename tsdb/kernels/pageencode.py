@@ -34,6 +34,7 @@ EXPONENT_LIMIT = 14
 _POWERS = np.array([10.0**e for e in range(EXPONENT_LIMIT + 1)])
 _NONE = EXPONENT_LIMIT + 1
 _SAMPLE_COUNT = 32
+_MEDIAN_COUNT = 33
 _ROUNDING = 6755399441055744.0  # 1.5 * 2^52: adding and taking it away rounds to the nearest integer
 _ROUNDING_LIMIT = 2251799813685248.0  # 2^51
 _MANTISSA_LIMIT = 9007199254740992.0  # 2^53
@@ -192,6 +193,24 @@ def low_bits(words: Any, lo: Any, hi: Any, counts: Any) -> Any:
 
 
 @device
+def median_distance(ints: Any, lo: Any, hi: Any, divisor: Any, sorted_part: Any) -> Any:
+    """Median distance of some numbers from the first, in divisors. `sorted_part` is scratch."""
+    stride = max(I64(1), (hi - lo) // _MEDIAN_COUNT)
+    count = I64(0)
+    for i in range(lo, hi, stride):
+        if count == _MEDIAN_COUNT:
+            break
+        distance = wrapped(ints[i], ints[lo]) // divisor
+        at = count
+        while at > 0 and sorted_part[at - 1] > distance:
+            sorted_part[at] = sorted_part[at - 1]
+            at -= 1
+        sorted_part[at] = distance
+        count += 1
+    return sorted_part[count >> 1]
+
+
+@device
 def pack_ints(ints: Any, words: Any, lo: Any, hi: Any, row: Any, order: Any, low: Any, base: Any,
               slope: Any, gcd: Any, counts: Any) -> Any:  # fmt: skip
     """Turn ints[lo:hi] into words[lo+1:hi] (the same memory); fill the header; the width in bytes."""
@@ -199,6 +218,8 @@ def pack_ints(ints: Any, words: Any, lo: Any, hi: Any, row: Any, order: Any, low
     divisor = common_divisor(ints, lo, hi)
     gcd[row] = divisor
     signed = I64(divisor)
+    # Noise is cheapest around its middle: differences of it are wider, and the first may be an outlier.
+    middle = median_distance(ints, lo, hi, signed, counts)
     plain_bits, once_bits, twice_bits = I64(0), I64(0), I64(0)
     last, total, earlier = ints[lo], I64(0), I64(0)
     for i in range(lo + 1, hi):
@@ -208,7 +229,7 @@ def pack_ints(ints: Any, words: Any, lo: Any, hi: Any, row: Any, order: Any, low
             step = step // signed
         ints[i] = step
         total = I64(U64(total) + U64(step))
-        plain_bits += bit_count(zigzag(total))
+        plain_bits += bit_count(zigzag(wrapped(total, middle)))
         once_bits += bit_count(zigzag(step))
         if i > lo + 1:
             twice_bits += bit_count(zigzag(wrapped(step, earlier)))
@@ -235,10 +256,11 @@ def pack_ints(ints: Any, words: Any, lo: Any, hi: Any, row: Any, order: Any, low
             earlier = step
     elif plain_bits < once_bits:
         order[row] = 0
+        slope[row] = middle
         total = I64(0)
         for i in range(lo + 1, hi):
             total = I64(U64(total) + U64(ints[i]))
-            words[i] = zigzag(total)
+            words[i] = zigzag(wrapped(total, middle))
             widest |= words[i]
     else:
         order[row] = 1
