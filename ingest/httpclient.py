@@ -116,21 +116,43 @@ class HTTPClient:
         self, url: str, headers: Mapping[str, str], timeout_seconds: float, body_bytes_limit: int
     ) -> Answer:
         """A GET with the configured credentials. Raises RequestError."""
+        return await self._bounded("GET", url, headers, None, timeout_seconds, body_bytes_limit)
+
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, timeout_seconds: float, body_bytes_limit: int
+    ) -> Answer:
+        """A POST with the configured credentials; the limit is that of the answer. Raises RequestError."""
+        return await self._bounded("POST", url, headers, body, timeout_seconds, body_bytes_limit)
+
+    async def _bounded(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeout_seconds: float,
+        body_bytes_limit: int,
+    ) -> Answer:
+        what = f'{method.capitalize()} "{url}"'
         try:
             async with asyncio.timeout(timeout_seconds):
-                return await self._get(url, headers, body_bytes_limit)
+                return await self._request(method, url, headers, body, body_bytes_limit)
         except TimeoutError:
-            raise RequestError(f'Get "{url}": context deadline exceeded') from None
+            raise RequestError(f"{what}: context deadline exceeded") from None
         except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as error:
-            raise RequestError(f'Get "{url}": {error or type(error).__name__}') from error
+            raise RequestError(f"{what}: {error or type(error).__name__}") from error
 
-    async def _get(self, url: str, headers: Mapping[str, str], body_bytes_limit: int) -> Answer:
+    async def _request(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, body_bytes_limit: int
+    ) -> Answer:
         config = self._config
         all_headers = {"User-Agent": self._user_agent, **await self._auth_headers(), **headers}
         proxy = config.proxy_url if config.proxy_url and not self._bypasses_proxy(url) else None
-        async with self._opened().get(
+        async with self._opened().request(
+            method,
             URL(url, encoded=True),
             headers=all_headers,
+            data=body,
             allow_redirects=config.follow_redirects,
             proxy=proxy,
             server_hostname=config.tls_config.server_name or None,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from ingest.remotewrite.protobuf import double_field, length_delimited, packed, varint, varint_field, zigzag
 
 Pairs = Sequence[tuple[bytes, bytes]]
 Sample = tuple[int, float]
@@ -20,37 +21,6 @@ class Series:
     exemplars: Sequence[bytes] = ()
     histograms: Sequence[bytes] = ()
     metadata: bytes = b""
-
-
-def varint(number: int) -> bytes:
-    """Varint of a signed or unsigned 64-bit number."""
-    number &= 0xFFFF_FFFF_FFFF_FFFF
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def zigzag(number: int) -> bytes:
-    """Varint of a sint."""
-    return varint((number << 1) ^ (number >> 63))
-
-
-def length_delimited(field: int, payload: bytes) -> bytes:
-    """A bytes, string, message or packed field."""
-    return varint(field << 3 | 2) + varint(len(payload)) + payload
-
-
-def varint_field(field: int, number: int) -> bytes:
-    """An int32, int64, uint, bool or enum field."""
-    return varint(field << 3) + varint(number)
-
-
-def double_field(field: int, value: float) -> bytes:
-    """A double field."""
-    return varint(field << 3 | 1) + struct.pack("<d", value)
 
 
 def sample(t_ms: int, value: float, start_t_ms: int = 0) -> bytes:
@@ -119,11 +89,6 @@ class Symbols:
     def encode(self) -> bytes:
         """The symbols fields."""
         return b"".join(length_delimited(4, text) for text in self._refs)
-
-
-def packed(field: int, numbers: Iterable[int]) -> bytes:
-    """A packed repeated varint field."""
-    return length_delimited(field, b"".join(map(varint, numbers)))
 
 
 def metadata_v2(kind: int, help_ref: int, unit_ref: int) -> bytes:
