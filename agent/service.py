@@ -6,18 +6,23 @@ where security events go (`pipeline`).
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry
 
 from agent.config import AgentConfig
 from agent.runtimes.lookup import ContainerLookup, default_lookup
 from ingest.config.address import parse_address
+from security.pipeline import Pipeline
 from tsdb.columns import Appender
+
+if TYPE_CHECKING:
+    from agent.watcher import Watcher
 
 _log = logging.getLogger("vedette.agent")
 
@@ -40,11 +45,13 @@ class Part(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """What parts are made of. `registry` is emptied when the parts are made anew."""
+    """What parts are made of. `registry` is emptied when the parts are made anew; `pipeline` None means that
+    no rules run here."""
 
     appender: Appender
     registry: CollectorRegistry
     config: AgentConfig
+    pipeline: Pipeline | None = None
     containers: ContainerLookup
     """What the runtimes say of containers; it never waits."""
 
@@ -90,10 +97,39 @@ def _statsd(wiring: Wiring) -> Part | None:
     return StatsdListener(wiring.appender, wiring.registry, options, labels=labels)
 
 
+class _Watch:
+    """The watcher as a part: loading the probe takes seconds, so it happens in a thread."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+
+    async def start(self) -> None:
+        """Load the probe. Raises PartError."""
+        from agent.probe.program import ProbeError
+
+        try:
+            await asyncio.to_thread(self._watcher.start)
+        except ProbeError as error:
+            raise PartError(str(error)) from None
+
+    async def stop(self) -> None:
+        """Take the probe out of the kernel."""
+        await asyncio.to_thread(self._watcher.stop)
+
+
+def _watch(wiring: Wiring) -> Part | None:
+    if wiring.pipeline is None:
+        return None
+    from agent.watcher import Watcher
+
+    return _Watch(Watcher(wiring.pipeline, wiring.registry))
+
+
 PARTS: tuple[tuple[str, Callable[[Wiring], Part | None]], ...] = (
     ("container runtimes", _container_lookup),
     ("host and container metrics", _host_metrics),
     ("StatsD listener", _statsd),
+    ("processes, files and connections", _watch),
 )
 """Every part by the name it has in the log, in the order of starting; None is a part that is turned off."""
 
@@ -101,8 +137,15 @@ PARTS: tuple[tuple[str, Callable[[Wiring], Part | None]], ...] = (
 class AgentService:
     """Runs the parts. All methods on the event loop, one at a time."""
 
-    def __init__(self, appender: Appender, registry: CollectorRegistry, config: AgentConfig) -> None:
+    def __init__(
+        self,
+        appender: Appender,
+        registry: CollectorRegistry,
+        config: AgentConfig,
+        pipeline: Pipeline | None = None,
+    ) -> None:
         self._appender = appender
+        self._pipeline = pipeline
         self._registry = registry
         self._config = config
         self._own: CollectorRegistry | None = None
