@@ -51,7 +51,7 @@ class Wiring:
     appender: Appender
     registry: CollectorRegistry
     config: AgentConfig
-    pipeline: Pipeline | None = None
+    pipeline: Pipeline | None
     containers: ContainerLookup
     """What the runtimes say of containers; it never waits."""
 
@@ -161,7 +161,7 @@ class AgentService:
         # A registry of its own, so that parts can be made anew without repeated metrics.
         self._own = own = CollectorRegistry()
         self._registry.register(own)
-        wiring = Wiring(self._appender, own, self._config, default_lookup(own))
+        wiring = Wiring(self._appender, own, self._config, self._pipeline, default_lookup(own))
         for name, make in PARTS:
             try:
                 part = make(wiring)
