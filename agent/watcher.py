@@ -13,7 +13,6 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
-from agent import syscalls
 from agent.events import Events
 from agent.fields.source import SyscallSource
 from agent.observer import Observer
@@ -26,6 +25,7 @@ from agent.watchmetrics import WatchMetrics
 from security.activerules import ActiveRules
 from security.columns import EventBatch
 from security.engine import RuleEngine
+from security.fields import syscalls
 
 STOP_SECONDS_LIMIT = 10.0
 RETRY_SECONDS = (1.0, 5.0, 30.0, 60.0)
