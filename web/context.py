@@ -25,6 +25,8 @@ class AppContext:
     metrics: HttpMetrics
     pool: ThreadPoolExecutor
     slots: asyncio.Semaphore
+    api_prefix: str
+    """Path of the API with the slash at its end."""
     waiting_queries: int = 0
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     notification_subscribers: int = 0
@@ -38,6 +40,7 @@ class AppContext:
             HttpMetrics(services.registry),
             ThreadPoolExecutor(threads, thread_name_prefix="query"),
             asyncio.Semaphore(services.query_concurrency),
+            f"{services.route_prefix.rstrip('/')}/api/v1/",
         )
 
     def now_ms(self) -> int:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -42,11 +42,34 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated(Generic[T]):
-    """A result and how long the query waited for its turn."""
+class Turn:
+    """What a query is given when its turn has come: a view of the store, the seconds it has left, those it
+    has waited, and the flag that stops it."""
 
-    value: T
+    querier: Querier
+    left_s: float
     queue_s: float
+    cancel: CancelFlag
+
+
+class _ClientWatch:
+    """Sets a cancel flag when the client of a request goes away. Loop thread only."""
+
+    def __init__(self, request: web.Request, cancel: CancelFlag) -> None:
+        self._request = request
+        self._cancel = cancel
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(CLIENT_POLL_S, self._look)
+
+    def _look(self) -> None:
+        if client_is_gone(self._request):
+            self._cancel[0] = 1
+        else:
+            self._timer = self._loop.call_later(CLIENT_POLL_S, self._look)
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._timer.cancel()
 
 
 def client_is_gone(request: web.Request) -> bool:
@@ -122,12 +145,9 @@ async def _take_slot(context: AppContext, request: web.Request, deadline_s: floa
 
 
 async def evaluate(
-    context: AppContext,
-    request: web.Request,
-    timeout_s: float,
-    work: Callable[[Querier, float, CancelFlag], T],
-) -> Evaluated[T]:
-    """Wait for a turn, then call `work(querier, seconds left, cancel flag)` in a thread. Raises ApiError.
+    context: AppContext, request: web.Request, timeout_s: float, work: Callable[[Turn], T]
+) -> T:
+    """Wait for a turn, then call `work` in a thread. Raises ApiError.
 
     The turn ends with the evaluation, or, when the client goes away, as soon as the engine has noticed.
     """
@@ -144,20 +164,19 @@ async def evaluate(
             raise QueryTimeout("query execution")
         querier = context.querier()
         try:
-            return work(querier, left_s, cancel)
+            return work(Turn(querier, left_s, queue_s, cancel))
         finally:
             querier.close()
 
     running = asyncio.get_running_loop().run_in_executor(context.pool, read)
     running.add_done_callback(lambda _: context.slots.release())
+    watch = _ClientWatch(request, cancel)
     try:
-        while not running.done():
-            await asyncio.wait({running}, timeout=CLIENT_POLL_S)
-            if client_is_gone(request):
-                cancel[0] = 1
-        return Evaluated(running.result(), queue_s)
+        return await asyncio.shield(running)
     except asyncio.CancelledError:
         cancel[0] = 1
         raise
     except Exception as error:
         raise as_api_error(error) from error
+    finally:
+        watch.stop()

@@ -68,12 +68,22 @@ class HttpMetrics:
         )
         for code in ("200", "500", "503"):
             self._expositions.labels(code)
+        self._of_route: dict[tuple[str, int], tuple[Counter, Histogram, Histogram]] = {}
+        """Looking up children by labels takes longer than counting; routes times codes are few."""
 
     def observe(self, handler: str, code: int, seconds: float, size_bytes: int) -> None:
         """One finished request."""
-        self.requests.labels(handler, str(code)).inc()
-        self.seconds.labels(handler).observe(seconds)
-        self.size.labels(handler).observe(size_bytes)
+        children = self._of_route.get((handler, code))
+        if children is None:
+            children = (
+                self.requests.labels(handler, str(code)),
+                self.seconds.labels(handler),
+                self.size.labels(handler),
+            )
+            self._of_route[handler, code] = children
+        children[0].inc()
+        children[1].observe(seconds)
+        children[2].observe(size_bytes)
 
     def count_exposition(self) -> None:
         """One answer of /metrics."""

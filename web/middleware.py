@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import time
@@ -37,12 +38,16 @@ _PLACEHOLDER = re.compile(r"\{(\w+)[^}]*\}")
 def route_pattern(request: web.Request) -> str:
     """The pattern of the matched route as Prometheus writes it (`/label/:name/values`), or nothing."""
     resource = request.match_info.route.resource
-    return _PLACEHOLDER.sub(r":\1", resource.canonical) if resource is not None else ""
+    return _as_prometheus(resource.canonical) if resource is not None else ""
+
+
+@functools.lru_cache(maxsize=256)
+def _as_prometheus(canonical: str) -> str:
+    return _PLACEHOLDER.sub(r":\1", canonical)
 
 
 def _api_prefix(request: web.Request) -> str:
-    prefix = context_of(request).services.route_prefix.rstrip("/")
-    return f"{prefix}/api/v1/"
+    return context_of(request).api_prefix
 
 
 def unready_response(readiness: Readiness) -> web.Response:

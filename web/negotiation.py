@@ -11,6 +11,7 @@ import logging
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -25,10 +26,19 @@ INLINE_BYTES_MAX = 64 * 1024
 PIECE_BYTES = 256 * 1024
 """What is compressed at a time."""
 
+WHOLE_BYTES_MAX = 512 * 1024
+"""Bodies up to this size are made at once and sent with their length, larger ones as a stream."""
+
 SENT_BYTES = 64 * 1024
-"""Less than this is sent with its length, more as a stream."""
+"""Pieces of a stream have at least this size."""
 
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
+
+
+def encoding_for(request: web.Request) -> str:
+    """The encoding of an answer to a request, empty for none."""
+    accept = request.headers.get("Accept-Encoding")
+    return choose_encoding(accept) if accept else ""
 
 
 def choose_encoding(accept: str) -> str:
@@ -71,7 +81,7 @@ async def respond(
     request: web.Request, body: bytes, *, status: int = 200, content_type: str = "application/json"
 ) -> web.Response:
     """A whole body, compressed if the client accepts that."""
-    encoding = choose_encoding(request.headers.get("Accept-Encoding", ""))
+    encoding = encoding_for(request)
     headers = {"Content-Type": content_type}
     if encoding:
         headers["Content-Encoding"] = encoding
@@ -92,30 +102,44 @@ async def _in_threads(pieces: Iterator[bytes], executor: Executor) -> AsyncItera
         yield piece
 
 
-async def respond_streamed(
-    request: web.Request, pieces: Iterator[bytes], executor: Executor, content_type: str = "application/json"
-) -> web.StreamResponse:
-    """A body made piece by piece in `executor`: with a length if it is one piece, otherwise streamed.
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A body whose beginning is made; `rest` makes what is still to come, None for nothing."""
+
+    encoding: str
+    first: bytes
+    rest: Iterator[bytes] | None = None
+
+
+def begin_body(pieces: Iterator[bytes], encoding: str) -> Body:
+    """Make a body, or the first WHOLE_BYTES_MAX of it. Takes time, so not for the event loop."""
+    source = compressed(buffered(pieces, PIECE_BYTES), encoding)
+    made: list[bytes] = []
+    size = 0
+    for piece in source:
+        made.append(piece)
+        size += len(piece)
+        if size > WHOLE_BYTES_MAX:
+            return Body(encoding, b"".join(made), buffered(source, SENT_BYTES))
+    return Body(encoding, made[0] if len(made) == 1 else b"".join(made))
+
+
+async def respond_begun(request: web.Request, body: Body, executor: Executor) -> web.StreamResponse:
+    """Send a JSON body; what is not made yet is made piece by piece in `executor` and streamed.
 
     The connection is dropped if the client goes away or making a piece fails half-way.
     """
-    encoding = choose_encoding(request.headers.get("Accept-Encoding", ""))
-    headers = {"Content-Type": content_type}
-    if encoding:
-        headers["Content-Encoding"] = encoding
-    whole = buffered(compressed(buffered(pieces, PIECE_BYTES), encoding), SENT_BYTES)
-    source = _in_threads(whole, executor)
-    first = await anext(source, b"")
-    second = await anext(source, None)
-    if second is None:
-        return web.Response(body=first, headers=headers)
+    headers = {"Content-Type": "application/json"}
+    if body.encoding:
+        headers["Content-Encoding"] = body.encoding
+    if body.rest is None:
+        return web.Response(body=body.first, headers=headers)
     response = web.StreamResponse(headers=headers)
     response.enable_chunked_encoding()
     await response.prepare(request)
     try:
-        await response.write(first)
-        await response.write(second)
-        async for piece in source:
+        await response.write(body.first)
+        async for piece in _in_threads(body.rest, executor):
             await response.write(piece)
         await response.write_eof()
     except ConnectionError:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiohttp import web
 
+from tsdb.select import Querier
 from web.context import AppContext, context_of
 from web.envelope import bad_data, success
 from web.evaluation import with_querier
-from web.negotiation import respond
+from web.negotiation import Body, begin_body, encoding_for, respond, respond_begun
 from web.parameters import (
     MAX_TIME_MS,
     MIN_TIME_MS,
@@ -29,48 +30,53 @@ def _bounds(form: Form) -> tuple[int, int]:
     return time_parameter(form, "start", MIN_TIME_MS), time_parameter(form, "end", MAX_TIME_MS)
 
 
-async def _respond_limited(request: web.Request, found: list[Any], limit: int) -> web.Response:
-    if 0 < limit < len(found):
-        return await respond(request, success(found[:limit], [TRUNCATED]))
-    return await respond(request, success(found))
+async def _respond_limited(
+    request: web.Request, limit: int, find: Callable[[Querier, int], list[Any]]
+) -> web.StreamResponse:
+    """Answer with what `find(querier, limit hint)` gives, found and rendered in one thread."""
+    context, encoding = context_of(request), encoding_for(request)
+    # One more than asked for, so that a truncation is noticed.
+    hint = limit + 1 if limit else 0
+
+    def work(querier: Querier) -> Body:
+        found = find(querier, hint)
+        cut = 0 < limit < len(found)
+        text = success(found[:limit], [TRUNCATED]) if cut else success(found)
+        return begin_body(iter((text,)), encoding)
+
+    return await respond_begun(request, await with_querier(context, work), context.pool)
 
 
-def _hint(limit: int) -> int:
-    """One more than asked for, so that a truncation is noticed."""
-    return limit + 1 if limit else 0
-
-
-async def series(request: web.Request) -> web.Response:
+async def series(request: web.Request) -> web.StreamResponse:
     """Label sets of the series that match."""
-    context, form = context_of(request), await read_form(request)
+    form = await read_form(request)
     if not form.all("match[]"):
         raise bad_data("no match[] parameter provided")
     limit = limit_parameter(form)
     start, end = _bounds(form)
     sets = parse_matcher_sets(form.all("match[]"))
-    found = await with_querier(context, lambda q: q.series(sets, start, end, _hint(limit)))
-    return await _respond_limited(request, found, limit)
+    return await _respond_limited(request, limit, lambda q, hint: q.series(sets, start, end, hint))
 
 
-async def labels(request: web.Request) -> web.Response:
+async def labels(request: web.Request) -> web.StreamResponse:
     """Label names."""
-    context, form = context_of(request), await read_form(request)
+    form = await read_form(request)
     limit = limit_parameter(form)
     start, end = _bounds(form)
     sets = parse_matcher_sets(form.all("match[]"), wrap=False)
-    found = await with_querier(context, lambda q: q.label_names(sets, start, end, _hint(limit)))
-    return await _respond_limited(request, found, limit)
+    return await _respond_limited(request, limit, lambda q, hint: q.label_names(sets, start, end, hint))
 
 
-async def label_values(request: web.Request) -> web.Response:
+async def label_values(request: web.Request) -> web.StreamResponse:
     """Values of one label."""
-    context, form = context_of(request), await read_form(request)
+    form = await read_form(request)
     name = label_name(request.match_info["name"])
     limit = limit_parameter(form)
     start, end = _bounds(form)
     sets = parse_matcher_sets(form.all("match[]"), wrap=False)
-    found = await with_querier(context, lambda q: q.label_values(name, sets, start, end, _hint(limit)))
-    return await _respond_limited(request, found, limit)
+    return await _respond_limited(
+        request, limit, lambda q, hint: q.label_values(name, sets, start, end, hint)
+    )
 
 
 def known_metadata(context: AppContext, metric: str) -> Iterable[tuple[str, tuple[str, str, str]]]:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
-from promql.budget import CancelFlag
 from promql.errors import ParseError
 from promql.operators.operator import Explain
 from promql.parser import ParserOptions, parse
-from tsdb.select import Querier
 from web.context import AppContext, context_of
 from web.envelope import ApiError, ErrorType, bad_data, invalid_parameter, success
-from web.evaluation import Evaluated, as_api_error, client_is_gone, evaluate, run_blocking
-from web.negotiation import respond, respond_streamed
+from web.evaluation import Turn, as_api_error, client_is_gone, evaluate, run_blocking
+from web.negotiation import Body, begin_body, encoding_for, respond, respond_begun
 from web.parameters import (
     MAX_TIME_MS,
     MIN_TIME_MS,
@@ -73,36 +72,41 @@ def _with_queue_time(stats: Any, queue_s: float) -> Any:
     return {**stats, "timings": timings}
 
 
-def _answer(form: Form, evaluated: Evaluated[QueryResult], instant: bool, time_ms: int, limit: int) -> Answer:
-    result = evaluated.value
-    warnings, stats = list(result.warnings), None
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """An evaluated query: the answer, as far as it is made, and the statistics for the query log."""
+
+    body: Body
+    stats: Any
+
+
+def _answered(
+    form: Form, result: QueryResult, queue_s: float, moment: tuple[bool, int, int], encoding: str
+) -> _Answered:
+    """Render a result; `moment` is (instant, time_ms, limit)."""
+    stats, shown, warnings = _with_queue_time(result.stats, queue_s), None, result.warnings
     wanted = form.get("stats")
     if wanted:
-        stats = _with_queue_time(result.stats, evaluated.queue_s)
+        shown = stats
         if wanted not in _STATS_VALUES:
-            warnings.append(f'the value "{wanted}" of parameter "stats" is deprecated, use "true" or "all"')
-    return Answer(result.value, instant, time_ms, limit, warnings, result.infos, stats)
+            text = f'the value "{wanted}" of parameter "stats" is deprecated, use "true" or "all"'
+            warnings = [*warnings, text]
+    answer = Answer(result.value, *moment, warnings, result.infos, shown)
+    return _Answered(begin_body(answer_pieces(answer), encoding), stats)
 
 
-async def _send(context: AppContext, request: web.Request, answer: Answer) -> web.StreamResponse:
-    if client_is_gone(request):
-        raise ApiError(ErrorType.CANCELED, "query was canceled in result rendering")
-    return await respond_streamed(request, answer_pieces(answer), context.pool)
-
-
-async def _evaluate_logged(
+async def _send(
     request: web.Request,
     timeout_s: float,
-    work: Callable[[Querier, float, CancelFlag], QueryResult],
+    work: Callable[[Turn], _Answered],
     text: str,
     grid: tuple[int, int, int],
-) -> Evaluated[QueryResult]:
-    """`evaluate`, and an entry in the query log whatever comes of it."""
+) -> web.StreamResponse:
+    """Evaluate and answer, with an entry in the query log whatever comes of it."""
     context, started_s, error, stats = context_of(request), time.monotonic(), "", None
     try:
-        evaluated = await evaluate(context, request, timeout_s, work)
-        stats = _with_queue_time(evaluated.value.stats, evaluated.queue_s)
-        return evaluated
+        answered = await evaluate(context, request, timeout_s, work)
+        stats = answered.stats
     except ApiError as refused:
         error = str(refused)
         raise
@@ -112,6 +116,9 @@ async def _evaluate_logged(
             client = request.remote or ""
             entry = LoggedQuery(text, *grid, client, request.method, request.path, took_s, stats, error)
             await asyncio.get_running_loop().run_in_executor(context.pool, query_log.write, entry)
+    if client_is_gone(request):
+        raise ApiError(ErrorType.CANCELED, "query was canceled in result rendering")
+    return await respond_begun(request, answered.body, context.pool)
 
 
 def _tree(plan: Explain) -> dict[str, Any]:
@@ -124,11 +131,11 @@ async def _explain(request: web.Request, text: str, grid: tuple[int, int, int]) 
     context = context_of(request)
     start, end, step = grid
 
-    def work(querier: Querier, left_s: float, cancel: CancelFlag) -> Explain:
-        return context.services.engine.explain(querier, text, start, end, step, analyze=True, cancel=cancel)
+    def work(turn: Turn) -> Explain:
+        engine = context.services.engine
+        return engine.explain(turn.querier, text, start, end, step, analyze=True, cancel=turn.cancel)
 
-    evaluated = await evaluate(context, request, context.services.query_timeout_s, work)
-    plan = evaluated.value
+    plan = await evaluate(context, request, context.services.query_timeout_s, work)
     return await respond(
         request, success({"explain": {"text": "\n".join(plan.lines()), "plan": _tree(plan)}})
     )
@@ -143,13 +150,20 @@ async def query(request: web.Request) -> web.StreamResponse:
     if form.get("explain") == "true":
         return await _explain(request, text, (time_ms, time_ms, 0))
 
-    def work(querier: Querier, left_s: float, cancel: CancelFlag) -> QueryResult:
-        return context.services.engine.instant(
-            querier, text, time_ms, lookback_ms=lookback_ms, timeout_s=left_s, cancel=cancel
-        )
+    encoding = encoding_for(request)
 
-    evaluated = await _evaluate_logged(request, timeout_s, work, text, (time_ms, time_ms, 0))
-    return await _send(context, request, _answer(form, evaluated, True, time_ms, limit))
+    def work(turn: Turn) -> _Answered:
+        result = context.services.engine.instant(
+            turn.querier,
+            text,
+            time_ms,
+            lookback_ms=lookback_ms,
+            timeout_s=turn.left_s,
+            cancel=turn.cancel,
+        )
+        return _answered(form, result, turn.queue_s, (True, time_ms, limit), encoding)
+
+    return await _send(request, timeout_s, work, text, (time_ms, time_ms, 0))
 
 
 def _range(form: Form) -> tuple[int, int, int]:
@@ -180,13 +194,20 @@ async def query_range(request: web.Request) -> web.StreamResponse:
     if form.get("explain") == "true":
         return await _explain(request, text, (start, end, step))
 
-    def work(querier: Querier, left_s: float, cancel: CancelFlag) -> QueryResult:
-        return context.services.engine.range(
-            querier, text, start, end, step, lookback_ms=lookback_ms, timeout_s=left_s, cancel=cancel
-        )
+    encoding = encoding_for(request)
 
-    evaluated = await _evaluate_logged(request, timeout_s, work, text, (start, end, step))
-    return await _send(context, request, _answer(form, evaluated, False, end, limit))
+    def work(turn: Turn) -> _Answered:
+        result = context.services.engine.range(
+            turn.querier,
+            text,
+            *(start, end, step),
+            lookback_ms=lookback_ms,
+            timeout_s=turn.left_s,
+            cancel=turn.cancel,
+        )
+        return _answered(form, result, turn.queue_s, (False, end, limit), encoding)
+
+    return await _send(request, timeout_s, work, text, (start, end, step))
 
 
 async def query_exemplars(request: web.Request) -> web.StreamResponse:
