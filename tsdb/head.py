@@ -351,7 +351,7 @@ class Head:
             slots = self.postings.select(matchers)
             with self.lock:
                 if self.collections == seen:
-                    return HeadSelection.capture(self, slots, mint, maxt, hints.labels_only)
+                    return HeadSelection.capture(self, slots, mint, maxt, hints)
 
     # Truncation.
 

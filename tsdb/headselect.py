@@ -13,7 +13,7 @@ from tsdb.headhistograms import offsets_of, runs, take
 from tsdb.headstarts import CapturedStarts
 from tsdb.histogram import HistogramBatch
 from tsdb.kernels.headread import capture, decode_rows, measure, sort_late_rows
-from tsdb.select import SampleBatch
+from tsdb.select import SampleBatch, SelectHints
 from tsdb.serieslabels import SeriesLabels
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ class HeadSelection:
         self._starts: CapturedStarts | None = None
 
     @classmethod
-    def capture(cls, head: Head, slots: U32Array, mint: int, maxt: int, labels_only: bool) -> HeadSelection:
+    def capture(cls, head: Head, slots: U32Array, mint: int, maxt: int, hints: SelectHints) -> HeadSelection:
         """Copy the rows of some slots; the caller holds the head's lock."""
         sizes = np.empty((len(slots), 4), dtype=np.int64)
-        measure(slots, mint, maxt, head.hot, head.cold, head.sealed, head.late, sizes)
+        measure(slots, mint, maxt, hints.latest_only, head.hot, head.cold, head.sealed, head.late, sizes)
         histograms = head.histograms.select(slots, mint, maxt, head.cold)
         filled = sizes[:, 3] > 0
         if histograms is not None:
@@ -66,7 +66,7 @@ class HeadSelection:
         if histograms is not None:
             self._histograms = histograms
             self._bounds = self._bounds + np.diff(histograms.row_offsets)
-        if labels_only:
+        if hints.labels_only:
             return self
         self._chunk_offsets = offsets_of(sizes[:, 0])
         byte_offsets = offsets_of(sizes[:, 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -52,6 +53,9 @@ class StoreQuerier:
         """The head's part alone, less what is deleted."""
         selection = self._head.select(matchers, mint, maxt, hints)
         stones = [s for s in self._tombstones() if s.mint <= maxt and s.maxt >= mint]
+        if stones and hints.latest_only:
+            # What is deleted may be newer than what is then the last sample.
+            selection = self._head.select(matchers, mint, maxt, replace(hints, latest_only=False))
         return masked(
             selection, [Mask(np.isin(selection.refs, stone.refs), stone.mint, stone.maxt) for stone in stones]
         )

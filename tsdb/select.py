@@ -53,7 +53,8 @@ class SelectHints:
 
     `step_ms` and `range_ms` say where the caller looks, `function` names the outermost function over the
     selector, `grouping` with `by` the labels an aggregation keeps; `limit` > 0 allows fewer series.
-    `labels_only` says that no samples will be read.
+    `labels_only` says that no samples will be read, `latest_only` that of each series only the last sample
+    is: older ones may be left out.
 
     `border_ms` > 0: every border of every window (lookback left out) is a multiple of it, and the caller asks
     `rollup_of` and reads windows. Then windows that divide it may stand in for samples. 0 where samples are
@@ -67,6 +68,7 @@ class SelectHints:
     by: bool = False
     limit: int = 0
     labels_only: bool = False
+    latest_only: bool = False
     border_ms: int = 0
 
 

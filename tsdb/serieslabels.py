@@ -22,6 +22,11 @@ U32Array = npt.NDArray[np.uint32]
 U64Array = npt.NDArray[np.uint64]
 BoolArray = npt.NDArray[np.bool_]
 
+SORTED_BY_TEXT_MAX = 20_000
+"""Rows that are sorted by the bytes of their texts."""
+
+_NO_REGIONS = (np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.int64))
+
 
 @dataclass(frozen=True, slots=True)
 class SeriesLabels:
@@ -126,17 +131,29 @@ class SeriesLabels:
     def sort_order(self) -> I64Array:
         """i64[S]: rows in Prometheus's order of label sets (name, then value, shorter prefix first); stable.
 
-        Strings are compared once a distinct symbol: rows are compared by ranks.
+        A few rows are compared by the bytes of their texts; many, or made-up texts, by ranks, so that each
+        distinct text is read once.
         """
         order = np.arange(len(self), dtype=np.int64)
+        if len(self) < 2:
+            return order
+        names, values = self.name_ids, self.value_ids
+        regions = self.symbols.regions() if len(self) <= SORTED_BY_TEXT_MAX else None
+        if regions is None or not self.symbols.are_stored(names, values):
+            names, values = self._ranks()
+            regions = _NO_REGIONS
+        kernels.sort_rows(self.offsets, names, values, *regions, order, np.empty_like(order))
+        return order
+
+    def _ranks(self) -> tuple[U32Array, U32Array]:
+        """Names and values as ranks of their texts."""
         distinct, places = np.unique(np.concatenate([self.name_ids, self.value_ids]), return_inverse=True)
         texts = self.symbols.texts(distinct.tolist())
         ranks = np.empty(len(distinct), dtype=np.uint32)
         ranks[sorted(range(len(texts)), key=texts.__getitem__)] = np.arange(len(distinct), dtype=np.uint32)
         ranked = ranks[places]
         pairs = len(self.name_ids)
-        kernels.sort_rows(self.offsets, ranked[:pairs], ranked[pairs:], order, np.empty_like(order))
-        return order
+        return ranked[:pairs], ranked[pairs:]
 
     def rows_equal(self, rows: I64Array, other: SeriesLabels, other_rows: I64Array) -> BoolArray:
         """bool[N]: whether row rows[k] here equals row other_rows[k] of another set of the same symbols."""

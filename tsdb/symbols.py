@@ -176,6 +176,20 @@ class SymbolTable:
             return [whole[start:end] for start, end in spans]
         return [raw[start:end].decode("utf-8", _CODING) for start, end in spans]
 
+    @property
+    def stored(self) -> SymbolTable:
+        """The table that outlives queries: this one."""
+        return self
+
+    def regions(self) -> tuple[U8Array, I64Array]:
+        """Arena and bounds of the stored texts: text i is arena[bounds[i]:bounds[i+1]]. Read only."""
+        bounds, arena = self._views
+        return np.asarray(arena), np.asarray(bounds)
+
+    def are_stored(self, *ids: U32Array) -> bool:
+        """Whether all ids are of stored texts, not made up by a query."""
+        return True
+
     def byte_lengths(self, symbols: npt.NDArray[np.integer]) -> I64Array:
         """UTF-8 bytes of each text, i64[N]."""
         count = self._count
@@ -252,3 +266,16 @@ class OverlaySymbols(SymbolTable):
         for i in made_up:
             found[i] = self._texts[ordered[i] - _OVERLAY_BASE]
         return found
+
+    @property
+    def stored(self) -> SymbolTable:
+        """The table below."""
+        return self._base
+
+    def regions(self) -> tuple[U8Array, I64Array]:
+        """Those of the table below."""
+        return self._base.regions()
+
+    def are_stored(self, *ids: U32Array) -> bool:
+        """Whether no id is of this overlay."""
+        return not self._texts or all(int(part.max(initial=0)) < _OVERLAY_BASE for part in ids)

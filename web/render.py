@@ -21,9 +21,11 @@ from tsdb.histogram import HistogramBatch
 from tsdb.select import STALE_BITS, SampleBatch
 from tsdb.serieslabels import SeriesLabels
 from web.envelope import SUCCESS_START, encode, quote, quote_label, success_end
+from web.quotedsymbols import joined, quoted_symbols
 
 I64Array = npt.NDArray[np.int64]
 U8Array = npt.NDArray[np.uint8]
+U32Array = npt.NDArray[np.uint32]
 
 BUFFER_BYTES = 256 * 1024
 """Size of the pieces a result is sent in."""
@@ -33,6 +35,9 @@ CHUNK_ROWS_MAX = 2048
 
 CHUNK_HISTOGRAMS_MAX = 4096
 """Histograms whose text is made at a time (a row may exceed it)."""
+
+PAIR_BYTES_GUESS = 48
+"""Room made for a label in advance; where it is too little the objects are made again."""
 
 TRUNCATED = "results truncated due to limit"
 
@@ -103,27 +108,30 @@ def time_texts(t_ms: I64Array) -> Texts:
     return Texts(data, offsets)
 
 
+def _quoted(labels: SeriesLabels) -> tuple[U32Array, U32Array, U8Array, I64Array]:
+    """Names and values as indices into spans of quoted texts, the texts, and the spans."""
+    symbols = labels.symbols
+    ids = np.concatenate([labels.name_ids, labels.value_ids])
+    if symbols.are_stored(ids):
+        names, values = _own(labels.name_ids, np.uint32), _own(labels.value_ids, np.uint32)
+        return names, values, *quoted_symbols(symbols.stored).of(ids)
+    distinct, places = np.unique(ids, return_inverse=True)
+    texts = [quote_label(text) for text in symbols.texts(distinct.tolist())]
+    at = places.astype(np.uint32)
+    pairs = len(labels.name_ids)
+    return at[:pairs], at[pairs:], *joined(texts)
+
+
 def label_texts(labels: SeriesLabels) -> Texts:
     """The label object of each series."""
-    ids = np.concatenate([labels.name_ids, labels.value_ids])
-    distinct, places = np.unique(ids, return_inverse=True)
-    quoted = [quote_label(text) for text in labels.symbols.texts(distinct.tolist())]
-    offsets = np.zeros(len(quoted) + 1, dtype=np.int64)
-    np.cumsum([len(text) for text in quoted], out=offsets[1:])
-    pairs = len(labels.name_ids)
-    places = places.astype(np.int64)
-    size = int(np.diff(offsets)[places].sum()) + 2 * pairs + 2 * len(labels)
-    data = np.empty(size, dtype=np.uint8)
+    names, values, texts, spans = _quoted(labels)
     rows = np.empty(len(labels) + 1, dtype=np.int64)
-    kernels.render_labels(
-        _own(labels.offsets, np.int64),
-        np.ascontiguousarray(places[:pairs]),
-        np.ascontiguousarray(places[pairs:]),
-        _bytes(b"".join(quoted)),
-        offsets,
-        data,
-        rows,
-    )
+    data = np.empty(len(names) * PAIR_BYTES_GUESS + 2 * len(labels), dtype=np.uint8)
+    offsets = _own(labels.offsets, np.int64)
+    size = kernels.render_labels(offsets, names, values, texts, spans, data, rows)
+    if size > len(data):
+        data = np.empty(size, dtype=np.uint8)
+        kernels.render_labels(offsets, names, values, texts, spans, data, rows)
     return Texts(data, rows)
 
 

@@ -18,6 +18,7 @@ from tsdb.kernels.bits import float_bits, load64, store64
 from tsdb.kernels.compile import device, inline, kernel
 
 U8Array = npt.NDArray[np.uint8]
+U32Array = npt.NDArray[np.uint32]
 I32Array = npt.NDArray[np.int32]
 I64Array = npt.NDArray[np.int64]
 F64Array = npt.NDArray[np.float64]
@@ -86,32 +87,41 @@ def render_times(t_ms: I64Array, out: U8Array, offsets: I64Array) -> int:
 
 
 @kernel(
-    "int64(int64[::1], int64[::1], int64[::1], uint8[::1], int64[::1], uint8[::1], int64[::1])", group="read"
+    "int64(int64[::1], uint32[::1], uint32[::1], uint8[::1], int64[:,::1], uint8[::1], int64[::1])",
+    group="read",
 )
 def render_labels(
     row_offsets: I64Array,
-    names: I64Array,
-    values: I64Array,
+    names: U32Array,
+    values: U32Array,
     texts: U8Array,
-    text_offsets: I64Array,
+    spans: I64Array,
     out: U8Array,
     offsets: I64Array,
 ) -> int:
     """Label objects `{"a":"b",...}`: row i owns pairs row_offsets[i]..row_offsets[i+1], whose names and
-    values index into quoted JSON texts. `out` has room for all texts plus two bytes a pair and a row. Returns
-    the bytes used."""
+    values index into `spans` i64[N, 2], begin and end of quoted JSON texts. Returns the bytes needed; rows
+    are written as long as `out` has room for them."""
     at = 0
     offsets[0] = 0
     for i in range(len(row_offsets) - 1):
+        size = 2
+        for pair in range(row_offsets[i], row_offsets[i + 1]):
+            name, value = names[pair], values[pair]
+            size += 2 + spans[name, 1] - spans[name, 0] + spans[value, 1] - spans[value, 0]
+        if at + size > len(out):
+            at += size
+            offsets[i + 1] = at
+            continue
         out[at] = 123
         at += 1
         for pair in range(row_offsets[i], row_offsets[i + 1]):
             if pair > row_offsets[i]:
                 out[at] = 44
                 at += 1
-            at = copy(texts, text_offsets[names[pair]], text_offsets[names[pair] + 1], out, at)
+            at = copy(texts, spans[names[pair], 0], spans[names[pair], 1], out, at)
             out[at] = 58
-            at = copy(texts, text_offsets[values[pair]], text_offsets[values[pair] + 1], out, at + 1)
+            at = copy(texts, spans[values[pair], 0], spans[values[pair], 1], out, at + 1)
         out[at] = 125
         at += 1
         offsets[i + 1] = at

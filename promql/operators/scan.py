@@ -160,7 +160,8 @@ class VectorScan(RowwiseOperator):
         maxt = times.last_ms + (self.ctx.lookback_ms if selector.smoothed else 0)
         hints = self._hints
         if not selector.smoothed and self._want != "start_time":
-            hints = replace(hints, border_ms=common_border_ms(times.first_ms, _moving_step(times)))
+            border_ms = common_border_ms(times.first_ms, _moving_step(times))
+            hints = replace(hints, border_ms=border_ms, latest_only=_moving_step(times) == 0)
         self._selection = select(self.ctx, selector, mint, maxt, hints)
         rollup = rollup_of(self._selection)
         if rollup is not None:

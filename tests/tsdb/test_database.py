@@ -27,7 +27,7 @@ from tsdb.errors import (
 from tsdb.histogram import HistogramBatch
 from tsdb.labels import Labels
 from tsdb.limits import Limits
-from tsdb.select import STALE_BITS
+from tsdb.select import STALE_BITS, SelectHints
 
 DAY = 24 * HOUR
 MINUTE = 60_000
@@ -207,6 +207,16 @@ def test_blocks_grow_by_three_and_old_ones_go(store):
     reopen(store, retention_bytes=1)
     store.db.maintenance.retain()
     assert store.db.blocks() == ()
+
+
+def test_the_latest_sample_is_the_one_before_what_was_deleted(store):
+    store.fill(1, T0, 300, step=MINUTE // 4)
+    last = max(store.expected[name(0)])
+    store.db.delete_series([[matcher("i", "0")]], last - HOUR, last)
+    querier = store.db.querier()
+    hints = SelectHints(latest_only=True)
+    batch = querier.select([matcher("i", "0")], T0, last, hints).read(0, 1)
+    assert batch.t_ms[-1] == max(t for t in store.expected[name(0)] if t < last - HOUR)
 
 
 def test_deleted_samples_are_gone_from_head_and_blocks_and_stay_gone(store):

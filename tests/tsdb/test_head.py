@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from tests.reference.head import ReferenceHead, ReferenceSeries
 from tsdb.columns import Rejected
-from tsdb.head import Head
+from tsdb.head import NO_HINTS, Head
 from tsdb.kernels import append as k
 from tsdb.labels import Labels, Matcher, MatchType
-from tsdb.select import STALE_BITS
+from tsdb.select import STALE_BITS, SelectHints
 from tsdb.series import SLOT_MASK
 from tsdb.symbols import SymbolTable
 
@@ -48,8 +48,10 @@ def append(head: Head, rows: list[tuple[int, int, int]], now: int, atomic: bool 
     return public
 
 
-def read(head: Head, i: int, mint: int = -(2**62), maxt: int = 2**62) -> list[tuple[int, int]]:
-    selection = head.select([Matcher(MatchType.EQUAL, "i", str(i))], mint, maxt)
+def read(
+    head: Head, i: int, mint: int = -(2**62), maxt: int = 2**62, hints: SelectHints = NO_HINTS
+) -> list[tuple[int, int]]:
+    selection = head.select([Matcher(MatchType.EQUAL, "i", str(i))], mint, maxt, hints)
     if not len(selection.labels):
         return []
     batch = selection.read(0, 1)
@@ -88,6 +90,18 @@ def test_head_judges_and_stores_as_the_slow_twin(batches, window, a, b):
     for i in range(SERIES):
         assert read(head, i) == twin.read(i, oldest, 2**62)
         assert read(head, i, lo, hi) == twin.read(i, lo, hi)
+        latest = read(head, i, lo, hi, SelectHints(latest_only=True))
+        assert latest[-1:] == twin.read(i, lo, hi)[-1:]
+        assert set(latest) <= set(twin.read(i, lo, hi))
+
+
+def test_a_select_of_latest_samples_leaves_out_older_chunks():
+    head, refs = make_head()
+    for step in range(300):
+        append(head, [(int(refs[0]), T0 + step * 15_000, step)], T0 + HOUR)
+    whole, latest = read(head, 0), read(head, 0, hints=SelectHints(latest_only=True))
+    assert latest[-1] == whole[-1]
+    assert len(latest) < 10 < len(whole)
 
 
 far_times = st.one_of(

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.reference.labels import filter_labels, group_labels, sort_labels
+from tsdb import serieslabels
 from tsdb.labels import Labels
 from tsdb.serieslabels import SeriesLabels
 from tsdb.symbols import OverlaySymbols, SymbolTable
@@ -45,6 +46,10 @@ def test_filter_group_and_hash_agree_with_the_slow_twin(
 @given(rows=row_lists)
 def test_sort_order_is_that_of_label_text(rows: list[Labels]) -> None:
     assert columns(rows).sort_order().tolist() == sort_labels(rows)
+    # Texts that a query made up are sorted by rank.
+    assert SeriesLabels.from_labels(rows, OverlaySymbols(SymbolTable())).sort_order().tolist() == (
+        sort_labels(rows)
+    )
 
 
 @settings(max_examples=100, deadline=None)
@@ -72,6 +77,12 @@ def test_concat_keeps_the_rows_of_every_part(parts: list[list[Labels]]) -> None:
 def test_sorting_many_rows_passes_every_merge_width() -> None:
     rng = np.random.default_rng(7)
     rows = [Labels.from_dict({"a": str(rng.integers(50)), "b": str(rng.integers(50))}) for _ in range(3000)]
+    assert columns(rows).sort_order().tolist() == sort_labels(rows)
+
+
+def test_more_rows_than_are_sorted_by_text_are_sorted_by_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serieslabels, "SORTED_BY_TEXT_MAX", 3)
+    rows = [Labels.from_dict({"a": text}) for text in ("b", "ab", "a", "é", "B")]
     assert columns(rows).sort_order().tolist() == sort_labels(rows)
 
 

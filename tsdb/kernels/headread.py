@@ -63,8 +63,15 @@ def _tail_length(row: U64Array, mint: Word, maxt: Word) -> Word:
     return np.int64(row[META] & _TAIL_MASK)
 
 
+@inline
+def _open_wanted(row: U64Array, mint: Word, maxt: Word) -> Word:
+    """Whether the open chunk may have samples in [mint, maxt]."""
+    count = (row[CHUNK] >> _U32) & _LOW8
+    return count > _ZERO and np.int64(row[CHUNK_MINT]) <= maxt and np.int64(row[ENCODED_T]) >= mint
+
+
 @kernel(
-    "void(uint32[::1], int64, int64, uint64[:,::1], uint64[:,::1], uint64[:,::1], uint64[:,::1],"
+    "void(uint32[::1], int64, int64, boolean, uint64[:,::1], uint64[:,::1], uint64[:,::1], uint64[:,::1],"
     " int64[:,::1])",
     group="read",
 )
@@ -72,6 +79,7 @@ def measure(
     slots: U32Array,
     mint: int,
     maxt: int,
+    latest: bool,
     hot: U64Array,
     cold: U64Array,
     sealed: U64Array,
@@ -80,20 +88,23 @@ def measure(
 ) -> None:
     """Upper bounds of each row in `sizes` i64[R, 4]: chunks, open-chunk bytes, loose samples, samples in all.
 
-    Loose samples are those of the tail and the late chain.
+    Loose samples are those of the tail and the late chain. With `latest` only the last sample of each row is
+    wanted: of tail, open chunk and sealed chunks the newest that begins by maxt has it, and is counted alone.
     """
     for i in range(len(slots)):
         row = cold[slots[i]]
         chunks: Word = 0
         open_bytes: Word = 0
         samples: Word = 0
-        count = np.int64((row[CHUNK] >> _U32) & _LOW8)
-        if count > 0 and np.int64(row[CHUNK_MINT]) <= maxt and np.int64(row[ENCODED_T]) >= mint:
+        loose: Word = _tail_length(hot[slots[i]], mint, maxt)
+        done = latest and loose > 0
+        if not done and _open_wanted(row, mint, maxt):
             chunks += 1
             open_bytes = np.int64(((row[CHUNK] & _LOW32) + _U7) >> _U3)
-            samples += count
+            samples += np.int64((row[CHUNK] >> _U32) & _LOW8)
+            done = latest
         at = row[CHAINS] & _LOW32
-        while at != _ZERO:
+        while at != _ZERO and not done:
             first = np.int64(sealed[at, SEALED_MINT])
             last = first + np.int64(sealed[at, SEALED_SIZES] & _LOW32)
             if last < mint:
@@ -101,8 +112,8 @@ def measure(
             if first <= maxt:
                 chunks += 1
                 samples += np.int64(sealed[at, SEALED_SIZES] >> _U48)
+                done = latest
             at = sealed[at, SEALED_PREVIOUS]
-        loose: Word = _tail_length(hot[slots[i]], mint, maxt)
         at = row[CHAINS] >> _U32
         while at != _ZERO:
             t = np.int64(late[at, LATE_T])
@@ -166,8 +177,8 @@ def capture(
     for i in range(len(slots)):
         row = cold[slots[i]]
         at_chunk = chunk_offsets[i + 1]
-        count = np.int64((row[CHUNK] >> _U32) & _LOW8)
-        if count > 0 and np.int64(row[CHUNK_MINT]) <= maxt and np.int64(row[ENCODED_T]) >= mint:
+        # `measure` found no room wanted for chunks that do not count.
+        if at_chunk > chunk_offsets[i] and byte_offsets[i + 1] > byte_offsets[i]:
             at_chunk -= 1
             chunks[at_chunk, 0] = _OPEN_CHUNK + byte_offsets[i]
             chunks[at_chunk, 1] = _copy_open(row, slabs, slab_next, open_bytes, byte_offsets[i])
