@@ -46,6 +46,13 @@ class BudgetConfig(Section):
     memory: ByteSize = ByteSize(512 * _MIB)
 
 
+class PushConfig(Section):
+    """What a server pushes to its agents: a configuration file and rule files or folders of them."""
+
+    config: FilePath = ""
+    rules: list[FilePath] = Field(default_factory=list)
+
+
 class AgentConfig(Section):
     """`agent:`. Values are those of the file; defaults need no file."""
 
@@ -55,6 +62,7 @@ class AgentConfig(Section):
     """Label `instance` of all own series; the node name where empty."""
     statsd: StatsdConfig = StatsdConfig()
     budget: BudgetConfig = BudgetConfig()
+    push: PushConfig = PushConfig()
 
     @model_validator(mode="after")
     def _interval(self) -> Self:

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from web import lifecycle, middleware
-from web.api import admin, federate, metadata, notifications, query, rules, status, targets, write
+from web.api import admin, agents, federate, metadata, notifications, query, rules, status, targets, write
 from web.context import CONTEXT, AppContext, context_of
 from web.envelope import ApiError, ErrorType
 from web.metrics import register_process_metrics, respond_exposition
@@ -49,6 +49,8 @@ GET_ONLY: dict[str, _Handler] = {
     "/status/tsdb": status.tsdb,
     "/status/tsdb/blocks": status.tsdb_blocks,
     "/features": status.features,
+    "/agents": agents.agents,
+    "/agents/files/{sha256}": agents.file,
 }
 UNGATED: dict[str, _Handler] = {
     "/status/walreplay": status.walreplay,
@@ -90,6 +92,8 @@ def _add_api(router: web.UrlDispatcher, prefix: str) -> None:
         router.add_post(prefix + path, handler)
         router.add_put(prefix + path, handler)
     router.add_post(f"{prefix}/write", write.write)
+    router.add_post(f"{prefix}/agents/{{agent}}/report", agents.report)
+    router.add_post(f"{prefix}/agents/{{agent}}/events", agents.events)
     router.add_route("OPTIONS", f"{prefix}/{{path:.*}}", _options)
 
 

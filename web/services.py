@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry
 
+from agent.channel.registry import AgentRegistry
 from promql.ast import ValueType
 from promql.operators.operator import Explain
 from tsdb.labels import Labels, Matcher
@@ -210,7 +211,7 @@ class AppServices:
     `reload` awaits a configuration reload and raises with a text fit to show; `quit` starts a graceful stop.
     `config_yaml` gives the loaded configuration with secrets masked. `wal_replay` gives the first and last
     WAL segment to replay and the one being read, also before there is a database. `registry` holds all own
-    metrics.
+    metrics. `agent_token` empty means that agents of this host only are let in.
     """
 
     readiness: Readiness
@@ -221,6 +222,8 @@ class AppServices:
     scrape: ScrapeStatus | None = None
     receiver: RemoteWriteReceiver | None = None
     query_log: QueryLog | None = None
+    agents: AgentRegistry | None = None
+    agent_token: str = ""
     flags: Mapping[str, str] = field(default_factory=dict)
     features: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     external_labels: Mapping[str, str] = field(default_factory=dict)

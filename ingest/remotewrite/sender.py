@@ -202,7 +202,7 @@ class Sender:
             return _Outcome.OTHER_VERSION, 0.0
         if status >= 500 or status in self._options.retried_statuses:
             self._tell("server does not take samples, they wait on disk", f"{status} {answer.reason}: {text}")
-            return _Outcome.RETRY, _retry_after_seconds(headers.get("retry-after", ""), self._clock.now_ms())
+            return _Outcome.RETRY, retry_after_seconds(headers.get("retry-after", ""), self._clock.now_ms())
         lost = item.item_count - _written(headers)
         self._metrics.failed.inc(max(lost, 0))
         self._metrics.sent.inc(item.item_count - max(lost, 0))
@@ -255,7 +255,7 @@ def _written(headers: Mapping[str, str]) -> int:
     return sum(int(text) for text in texts if text.isascii() and text.isdigit() and len(text) < 10)
 
 
-def _retry_after_seconds(text: str, now_ms: int) -> float:
+def retry_after_seconds(text: str, now_ms: int) -> float:
     """Seconds, or an HTTP date; 0 for neither."""
     if text.isascii() and text.isdigit() and len(text) < 10:
         seconds = float(text)
