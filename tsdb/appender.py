@@ -18,7 +18,7 @@ from tsdb.exemplar import ExemplarStore
 from tsdb.head import Head, NewSeries
 from tsdb.headhistograms import take
 from tsdb.kernels import append as k
-from tsdb.kernels.walcodec import KEY_BYTES_LIMIT, VALUE_BYTES_LIMIT, encode_samples
+from tsdb.kernels.walcodec import CODED_PADDING, KEY_BYTES_LIMIT, VALUE_BYTES_LIMIT, encode_samples
 from tsdb.labels import Labels
 from tsdb.limits import Limits
 from tsdb.metadata import MetadataStore
@@ -26,7 +26,6 @@ from tsdb.metrics import StorageMetrics
 from tsdb.series import SLOT_MASK
 from tsdb.wal import Wal
 from tsdb.walrecords import (
-    SAMPLES_HEADER,
     PayloadCodec,
     RecordType,
     encode_exemplars,
@@ -208,7 +207,7 @@ class HeadAppender:
                     starts = floats.start_t_ms[floats.codes == wanted]
                     if starts.any():
                         records.append((RecordType.STARTS, *self._codec.pack(encode_starts(starts))))
-                records.append((kind, *self._codec.pack(self._samples(floats, wanted))))
+                records.append((kind, self._samples(floats, wanted), False))
         if batch.histograms is not None:
             rows = np.flatnonzero((histograms.codes == k.ACCEPTED) | (histograms.codes == k.LATE))
             if len(rows):
@@ -229,10 +228,10 @@ class HeadAppender:
                 records.append((RecordType.METADATA, *self._codec.pack(encode_metadata(changed))))
         return records
 
-    def _samples(self, floats: _Column, wanted: int) -> list[bytes | memoryview]:
+    def _samples(self, floats: _Column, wanted: int) -> bytes:
         count = len(floats.refs)
         keys = np.empty(count * KEY_BYTES_LIMIT, dtype=np.uint8)
-        coded = np.empty(count * VALUE_BYTES_LIMIT, dtype=np.uint8)
+        coded = np.empty(count * VALUE_BYTES_LIMIT + CODED_PADDING, dtype=np.uint8)
         sizes = np.empty(3, dtype=np.int64)
         written = encode_samples(
             floats.refs,
@@ -248,8 +247,9 @@ class HeadAppender:
             sizes,
         )
         refs_size, times_size, coded_size = sizes.tolist()
-        header = SAMPLES_HEADER.pack(written, refs_size, times_size)
-        return [header, keys[: refs_size + times_size].data, coded[:coded_size].data]
+        return self._codec.pack_samples(
+            written, refs_size, times_size, keys[: refs_size + times_size].data, coded[:coded_size].data
+        )
 
     def _messages(self, floats: _Column, histograms: _Column) -> Sequence[str]:
         found: list[str] = []

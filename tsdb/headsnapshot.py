@@ -28,6 +28,7 @@ from tsdb.kernels import append as k
 from tsdb.metadata import MetadataStore
 from tsdb.sectionfile import SectionFile, SectionWriter
 from tsdb.tombstone import HeadTombstone
+from tsdb.wal import VERSION as WAL_VERSION
 from tsdb.walrecords import (
     decode_exemplars,
     decode_histograms,
@@ -89,7 +90,9 @@ def _start_arrays(head: Head) -> list[tuple[npt.NDArray[Any], int]]:
 
 def _layout() -> list[int]:
     """Sizes that the arrays' bytes depend on; a snapshot of other ones is replayed instead."""
-    return [k.HOT_WORDS, k.COLD_WORDS, k.SEALED_WORDS, k.LATE_WORDS, k.SLAB_BYTES, SEGMENT_BYTES]
+    sizes = [k.HOT_WORDS, k.COLD_WORDS, k.SEALED_WORDS, k.LATE_WORDS, k.SLAB_BYTES, SEGMENT_BYTES]
+    # Rows hold the state of the log's coder.
+    return [*sizes, WAL_VERSION]
 
 
 def write_snapshot(

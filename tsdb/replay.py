@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tsdb.arena import reserve
 from tsdb.checkpoint import checkpoint_numbers, checkpoint_path, remove_leftovers
 from tsdb.errors import CorruptionError
 from tsdb.exemplar import ExemplarStore
@@ -88,6 +89,8 @@ class Replayer:
         self._result = ReplayResult()
         self._starts: I64Array | None = None
         """Start timestamps of the next samples record."""
+        self._orphans = reserve(np.uint64, 2 * head.series.slot_capacity).reshape(-1, 2)
+        """Newest value and state of the log's coder of series that are not known."""
         self._segment = 0
         self._oldest = NO_MAX_TIME
         self._checkpoint = 0
@@ -194,12 +197,13 @@ class Replayer:
 
     def _store(self, samples: SampleRecord, late: bool) -> None:
         head = self._head
-        refs, t_ms, bits = samples.refs, samples.t_ms, samples.numbers
+        refs, t_ms = samples.refs, samples.t_ms
         count = len(refs)
-        codes = np.empty(count, dtype=np.uint8)
+        bits, codes = np.empty(count, dtype=np.uint64), np.empty(count, dtype=np.uint8)
         oldest = self._oldest if self._covered else NO_MAX_TIME
         kept = replay_samples(
-            samples.tags,
+            samples.coded,
+            samples.parts,
             late,
             self._segment,
             oldest,
@@ -207,11 +211,14 @@ class Replayer:
             head.series.alive,
             head.series.generation,
             head.hot,
+            self._orphans,
             refs,
             t_ms,
             bits,
             codes,
         )
+        if kept < 0:
+            raise CorruptionError("samples record does not decode although its checksum is right")
         starts, self._starts = self._starts, None
         if starts is not None and len(starts) != count:
             raise CorruptionError(f"{len(starts)} start timestamps for a record of {count} samples")

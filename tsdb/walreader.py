@@ -15,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tsdb.errors import CorruptionError
-from tsdb.kernels.walcodec import read_samples
+from tsdb.kernels.walcodec import read_keys
 from tsdb.wal import COMPRESSED, Record, SegmentRead, read_segment
-from tsdb.walrecords import SAMPLES_HEADER, PayloadCodec, RecordType
+from tsdb.walrecords import PayloadCodec, RecordType
 
 U8Array = npt.NDArray[np.uint8]
 
-SAMPLES_PER_RECORD_LIMIT = 1 << 26
 AHEAD_BYTES = 1 << 17
 """Unpacked payloads that are handed over together: little enough to stay in the cache of the processor."""
 AHEAD_LIMIT = 3
@@ -31,12 +30,15 @@ _STOP_POLL_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class SampleRecord:
-    """A samples record whose values are still coded against the ones before (kernels.walcodec)."""
+    """Samples of one or several records whose values are still coded (kernels.walcodec).
+
+    `parts` i64[P, 2] are the samples and the bytes of `coded` of each.
+    """
 
     refs: npt.NDArray[np.uint32]
     t_ms: npt.NDArray[np.int64]
-    numbers: npt.NDArray[np.uint64]
-    tags: U8Array
+    coded: U8Array
+    parts: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,28 +58,19 @@ def _read(record: Record, codec: PayloadCodec) -> ReadRecord:
         payload = codec.unpack(payload, bool(record.flags & COMPRESSED))
         samples = None
         if record.kind in (RecordType.SAMPLES, RecordType.LATE_SAMPLES):
-            samples = _samples(payload)
+            samples = _samples(payload, codec)
     except CorruptionError as error:
         return ReadRecord(record.kind, record.sequence, payload, error=error)
     return ReadRecord(record.kind, record.sequence, payload, samples)
 
 
-def _samples(data: U8Array) -> SampleRecord:
-    if len(data) < SAMPLES_HEADER.size:
-        raise CorruptionError(f"samples record of {len(data)} bytes")
-    count, refs_size, times_size = SAMPLES_HEADER.unpack_from(data.data, 0)
-    if count > SAMPLES_PER_RECORD_LIMIT:
-        raise CorruptionError(f"record of {count} samples, the limit is {SAMPLES_PER_RECORD_LIMIT}")
-    read = SampleRecord(
-        np.empty(count, dtype=np.uint32),
-        np.empty(count, dtype=np.int64),
-        np.empty(count, dtype=np.uint64),
-        np.empty(count, dtype=np.uint8),
-    )
-    body = data[SAMPLES_HEADER.size :]
-    if read_samples(body, count, refs_size, times_size, read.refs, read.t_ms, read.numbers, read.tags):
+def _samples(data: U8Array, codec: PayloadCodec) -> SampleRecord:
+    payload = codec.unpack_samples(data)
+    refs, t_ms = np.empty(payload.count, dtype=np.uint32), np.empty(payload.count, dtype=np.int64)
+    if read_keys(payload.keys, payload.count, payload.refs_size, payload.times_size, refs, t_ms):
         raise CorruptionError("samples record does not decode although its checksum is right")
-    return read
+    parts = np.array([[payload.count, len(payload.coded)]], dtype=np.int64)
+    return SampleRecord(refs, t_ms, payload.coded, parts)
 
 
 Portion = list[ReadRecord]
@@ -109,8 +102,8 @@ def _join(run: Portion) -> ReadRecord:
     samples = SampleRecord(
         np.concatenate([part.refs for part in parts]),
         np.concatenate([part.t_ms for part in parts]),
-        np.concatenate([part.numbers for part in parts]),
-        np.concatenate([part.tags for part in parts]),
+        np.concatenate([part.coded for part in parts]),
+        np.concatenate([part.parts for part in parts]),
     )
     return ReadRecord(run[0].kind, run[0].sequence, run[0].payload, samples)
 

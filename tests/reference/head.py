@@ -51,7 +51,9 @@ class ReferenceHead:
             else:
                 series.samples[t] = bits
                 series.last = lasts[key]
-            self.max_time = t if self.max_time is None else max(self.max_time, t)
+            newest = t if self.max_time is None else max(self.max_time, t)
+            # The first time there is stands for no sample at all, there as here.
+            self.max_time = newest if newest > -(2**63) else None
         return codes
 
     def _judge(

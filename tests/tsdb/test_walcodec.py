@@ -15,7 +15,16 @@ from tsdb.columns import Exemplar, HistogramColumns, Metadata
 from tsdb.errors import CorruptionError
 from tsdb.head import NewSeries
 from tsdb.kernels import append as k
-from tsdb.kernels.walcodec import BELOW_OLDEST, encode_samples, read_samples, replay_samples
+from tsdb.kernels import walvalues
+from tsdb.kernels.walcodec import (
+    BELOW_OLDEST,
+    CODED_PADDING,
+    KEY_BYTES_LIMIT,
+    VALUE_BYTES_LIMIT,
+    encode_samples,
+    read_keys,
+    replay_samples,
+)
 from tsdb.labels import Labels
 from tsdb.select import STALE_BITS
 from tsdb.symbols import SymbolTable
@@ -65,6 +74,7 @@ class Rows:
         self.hot = np.zeros((SLOTS, k.HOT_WORDS), dtype=np.uint64)
         self.alive = np.ones(SLOTS, dtype=np.uint8)
         self.generation = np.zeros(SLOTS, dtype=np.uint8)
+        self.orphans = np.zeros((SLOTS, 2), dtype=np.uint64)
 
     def admit(self, samples):
         refs, t, bits = columns(samples)
@@ -78,21 +88,17 @@ class Rows:
     def encode(self, samples) -> tuple[int, list[bytes]]:
         refs, t, bits, codes, undo = self.admit(samples)
         assert (codes == k.ACCEPTED).all()
-        keys, coded = np.zeros(15 * len(refs), dtype=np.uint8), np.zeros(9 * len(refs), dtype=np.uint8)
-        sizes = np.zeros(3, dtype=np.int64)
-        count = encode_samples(refs, t, bits, codes, k.ACCEPTED, SEGMENT, undo, self.hot, keys, coded, sizes)
-        a, b, c = sizes.tolist()
-        return count, [keys[:a].tobytes(), keys[a : a + b].tobytes(), coded[:c].tobytes()]
+        return encoded(refs, t, bits, codes, k.ACCEPTED, undo, self.hot)
 
     def decode(self, count: int, parts: list[bytes], oldest: int = -(2**62), late: bool = False):
-        data = np.frombuffer(b"".join(parts), dtype=np.uint8)
+        keys = np.frombuffer(b"".join(parts[:2]), dtype=np.uint8)
         refs, t = np.zeros(count, dtype=np.uint32), np.zeros(count, dtype=np.int64)
         bits, codes = np.zeros(count, dtype=np.uint64), np.zeros(count, dtype=np.uint8)
-        tags = np.zeros(count, dtype=np.uint8)
-        if read_samples(data, count, len(parts[0]), len(parts[1]), refs, t, bits, tags):
-            return -1, list(zip(refs.tolist(), t.tolist(), bits.tolist(), strict=True)), codes
+        if read_keys(keys, count, len(parts[0]), len(parts[1]), refs, t):
+            return -1, [], codes
         kept = replay_samples(
-            tags,
+            np.frombuffer(parts[2], dtype=np.uint8),
+            np.array([[count, len(parts[2])]], dtype=np.int64),
             late,
             SEGMENT,
             oldest,
@@ -100,12 +106,22 @@ class Rows:
             self.alive,
             self.generation,
             self.hot,
+            self.orphans,
             refs,
             t,
             bits,
             codes,
         )
         return kept, list(zip(refs.tolist(), t.tolist(), bits.tolist(), strict=True)), codes
+
+
+def encoded(refs, t, bits, codes, wanted, undo, hot) -> tuple[int, list[bytes]]:
+    keys = np.zeros(KEY_BYTES_LIMIT * len(refs), dtype=np.uint8)
+    coded = np.zeros(VALUE_BYTES_LIMIT * len(refs) + CODED_PADDING, dtype=np.uint8)
+    sizes = np.zeros(3, dtype=np.int64)
+    count = encode_samples(refs, t, bits, codes, wanted, SEGMENT, undo, hot, keys, coded, sizes)
+    a, b, c = sizes.tolist()
+    return count, [keys[:a].tobytes(), keys[a : a + b].tobytes(), coded[:c].tobytes()]
 
 
 def ascending(batches):
@@ -218,21 +234,71 @@ FAR = [0, 1, -1, 2**63 - 1, -(2**63), 2**62, -(2**62)]
 def test_times_as_far_apart_as_they_can_be_come_back(samples):
     refs, t, bits = columns(samples)
     codes = np.full(len(refs), k.LATE, dtype=np.uint8)
-    keys, coded = np.zeros(15 * len(refs), dtype=np.uint8), np.zeros(9 * len(refs), dtype=np.uint8)
-    sizes, undo = np.zeros(3, dtype=np.int64), np.zeros((len(refs), 3), dtype=np.uint64)
     rows = Rows()
-    encode_samples(refs, t, bits, codes, k.LATE, SEGMENT, undo, rows.hot, keys, coded, sizes)
-    a, b, c = sizes.tolist()
-    parts = [keys[:a].tobytes(), keys[a : a + b].tobytes(), coded[:c].tobytes()]
+    undo = np.zeros((len(refs), 3), dtype=np.uint64)
+    _, parts = encoded(refs, t, bits, codes, k.LATE, undo, rows.hot)
     _, found, _ = rows.decode(len(refs), parts, oldest=-(2**63), late=True)
     assert found == samples
 
 
-@pytest.mark.parametrize("tag", [0x18, 0x28])
-@pytest.mark.parametrize("raw", [2**64 - 1, 2**64 - 2, 2**63])
-def test_a_damaged_difference_gives_some_value_and_no_crash(tag, raw):
+@pytest.mark.parametrize("payload", [2**64 - 1, 2**64 - 2, 2**63])
+@pytest.mark.parametrize("exponent", [0, 3, 7])
+def test_a_damaged_difference_gives_some_value_and_no_crash(exponent, payload):
     rows = Rows()
-    rows.hot[1, k.LAST_V] = bits_of(2.0**62)
-    rows.hot[1, k.META] = (SEGMENT << 32) | k.HAS_SAMPLE
-    parts = [twin.varint(1), twin.varint(5), bytes([tag]) + raw.to_bytes(8, "little")]
-    assert rows.decode(1, parts)[0] == 1
+    rows.hot[1, k.LAST_V] = bits_of(2.0**51)
+    rows.hot[1, k.META] = (SEGMENT + 1) << walvalues.STAMP_SHIFT | k.HAS_SAMPLE
+    text = "1" * 16 + f"{exponent:04b}"[::-1] + "000000" + f"{64:07b}"[::-1] + f"{payload:064b}"[::-1]
+    assert rows.decode(1, [twin.varint(1), twin.varint(5), twin.to_bytes(text)])[0] == 1
+
+
+# Series as they are scraped: the parameter settles, units change, a stale marker comes in between.
+walks = st.builds(
+    lambda start, steps, scale, stale: [
+        STALE_BITS if at == stale else bits_of((start + sum(steps[:at])) * scale)
+        for at in range(1, len(steps) + 1)
+    ],
+    st.integers(0, 10**9),
+    st.lists(st.one_of(st.just(15), st.integers(-40, 400), st.integers(0, 10**7)), min_size=1, max_size=80),
+    st.sampled_from([1.0, 0.01, 4096.0, 0.1234567]),
+    st.integers(0, 200),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(walks)
+def test_values_that_follow_each_other_are_coded_as_by_the_slow_coder(walk):
+    writer, reader, states = Rows(), Rows(), {}
+    for at, bits in enumerate(walk):
+        samples = [(1, 1000 + at, bits)]
+        count, parts = writer.encode(samples)
+        assert tuple(parts) == twin.encode(samples, states)
+        assert reader.decode(count, parts)[:2] == (1, samples)
+
+
+def test_a_steady_counter_takes_a_byte_and_a_constant_one_bit():
+    counter = [(1, 1000 + at, bits_of(1e9 + 150.0 * at + at % 7)) for at in range(200)]
+    constant = [(2, 1000 + at, bits_of(0.25)) for at in range(200)]
+    for samples, most in ((counter, 200), (constant, 32)):
+        _, parts = Rows().encode(samples)
+        assert len(parts[2]) <= most
+
+
+def test_samples_of_a_series_whose_record_is_lost_do_not_keep_the_others_from_decoding():
+    young = 2 | 1 << 24
+    samples = [
+        (1, 100, bits_of(5.0)),
+        (2, 101, bits_of(1e6)),
+        (1, 102, bits_of(7.0)),
+        (2, 103, bits_of(1e6 + 9)),
+    ]
+    writer, reader = Rows(), Rows()
+    reader.alive[2] = 0
+    first = writer.encode(samples)
+    assert reader.decode(*first)[1] == samples
+    writer.generation[2] = 1
+    writer.hot[2] = 0
+    later = [(young, 200, bits_of(3.5)), (1, 201, bits_of(8.0)), (young, 202, bits_of(4.5))]
+    second = writer.encode(later)
+    kept, found, codes = reader.decode(*second)
+    assert found == later
+    assert (kept, codes.tolist()) == (1, [k.UNKNOWN_SERIES, k.ACCEPTED, k.UNKNOWN_SERIES])

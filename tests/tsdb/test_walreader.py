@@ -30,15 +30,17 @@ def segment(tmp_path: Path) -> np.ndarray:
 
 
 def flat(records: list[ReadRecord]) -> list[tuple]:
-    """Samples one by one, other records whole."""
+    """Samples record by record as they were written, other records whole."""
     out = []
     for record in records:
         if record.samples is None:
             out.append((record.kind, record.payload.tobytes()))
             continue
-        samples = record.samples
-        columns = (samples.refs, samples.t_ms, samples.numbers, samples.tags)
-        out.extend((record.kind, *row) for row in zip(*(c.tolist() for c in columns), strict=True))
+        samples, at, byte = record.samples, 0, 0
+        for count, size in samples.parts.tolist():
+            refs, t_ms = (column[at : at + count].tolist() for column in (samples.refs, samples.t_ms))
+            out.append((record.kind, refs, t_ms, samples.coded[byte : byte + size].tobytes()))
+            at, byte = at + count, byte + size
     return out
 
 

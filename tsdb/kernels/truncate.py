@@ -37,6 +37,7 @@ from tsdb.kernels.append import (
 )
 from tsdb.kernels.bits import Word
 from tsdb.kernels.compile import device, kernel
+from tsdb.kernels.walvalues import FLAGS_MASK
 
 U8Array = npt.NDArray[np.uint8]
 U32Array = npt.NDArray[np.uint32]
@@ -53,6 +54,7 @@ _ZERO = np.uint64(0)
 _TAIL_MASK = np.uint64(TAIL_MASK)
 _HAS_SAMPLE = np.uint64(HAS_SAMPLE)
 _JUST_CREATED = np.uint64(JUST_CREATED)
+_FLAGS = np.uint64(FLAGS_MASK)
 _NO_TIME = np.int64(0x7FFFFFFFFFFFFFFF)
 
 
@@ -180,7 +182,8 @@ def sweep_series(
             first = min(first, np.int64(row[CHUNK_MINT]))
         counters[MIN_T] = min(counters[MIN_T], first)
         fresh = tail[META] & _JUST_CREATED != _ZERO
-        tail[META] &= ~_JUST_CREATED
+        # The log begins a segment with the truncation: what it knew of values (kernels.walvalues) is void.
+        tail[META] &= _FLAGS & ~_JUST_CREATED
         empty = row[CHUNK] == _ZERO and tail[META] & _TAIL_MASK == _ZERO
         if empty and row[CHAINS] == _ZERO and row[HISTOGRAM] == _ZERO:
             if fresh and tail[META] & _HAS_SAMPLE == _ZERO:

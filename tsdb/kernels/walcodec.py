@@ -1,9 +1,8 @@
 """Columns of samples to and from the payload of a WAL record (docs/formats/wal.md).
 
-Refs and times are differences to the sample before in the record. A value is coded against the value of the
-same series that was logged before it in the same segment, which the head still holds: equal, an integer
-difference, a difference of thousandths, or the bytes of the xor that are not zero. The first value of a
-series in a segment is coded against zero bits, so that a segment can be read without the ones before it.
+Refs and times are differences to the sample before in the record, repetitions counted. A value is coded
+against what the series had before it in the same segment (kernels.walvalues), which the head still holds: a
+segment can be read without the ones before it.
 """
 
 from __future__ import annotations
@@ -23,31 +22,35 @@ from tsdb.kernels.append import (
     SLOT_MASK,
     UNKNOWN_SERIES,
 )
-from tsdb.kernels.bits import Word, bits_float, float_bits, leading_zeros64, trailing_zeros64
-from tsdb.kernels.compile import inline, kernel
+from tsdb.kernels.bits import Word, store64
+from tsdb.kernels.compile import device, inline, kernel
+from tsdb.kernels.walvalues import (
+    FLAGS_MASK,
+    VALUE_BITS_LIMIT,
+    put_value,
+    stamp_of,
+    state_in,
+    take_value,
+)
 
 U8Array = npt.NDArray[np.uint8]
 U32Array = npt.NDArray[np.uint32]
 I64Array = npt.NDArray[np.int64]
 U64Array = npt.NDArray[np.uint64]
 
-KEY_BYTES_LIMIT = 15
-"""Varints of a ref difference (5) and a time difference (10)."""
-VALUE_BYTES_LIMIT = 9
-
-# Tags of a value. INTEGER and THOUSANDTH carry their byte count (1 to 7), XOR leading and trailing zero
-# bytes.
-SAME, INTEGER, THOUSANDTH, XOR = 0x00, 0x10, 0x20, 0x80
+KEY_BYTES_LIMIT = 17
+"""Varints of a ref difference (5), a time difference (10), and of how often they repeat (1 each)."""
+VALUE_BYTES_LIMIT = (VALUE_BITS_LIMIT + 7) // 8
+CODED_PADDING = 8
+"""The last word is stored whole."""
 
 BELOW_OLDEST = 6
 """Code of a replayed sample that is in a block already."""
 
-_U0, _U1, _U3, _U6, _U7, _U8 = (np.uint64(n) for n in (0, 1, 3, 6, 7, 8))
-_U32, _U63 = np.uint64(32), np.uint64(63)
-_LOW32 = np.uint64(0xFFFFFFFF)
+_U0, _U1, _U7, _U63 = (np.uint64(n) for n in (0, 1, 7, 63))
+_FLAGS = np.uint64(FLAGS_MASK)
 _SLOT_MASK = np.uint32(SLOT_MASK)
 _GENERATION_SHIFT = np.uint32(24)
-_EXACT = 9007199254740992.0
 _LAST_IS_HISTOGRAM = np.uint64(LAST_IS_HISTOGRAM)
 _HAS_SAMPLE = np.uint64(HAS_SAMPLE)
 
@@ -64,43 +67,22 @@ def _put_varint(out: U8Array, at: Word, difference: Word) -> Word:
     return at + 1
 
 
-@inline
-def _put_number(out: U8Array, at: Word, tag: Word, difference: Word) -> Word:
-    value = (np.uint64(difference) << _U1) ^ np.uint64(difference >> 63)
-    size = (np.int64(71) - np.int64(leading_zeros64(value))) >> 3
-    out[at] = np.uint8(tag + size)
-    for _ in range(size):
-        at += 1
-        out[at] = np.uint8(value)
-        value >>= _U8
-    return at + 1
+@device
+def _put_run(out: U8Array, at: Word, difference: Word, before: Word, run: Word) -> tuple[Word, Word]:
+    """Append a difference, or count it: what comes twice is followed by how often it comes again.
+
+    `run` is how often `before` came; returns the position and the run of this difference.
+    """
+    if run > 0 and difference == before:
+        if run == 1:
+            at = _put_varint(out, at, difference)
+        return at, run + 1
+    return _put_varint(out, _end_run(out, at, run), difference), np.int64(1)
 
 
 @inline
-def _put_value(out: U8Array, at: Word, bits: Word, before: Word) -> Word:
-    """Code one value against the one before; returns the position after it."""
-    if bits == before:
-        out[at] = SAME
-        return at + 1
-    value, old = bits_float(bits), bits_float(before)
-    if abs(value) < _EXACT and abs(old) < _EXACT:
-        whole, old_whole = np.int64(value), np.int64(old)
-        if float_bits(np.float64(whole)) == bits and np.float64(old_whole) == old:
-            return _put_number(out, at, INTEGER, whole - old_whole)
-        if abs(value) < 1e12 and abs(old) < 1e12:
-            milli, old_milli = np.int64(np.rint(value * 1000.0)), np.int64(np.rint(old * 1000.0))
-            if float_bits(milli / 1000.0) == bits:
-                return _put_number(out, at, THOUSANDTH, milli - old_milli)
-    xor = bits ^ before
-    lead = leading_zeros64(xor) >> _U3
-    trail = trailing_zeros64(xor) >> _U3
-    out[at] = np.uint8(np.uint64(XOR) | (lead << _U3) | trail)
-    xor >>= trail << _U3
-    for _ in range(np.int64(_U8 - lead - trail)):
-        at += 1
-        out[at] = np.uint8(xor)
-        xor >>= _U8
-    return at + 1
+def _end_run(out: U8Array, at: Word, run: Word) -> Word:
+    return _put_varint(out, at, run - 2) if run > 1 else at
 
 
 @kernel(
@@ -128,33 +110,61 @@ def encode_samples(
     """
     count = 0
     at = np.int64(0)
-    before_ref = np.int64(0)
+    last = np.int64(0)
+    before, run = np.int64(0), np.int64(0)
     for i in range(len(refs)):
         if codes[i] == wanted:
-            at = _put_varint(keys, at, np.int64(refs[i]) - before_ref)
-            before_ref = np.int64(refs[i])
+            difference = np.int64(refs[i]) - last
+            at, run = _put_run(keys, at, difference, before, run)
+            last, before = np.int64(refs[i]), difference
             count += 1
+    at = _end_run(keys, at, run)
     sizes[0] = at
-    before_t = np.int64(0)
+    last, before, run = np.int64(0), np.int64(0), np.int64(0)
     for i in range(len(refs)):
         if codes[i] == wanted:
             # Modulo 2^64: a signed difference of far times may overflow, which LLVM takes for impossible.
-            at = _put_varint(keys, at, np.int64(np.uint64(t_ms[i]) - np.uint64(before_t)))
-            before_t = t_ms[i]
+            difference = np.int64(np.uint64(t_ms[i]) - np.uint64(last))
+            at, run = _put_run(keys, at, difference, before, run)
+            last, before = t_ms[i], difference
+    at = _end_run(keys, at, run)
     sizes[1] = at - sizes[0]
+    sizes[2] = _put_values(refs, values, codes, wanted, stamp_of(segment), undo, hot, coded)
+    return np.int64(count)
+
+
+@device
+def _put_values(
+    refs: U32Array,
+    values: U64Array,
+    codes: U8Array,
+    wanted: Word,
+    stamp: Word,
+    undo: U64Array,
+    hot: U64Array,
+    coded: U8Array,
+) -> Word:
+    """Code the values of `encode_samples`; returns the bytes used."""
     at = np.int64(0)
+    acc, fill = _U0, _U0
+    fresh = state_in(_U0, stamp)
+    state, before, ref = fresh, _U0, np.uint32(0)
     for i in range(len(refs)):
         if codes[i] != wanted:
             continue
-        before = _U0
         if wanted == ACCEPTED:
             row = hot[refs[i] & _SLOT_MASK]
-            if np.int64(row[META] >> _U32) == segment:
-                before = undo[i, 1]
-            row[META] = (row[META] & _LOW32) | (np.uint64(segment) << _U32)
-        at = _put_value(coded, at, values[i], before)
-    sizes[2] = at
-    return np.int64(count)
+            state = state_in(row[META], stamp)
+            before = undo[i, 1] if state == row[META] & ~_FLAGS else _U0
+            acc, fill, at, state = put_value(coded, acc, fill, at, values[i], before, state)
+            row[META] = (row[META] & _FLAGS) | state
+        else:
+            if refs[i] != ref:
+                state, before, ref = fresh, _U0, refs[i]
+            acc, fill, at, state = put_value(coded, acc, fill, at, values[i], before, state)
+            before = values[i]
+    store64(coded, at, acc)
+    return at + np.int64((fill + _U7) >> np.uint64(3))
 
 
 @inline
@@ -173,93 +183,59 @@ def _take_varint(data: U8Array, at: Word, end: Word) -> tuple[Word, Word]:
         shift += _U7
 
 
-@inline
-def _take_coded(data: U8Array, at: Word, end: Word) -> tuple[Word, Word, Word]:
-    """Tag and number of a coded value and the position after it; a position of -1 for a bad one."""
-    if at >= end:
-        return np.int64(SAME), _U0, np.int64(-1)
-    tag = np.int64(data[at])
-    at += 1
-    size = tag & 0xF
-    if tag == SAME:
-        return tag, _U0, at
-    if tag >= XOR:
-        size = 8 - ((tag >> 3) & 7) - (tag & 7)
-    elif (tag & 0xF0 != INTEGER and tag & 0xF0 != THOUSANDTH) or size > 8:
-        return tag, _U0, np.int64(-1)
-    if size < 0 or at + size > end:
-        return tag, _U0, np.int64(-1)
-    raw = _U0
-    for i in range(size):
-        raw |= np.uint64(data[at + i]) << np.uint64(8 * i)
-    return tag, raw, at + size
-
-
-@inline
-def _value_of(tag: Word, raw: Word, before: Word) -> Word:
-    """Bits of a coded value, given those of the value before."""
-    if tag == SAME:
-        return before
-    if tag >= XOR:
-        return before ^ (raw << (np.uint64(tag & 7) << _U3))
-    # Unsigned: a damaged difference must not overflow a signed sum.
-    difference = (raw >> _U1) ^ (_U0 - (raw & _U1))
-    old = bits_float(before)
-    if tag & 0xF0 == INTEGER:
-        return float_bits(np.float64(np.int64(np.uint64(np.int64(old)) + difference)))
-    return float_bits(np.int64(np.uint64(np.int64(np.rint(old * 1000.0))) + difference) / 1000.0)
+@device
+def _take_run(data: U8Array, at: Word, end: Word, before: Word, run: Word) -> tuple[Word, Word, Word]:
+    """Undo `_put_run`: a difference, the position, and the run: 1, or less by how often it comes again."""
+    if run < 0:
+        return before, at, run + 1
+    difference, at = _take_varint(data, at, end)
+    if at >= 0 and run > 0 and difference == before:
+        more, at = _take_varint(data, at, end)
+        if more < 0:
+            at = np.int64(-1)
+        # A run of -n stands for n repetitions to come; none leaves 0, so that the next one begins anew.
+        return difference, at, -more
+    return difference, at, np.int64(1)
 
 
 @kernel(
-    "int64(Array(uint8, 1, 'C', True), int64, int64, int64, uint32[::1], int64[::1], uint64[::1],"
-    " uint8[::1])",
+    "int64(Array(uint8, 1, 'C', True), int64, int64, int64, uint32[::1], int64[::1])",
     group="write",
 )
-def read_samples(
-    data: U8Array,
-    count: int,
-    refs_size: int,
-    times_size: int,
-    refs: U32Array,
-    t_ms: I64Array,
-    numbers: U64Array,
-    tags: U8Array,
+def read_keys(
+    data: U8Array, count: int, refs_size: int, times_size: int, refs: U32Array, t_ms: I64Array
 ) -> Word:
-    """The part of decoding a samples record that needs no head: refs, times, values still coded.
+    """The part of decoding a samples record that needs no head: refs and times.
 
     Returns 0, or -1 for a payload that does not decode.
     """
     at = np.int64(0)
     times = np.int64(refs_size)
-    times_end = times + np.int64(times_size)
-    coded = times_end
-    end = np.int64(len(data))
-    if coded > end or count > len(refs):
+    end = times + np.int64(times_size)
+    if end > len(data) or count > len(refs):
         return np.int64(-1)
-    ref = _U0
-    t = _U0
+    ref, t = _U0, _U0
+    difference, run, step, time_run = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     for i in range(count):
-        difference, at = _take_varint(data, at, refs_size)
-        step, times = _take_varint(data, times, times_end)
-        tag, raw, coded = _take_coded(data, coded, end)
-        if at < 0 or times < 0 or coded < 0:
+        difference, at, run = _take_run(data, at, refs_size, difference, run)
+        step, times, time_run = _take_run(data, times, end, step, time_run)
+        if at < 0 or times < 0:
             return np.int64(-1)
         ref += np.uint64(difference)
         t += np.uint64(step)
         refs[i] = np.uint32(ref)
         t_ms[i] = np.int64(t)
-        numbers[i] = raw
-        tags[i] = np.uint8(tag)
     return np.int64(0)
 
 
 @kernel(
-    "int64(uint8[::1], int64, int64, int64, int64, uint8[::1], uint8[::1], uint64[:,::1], uint32[::1],"
-    " int64[::1], uint64[::1], uint8[::1])",
+    "int64(Array(uint8, 1, 'C', True), int64[:,::1], int64, int64, int64, int64, uint8[::1], uint8[::1],"
+    " uint64[:,::1], uint64[:,::1], uint32[::1], int64[::1], uint64[::1], uint8[::1])",
     group="write",
 )
 def replay_samples(
-    tags: U8Array,
+    coded: U8Array,
+    parts: I64Array,
     late: int,
     segment: int,
     oldest: int,
@@ -267,41 +243,72 @@ def replay_samples(
     alive: U8Array,
     generation: U8Array,
     hot: U64Array,
+    orphans: U64Array,
     refs: U32Array,
     t_ms: I64Array,
     values: U64Array,
     codes: U8Array,
 ) -> Word:
-    """Turn what `read_samples` read into values and codes for `store`, moving series rows on as `admit` did.
+    """Decode values and make codes for `store`, moving series rows on as `admit` did.
 
-    `values` holds the coded numbers and becomes the bits. Samples before `oldest`, which a block has, and
-    those of unknown series are not stored. Returns the number of samples to store.
+    `parts` i64[P, 2] are the samples and coded bytes of records side by side. Samples before `oldest`, which
+    a block has, and those of unknown series are not stored; `orphans` u64[slots, 2] (value, state) stands for
+    the rows of the latter. Returns the number of samples to store, or -1 for bits that do not decode.
     """
     kept = 0
-    for i in range(len(refs)):
-        ref, t = refs[i], t_ms[i]
-        slot = ref & _SLOT_MASK
-        known = (
-            slot < slots_used and alive[slot] != 0 and generation[slot] == np.uint8(ref >> _GENERATION_SHIFT)
-        )
-        row = hot[slot if known else np.uint32(0)]
-        before = _U0
-        if known and late == 0 and np.int64(row[META] >> _U32) == segment:
-            before = row[LAST_V]
-        bits = _value_of(np.int64(tags[i]), values[i], before)
-        values[i] = bits
-        if not known:
-            codes[i] = UNKNOWN_SERIES
-        elif late != 0:
-            codes[i] = LATE if t >= oldest else BELOW_OLDEST
-            kept += codes[i] == LATE
-        elif row[META] & _HAS_SAMPLE != _U0 and t <= np.int64(row[LAST_T]):
-            codes[i] = REPEATED
-        else:
-            row[LAST_T] = np.uint64(t)
-            row[LAST_V] = bits
-            flags = (row[META] & _LOW32 & ~_LAST_IS_HISTOGRAM) | _HAS_SAMPLE
-            row[META] = flags | (np.uint64(segment) << _U32)
-            codes[i] = ACCEPTED if t >= oldest else BELOW_OLDEST
-            kept += codes[i] == ACCEPTED
+    stamp = stamp_of(segment)
+    fresh = state_in(_U0, stamp)
+    i = 0
+    origin = np.int64(0)
+    for part in range(len(parts)):
+        at = origin << 3
+        origin += parts[part, 1]
+        state, before, ref = fresh, _U0, np.uint32(0)
+        for _ in range(parts[part, 0]):
+            slot = refs[i] & _SLOT_MASK
+            young = np.uint8(refs[i] >> _GENERATION_SHIFT)
+            known = slot < slots_used and alive[slot] != 0 and generation[slot] == young
+            if not known and slot >= len(orphans):
+                return np.int64(-1)
+            row = hot[slot if known else np.uint32(0)]
+            orphan = orphans[np.uint32(0) if known else slot]
+            if late != 0:
+                if refs[i] != ref:
+                    state, before, ref = fresh, _U0, refs[i]
+            elif known:
+                state = state_in(row[META], stamp)
+                before = row[LAST_V] if state == row[META] & ~_FLAGS else _U0
+            else:
+                same = np.uint8(orphan[1] & _FLAGS) == young
+                state = state_in(orphan[1], stamp) if same else fresh
+                before = orphan[0] if same and state == orphan[1] & ~_FLAGS else _U0
+            bits, state, at = take_value(coded, at, before, state)
+            if at < 0 or at > origin << 3:
+                return np.int64(-1)
+            values[i] = bits
+            before = bits
+            if late != 0:
+                code = LATE if t_ms[i] >= oldest else BELOW_OLDEST
+                codes[i] = code if known else UNKNOWN_SERIES
+            elif known:
+                codes[i] = _move_row(row, t_ms[i], bits, state, oldest)
+            else:
+                orphan[0] = bits
+                orphan[1] = state | np.uint64(young)
+                codes[i] = UNKNOWN_SERIES
+            kept += codes[i] == LATE or codes[i] == ACCEPTED
+            i += 1
     return np.int64(kept)
+
+
+@inline
+def _move_row(row: U64Array, t: Word, bits: Word, state: Word, oldest: Word) -> Word:
+    """Note a replayed sample in the row of its series; returns its code."""
+    flags = row[META] & _FLAGS
+    row[LAST_V] = bits
+    if flags & _HAS_SAMPLE != _U0 and t <= np.int64(row[LAST_T]):
+        row[META] = flags | state
+        return REPEATED
+    row[LAST_T] = np.uint64(t)
+    row[META] = (flags & ~_LAST_IS_HISTOGRAM) | _HAS_SAMPLE | state
+    return ACCEPTED if t >= oldest else BELOW_OLDEST
