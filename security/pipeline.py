@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -27,6 +28,7 @@ GROUP_RECORDS_LIMIT = 4096
 """Records that are handed to the sinks at once."""
 QUEUE_WAIT_S = 0.2
 """How long a delivery waits for room before it is refused; a watching thread must not wait longer."""
+TICK_S = 1.0
 _CLOSE_WAIT_S = 30.0
 
 
@@ -42,6 +44,9 @@ class EventSink(Protocol):
     def write(self, records: Sequence[EventRecord]) -> Future[None] | None:
         """Take records in order of delivery. The result is done when they are durable, None where that means
         nothing. Must not wait for anything outside of this host."""
+
+    def tick(self) -> None:
+        """What is due by time alone; about once in TICK_S, by the same thread."""
 
     def close(self) -> None:
         """No record comes any more: write out what is held back."""
@@ -165,12 +170,19 @@ class Pipeline:
             self._guarded(sink, sink.close)
 
     def _run(self) -> None:
+        ticked = time.monotonic()
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._closing)
-                if not self._queue:
+                self._changed.wait_for(lambda: self._queue or self._closing, TICK_S)
+                if not self._queue and self._closing:
                     return
-                group = self._take_group()
+                group = self._take_group() if self._queue else []
+            if time.monotonic() - ticked >= TICK_S:
+                ticked = time.monotonic()
+                for sink in self.sinks:
+                    self._guarded(sink, sink.tick)
+            if not group:
+                continue
             self._hand_over(group)
             with self._changed:
                 self._queued_count -= sum(len(delivery.records) for delivery in group)

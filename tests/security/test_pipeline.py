@@ -30,6 +30,7 @@ class ListSink:
         self.gate.set()
         self.stored: Future[None] | None = None
         self.closed = False
+        self.ticks = 0
 
     def write(self, records: Sequence[EventRecord]) -> Future[None] | None:
         assert self.gate.wait(10)
@@ -37,6 +38,9 @@ class ListSink:
             raise self.error
         self.records += records
         return self.stored
+
+    def tick(self) -> None:
+        self.ticks += 1
 
     def close(self) -> None:
         self.closed = True
