@@ -5,6 +5,7 @@ The wire form is one line of JSON: docs/formats/event.md.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,11 @@ LABELS_COUNT_LIMIT = 32
 FIELDS_COUNT_LIMIT = 1024
 TAGS_COUNT_LIMIT = 256
 NAME_CHARS_LIMIT = 1024
+TEXT_CHARS_LIMIT = 32 << 10
+"""One text of an event: its message, a field; longer ones are cut and end in an ellipsis."""
+FIELDS_CHARS_LIMIT = 64 << 10
+"""Texts of all fields; a character is at most six bytes on the wire."""
+LIST_COUNT_LIMIT = 256
 
 
 class InvalidRecordError(ValueError):
@@ -95,9 +101,46 @@ class EventRecord:
 
 
 def clean_output(output: EventOutput) -> EventOutput:
-    """The output with texts that are valid UTF-8 and numbers that JSON holds."""
-    fields = {name: printable(value) for name, value in output.fields.items()}
-    return replace(output, message=printable(output.message), fields=fields)
+    """The output with texts that are valid UTF-8 and within the limits of a record, and numbers that JSON
+    holds."""
+    fields = {
+        name[:NAME_CHARS_LIMIT]: _cut(printable(value))
+        for name, value in itertools.islice(output.fields.items(), FIELDS_COUNT_LIMIT)
+    }
+    return replace(
+        output,
+        rule=output.rule[:NAME_CHARS_LIMIT],
+        tags=tuple(tag[:NAME_CHARS_LIMIT] for tag in output.tags[:TAGS_COUNT_LIMIT]),
+        message=_cut(printable(output.message)),
+        fields=fields if _size(fields) <= FIELDS_CHARS_LIMIT else _shortened(fields),
+    )
+
+
+def _cut(value: Any, limit: int = TEXT_CHARS_LIMIT) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= limit else value[: limit - 1] + "…"
+    if isinstance(value, list):
+        return [_cut(part, limit) for part in value[:LIST_COUNT_LIMIT]]
+    return value
+
+
+def _size(value: Any) -> int:
+    """Characters of the texts within a value, and one for everything else."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(len(name) + _size(part) for name, part in value.items())
+    return 1 + sum(_size(part) for part in value) if isinstance(value, list) else 1
+
+
+def _shortened(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields that together are over FIELDS_CHARS_LIMIT, in order while they fit."""
+    kept: dict[str, Any] = {}
+    room = FIELDS_CHARS_LIMIT
+    for name, value in fields.items():
+        room -= _size(name) + _size(value)
+        kept[name] = value if room >= 0 else "…"
+    return kept
 
 
 _Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARS_LIMIT)]

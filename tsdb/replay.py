@@ -38,13 +38,12 @@ from tsdb.walrecords import (
     decode_tombstones,
     decode_truncated,
 )
+from tsdb.walrepair import cut_segment, quarantine_path
 
 U8Array = npt.NDArray[np.uint8]
 I64Array = npt.NDArray[np.int64]
 
 log = logging.getLogger("tsdb.replay")
-
-QUARANTINE = "quarantine"
 
 
 @dataclass(slots=True)
@@ -148,25 +147,11 @@ class Replayer:
         self._count_damage(f"segment {number}", state, len(data))
         # What was cut off stays readable for a human; the good part stays the segment.
         aside = self._quarantine_path(f"wal-{segment_name(number)}" + (".tail" if last else ""))
-        self._fs.write_file(aside, [data[state.good_bytes :] if last else data])
-        if state.good_bytes == 0:
-            self._fs.remove(path)
-        else:
-            file = self._fs.append_file(path, create=False)
-            file.truncate(state.good_bytes)
-            file.sync()
-            file.close()
+        cut_segment(self._fs, path, data, state.good_bytes, aside, last=last)
 
     def _quarantine_path(self, name: str) -> Path:
-        directory = self._root / QUARANTINE
-        self._fs.make_directory(directory)
         self._metrics.quarantined.labels("wal").inc()
-        taken = set(self._fs.list(directory))
-        attempt, chosen = 1, name
-        while chosen in taken:
-            attempt += 1
-            chosen = f"{name}.{attempt}"
-        return directory / chosen
+        return quarantine_path(self._fs, self._root, name)
 
     def _count_damage(self, what: str, state: SegmentRead, size: int) -> None:
         self._result.corruption_count += 1

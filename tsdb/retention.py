@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
-from tsdb.blockmeta import BlockMeta
+
+class Aged(Protocol):
+    """What has a newest time in ms: a block, or a part of another log that lives by the same rules."""
+
+    @property
+    def max_time(self) -> int: ...
 
 
-def beyond_age(metas: Sequence[BlockMeta], newest_t: int, retention_ms: int) -> list[BlockMeta]:
+AnyAged = TypeVar("AnyAged", bound=Aged)
+
+
+def beyond_age(metas: Sequence[AnyAged], newest_t: int, retention_ms: int) -> list[AnyAged]:
     """Blocks whose end is older than the newest data by more than the retention; 0 keeps all."""
     if retention_ms <= 0:
         return []
@@ -15,8 +24,8 @@ def beyond_age(metas: Sequence[BlockMeta], newest_t: int, retention_ms: int) -> 
 
 
 def beyond_size(
-    metas: Sequence[BlockMeta], sizes: Sequence[int], other_bytes: int, limit_bytes: int
-) -> list[BlockMeta]:
+    metas: Sequence[AnyAged], sizes: Sequence[int], other_bytes: int, limit_bytes: int
+) -> list[AnyAged]:
     """Oldest blocks to drop until the rest with `other_bytes` (log, head) fits the limit; 0 keeps all."""
     if limit_bytes <= 0:
         return []
