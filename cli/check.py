@@ -7,11 +7,15 @@ import sys
 import click
 
 from cli.apiclient import ApiClient, ApiError
+from cli.checkrules import rules
 
 
 @click.group()
 def check() -> None:
     """Check configuration files and servers."""
+
+
+check.add_command(rules)
 
 
 @check.command()

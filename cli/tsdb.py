@@ -13,7 +13,7 @@ _COMMANDS = {
     "list": LazyCommand("cli.tsdblist", "list_blocks", "List the blocks of a store."),
     "analyze": LazyCommand("cli.tsdbanalyze", "analyze", "Show churn and cardinality of a block."),
     "create-blocks-from": LazyCommand(
-        "cli.tsdbcreate", "create_blocks_from", "Make blocks of samples in a file."
+        "cli.tsdbcreate", "create_blocks_from", "Make blocks of samples in a file, or of recording rules."
     ),
 }
 

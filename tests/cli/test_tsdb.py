@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from cli.openmetricsfile import OpenMetricsFile
 from cli.tsdb import tsdb
 from cli.tsdbanalyze import histogram_lines
-from cli.tsdbcreate import block_range, create_blocks
+from cli.tsdbcreateopenmetrics import block_range, create_blocks
 from cli.tsdblist import duration_text, size_text
 from tests.e2e.processes import need_programs
 from tests.tsdb.stores import Store

@@ -1,0 +1,1 @@
+"""Rule files: reading and checking them, and evaluating recording rules."""
