@@ -24,19 +24,23 @@ HOST = ""
 
 @dataclass(slots=True)
 class _Names:
-    users: dict[int, str]
-    groups: dict[int, str]
+    users: dict[int, list[str]]
+    groups: dict[int, list[str]]
     read_ns: int
 
 
-def parse(data: bytes) -> dict[int, str]:
-    """Name by number of a passwd or group file; damaged lines are left out, the first entry wins."""
-    found: dict[int, str] = {}
+def parse(data: bytes) -> dict[int, list[str]]:
+    """Fields by number of a passwd or group file; damaged lines are left out, the first entry wins."""
+    found: dict[int, list[str]] = {}
     for line in data.decode("utf-8", "replace").splitlines():
         fields = line.split(":")
         if len(fields) >= 3 and fields[0] and fields[2].isascii() and fields[2].isdigit():
-            found.setdefault(int(fields[2]), fields[0])
+            found.setdefault(int(fields[2]), fields)
     return found
+
+
+def _part(fields: list[str] | None, place: int) -> str:
+    return fields[place] if fields is not None and place < len(fields) else ""
 
 
 def read_inside(root: Path, name: str) -> bytes:
@@ -75,11 +79,19 @@ class UserNames:
 
     def user(self, uid: int, process: Process | None, now_ns: int) -> str:
         """Name of a user as `process` sees it, empty when there is none."""
-        return self._names(process, now_ns).users.get(uid, "")
+        return _part(self._names(process, now_ns).users.get(uid), 0)
+
+    def home(self, uid: int, process: Process | None, now_ns: int) -> str:
+        """Home directory of a user as `process` sees it, empty when there is none."""
+        return _part(self._names(process, now_ns).users.get(uid), 5)
+
+    def shell(self, uid: int, process: Process | None, now_ns: int) -> str:
+        """Login shell of a user as `process` sees it, empty when there is none."""
+        return _part(self._names(process, now_ns).users.get(uid), 6)
 
     def group(self, gid: int, process: Process | None, now_ns: int) -> str:
         """Name of a group as `process` sees it, empty when there is none."""
-        return self._names(process, now_ns).groups.get(gid, "")
+        return _part(self._names(process, now_ns).groups.get(gid), 0)
 
     def _names(self, process: Process | None, now_ns: int) -> _Names:
         inside = process is not None and process.container is not None

@@ -80,6 +80,12 @@ def descriptor(batch: Batch, row: int, call: str = "") -> Descriptor | None:
     return Descriptor(character, path, info["inode"], device, info["upper"])
 
 
+def _is_mapped(local: str, remote: str) -> bool:
+    """Whether an IPv6 socket carries IPv4: addresses that are mapped are already written as IPv4."""
+    ends = [address for address in (local, remote) if address != "::"]
+    return bool(ends) and all("." in address for address in ends)
+
+
 def _user_device(device: int) -> int:
     """The kernel keeps 20 bits of minor below 12 of major; programs see them interleaved."""
     major, minor = device >> 20, device & 0xFFFFF
@@ -87,7 +93,6 @@ def _user_device(device: int) -> int:
 
 
 def _character(path: str, info: dict[str, Any]) -> str:
-    kind = stat.S_IFMT(info["mode"])
     if info["pseudo"]:
         if path.startswith("memfd:"):
             return "M"
@@ -95,6 +100,12 @@ def _character(path: str, info: dict[str, Any]) -> str:
             return "b"
         if path in _ANONYMOUS:
             return _ANONYMOUS[path]
+    return kind_character(info["mode"])
+
+
+def kind_character(mode: int) -> str:
+    """The type of an inode that has a path, by its mode."""
+    kind = stat.S_IFMT(mode)
     if kind == stat.S_IFDIR:
         return "d"
     if kind == stat.S_IFIFO:
@@ -116,6 +127,8 @@ def _socket(data: bytes, address: bytes | None, inode: int, device: int, call: s
     if not remote.port and named is not None and call not in _OWN_ADDRESS:
         # A failed connect, or a datagram socket that is not connected: only the call knows the other end.
         remote = named
+    if character == "6" and _is_mapped(local.address, remote.address):
+        character = "4"
     if not remote.port:
         name = str(local) if local.port else ""
     else:

@@ -54,7 +54,8 @@ class Events:
     machine: str
     boot_unix_ns: int
     """CLOCK_REALTIME minus CLOCK_BOOTTIME."""
-    user_name: Callable[[int], str] = field(default=lambda uid: "")
+    user_name: Callable[[int, int], str] = field(default=lambda uid, row: "")
+    """Name of a user as the process of a row sees it, empty when there is none."""
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -102,6 +103,10 @@ class Events:
             if spec.name == name:
                 return Renderer(self, row).render(spec)
         return None
+
+    def render(self, row: int, spec: ParameterSpec) -> Parameter:
+        """The parameter of an event that a description asks for."""
+        return Renderer(self, row).render(spec)
 
     def arguments(self, row: int) -> str:
         """All parameters on one line (`evt.args`): ``name=raw(resolved)`` joined by blanks."""
@@ -297,11 +302,11 @@ class Renderer:
         return str(value), flagnames.bit_names(value, table)
 
     def user(self, which: str) -> tuple[str, str]:
-        return str(self._signed(which)), self._events.user_name(self._signed(which))
+        return str(self._signed(which)), self._events.user_name(self._argument(which) & 0xFFFFFFFF, self._row)
 
     def owner(self) -> tuple[str, str]:
         uid = int(self._header["uid"])
-        return str(uid), self._events.user_name(uid)
+        return str(uid), self._events.user_name(uid, self._row)
 
     def head(self, which: str) -> tuple[str, str]:
         return str(int(self._header[which])), ""

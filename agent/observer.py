@@ -71,7 +71,6 @@ class Observer:
     probe: Probe
     table: ProcessTable = field(default_factory=ProcessTable)
     clock: Callable[[], int] = boot_clock_ns
-    user_name: Callable[[int], str] = field(default=lambda uid: "")
 
     def __post_init__(self) -> None:
         self._ring = RingReader(self.probe.ring_descriptor, self.probe.ring_bytes)
@@ -104,7 +103,7 @@ class Observer:
             self.table.purge(now)
         if batch is None:
             return None
-        events = Events(batch, self._machine, _boot_unix_ns(), self.user_name)
+        events = Events(batch, self._machine, _boot_unix_ns())
         self.table.apply(events)
         return events
 

@@ -32,7 +32,7 @@ def write(root: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(("data", "expected"), FILES)
 def test_damaged_lines_are_left_out(data: bytes, expected: dict[int, str]) -> None:
-    assert parse(data) == expected
+    assert {number: fields[0] for number, fields in parse(data).items()} == expected
 
 
 def test_a_container_has_its_own_names(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ PATHS = [
 
 def events_of(batch: Batch) -> Events:
     offset = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    return Events(batch, "x86_64", offset, lambda uid: pwd.getpwuid(uid).pw_name if uid == 0 else "")
+    return Events(batch, "x86_64", offset, lambda uid, row: pwd.getpwuid(uid).pw_name if uid == 0 else "")
 
 
 @pytest.mark.parametrize("call", _NAMED_BY_RULES.split())
