@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from agent.groupconfig import ConnectionsConfig, ProcessesConfig
 from agent.hostcollector import INTERVAL_SECONDS_MIN
 from ingest.config.address import parse_address
 from ingest.config.document import LoadedConfig, read_extension
@@ -61,6 +62,8 @@ class AgentConfig(Section):
     instance: str = ""
     """Label `instance` of all own series; the node name where empty."""
     statsd: StatsdConfig = StatsdConfig()
+    processes: ProcessesConfig = ProcessesConfig()
+    connections: ConnectionsConfig = ConnectionsConfig()
     budget: BudgetConfig = BudgetConfig()
     push: PushConfig = PushConfig()
 
@@ -68,6 +71,8 @@ class AgentConfig(Section):
     def _interval(self) -> Self:
         if self.interval.seconds < INTERVAL_SECONDS_MIN:
             raise fault(f"interval of {self.interval} is below {INTERVAL_SECONDS_MIN:g}s", "interval")
+        if self.connections.enabled and not self.processes.enabled:
+            raise fault("connections need processes.enabled", "connections")
         return self
 
 

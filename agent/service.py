@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from prometheus_client import CollectorRegistry
 
 from agent.config import AgentConfig
+from agent.groupmetrics import GroupMetrics
 from agent.runtimes.lookup import ContainerLookup, default_lookup
 from ingest.config.address import parse_address
 from security.pipeline import Pipeline
@@ -54,6 +55,7 @@ class Wiring:
     pipeline: Pipeline | None
     containers: ContainerLookup
     """What the runtimes say of containers; it never waits."""
+    groups: GroupMetrics
 
     @property
     def instance(self) -> str:
@@ -74,7 +76,11 @@ def _host_metrics(wiring: Wiring) -> Part | None:
         wiring.appender,
         wiring.registry,
         wiring.config.interval.seconds,
-        sources=[HostSource(), ContainerSource(names_of=wiring.containers.names_of)],
+        sources=[
+            HostSource(),
+            ContainerSource(names_of=wiring.containers.names_of),
+            *wiring.groups.sources,
+        ],
         instance=wiring.instance,
     )
 
@@ -118,16 +124,17 @@ class _Watch:
 
 
 def _watch(wiring: Wiring) -> Part | None:
-    if wiring.pipeline is None:
+    if wiring.pipeline is None and not wiring.groups.consumers:
         return None
     from agent.watcher import Watcher
 
-    return _Watch(Watcher(wiring.pipeline, wiring.registry))
+    groups = wiring.groups
+    return _Watch(Watcher(wiring.pipeline, wiring.registry, consumers=groups.consumers, calls=groups.calls))
 
 
 PARTS: tuple[tuple[str, Callable[[Wiring], Part | None]], ...] = (
     ("container runtimes", _container_lookup),
-    ("host and container metrics", _host_metrics),
+    ("host, container and process metrics", _host_metrics),
     ("StatsD listener", _statsd),
     ("processes, files and connections", _watch),
 )
@@ -161,7 +168,9 @@ class AgentService:
         # A registry of its own, so that parts can be made anew without repeated metrics.
         self._own = own = CollectorRegistry()
         self._registry.register(own)
-        wiring = Wiring(self._appender, own, self._config, self._pipeline, default_lookup(own))
+        config, containers = self._config, default_lookup(own)
+        groups = GroupMetrics(config.processes, config.connections, containers)
+        wiring = Wiring(self._appender, own, config, self._pipeline, containers, groups)
         for name, make in PARTS:
             try:
                 part = make(wiring)

@@ -75,6 +75,7 @@ class ContainerLookup:
         self._sources = tuple(sources)
         self._monotonic = monotonic
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._addresses: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
         self._waiting: queue.Queue[str | None] = queue.Queue(WAITING_LIMIT)
         self._stopping = threading.Event()
@@ -131,6 +132,13 @@ class ContainerLookup:
                 entry.waiting = self._put(container_id)
             return entry.info
 
+    def by_address(self, address: str) -> ContainerInfo | None:
+        """The container or pod that was last seen with an IP address, None for any other address."""
+        with self._lock:
+            entry = self._entries.get(self._addresses.get(address, ""))
+            info = entry.info if entry is not None else None
+        return info if info is not None and address in (info.ip, info.pod_ip) else None
+
     def names_of(self, container_id: str) -> ContainerNames | None:
         """Names for the labels of container metrics, None as long as they are not known."""
         info = self.info(container_id)
@@ -150,11 +158,21 @@ class ContainerLookup:
             entry.waiting = False
             if found is not None:
                 entry.info, entry.attempts, entry.due = found, 0, now + FRESH_SECONDS
+                self._remember_addresses(found)
             else:
                 # A container that has ended is unknown to its runtime; what was known of it still holds.
                 entry.due = now + RETRY_SECONDS[min(entry.attempts, len(RETRY_SECONDS) - 1)]
                 entry.attempts += 1
             return entry.info
+
+    def _remember_addresses(self, info: ContainerInfo) -> None:
+        if info.host_network:
+            return
+        for address in filter(None, {info.ip, info.pod_ip}):
+            self._addresses[address] = info.id
+            self._addresses.move_to_end(address)
+            if len(self._addresses) > CONTAINERS_LIMIT:
+                self._addresses.popitem(last=False)
 
     def _ask(self, container_id: str) -> ContainerInfo | None:
         for source in self._sources:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from agent.config import AgentConfig, StatsdConfig, read_agent_config
+from agent.groupconfig import ConnectionsConfig, ProcessesConfig
 from agent.service import AgentService
 from ingest.config.document import parse_config
 from ingest.config.errors import ConfigError
 from tests.ingest.fakestore import FakeStore
+
+NO_PROBE: dict[str, Any] = {
+    "processes": ProcessesConfig(enabled=False),
+    "connections": ConnectionsConfig(enabled=False),
+}
+"""Loading the probe takes seconds; tests of the watcher do it."""
 
 
 def free_udp_port() -> int:
@@ -63,7 +71,7 @@ def test_a_wrong_key_is_told_with_its_line(text: str, message: str) -> None:
 
 async def test_host_metrics_and_statsd_reach_the_appender() -> None:
     store, port = FakeStore(), free_udp_port()
-    config = AgentConfig(instance="web-1", statsd=StatsdConfig(udp=f"127.0.0.1:{port}"))
+    config = AgentConfig(**NO_PROBE, instance="web-1", statsd=StatsdConfig(udp=f"127.0.0.1:{port}"))
     service = AgentService(store, CollectorRegistry(), config)
     await service.start()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -79,11 +87,11 @@ async def test_host_metrics_and_statsd_reach_the_appender() -> None:
 async def test_a_taken_port_stops_only_statsd(caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
-        config = AgentConfig(statsd=StatsdConfig(udp=f"127.0.0.1:{taken.getsockname()[1]}"))
+        config = AgentConfig(**NO_PROBE, statsd=StatsdConfig(udp=f"127.0.0.1:{taken.getsockname()[1]}"))
         service = AgentService(FakeStore(), CollectorRegistry(), config)
         with caplog.at_level(logging.WARNING, "vedette.agent"):
             await service.start()
-        assert service.running == ["container runtimes", "host and container metrics"]
+        assert service.running == ["container runtimes", "host, container and process metrics"]
         await service.stop()
     record = next(r for r in caplog.records if r.message == "a part of the host agent does not run")
     assert "Address already in use" in record.__dict__["reason"]
@@ -91,13 +99,15 @@ async def test_a_taken_port_stops_only_statsd(caplog: pytest.LogCaptureFixture) 
 
 async def test_another_configuration_makes_the_parts_anew() -> None:
     registry = CollectorRegistry()
-    service = AgentService(FakeStore(), registry, AgentConfig(statsd=StatsdConfig(udp="127.0.0.1:0")))
+    service = AgentService(
+        FakeStore(), registry, AgentConfig(**NO_PROBE, statsd=StatsdConfig(udp="127.0.0.1:0"))
+    )
     await service.start()
     before = list(service._running)
-    await service.apply(AgentConfig(statsd=StatsdConfig(udp="127.0.0.1:0")))
+    await service.apply(AgentConfig(**NO_PROBE, statsd=StatsdConfig(udp="127.0.0.1:0")))
     assert service._running == before
-    await service.apply(AgentConfig(statsd=StatsdConfig(udp="")))
-    assert service.running == ["container runtimes", "host and container metrics"]
+    await service.apply(AgentConfig(**NO_PROBE, statsd=StatsdConfig(udp="")))
+    assert service.running == ["container runtimes", "host, container and process metrics"]
     names = [family.name for family in registry.collect()]
     assert names.count("vedette_agent_collection_series") == 1
     await service.stop()

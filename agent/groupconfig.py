@@ -1,0 +1,51 @@
+"""The parts of the `agent:` section about process groups and connections."""
+
+from __future__ import annotations
+
+import re2
+from pydantic import Field, field_validator
+
+from agent.processgroups import GroupRule
+from ingest.config.section import Section
+
+
+class GroupRuleConfig(Section):
+    """Processes that fit all given parts belong to the group `name`."""
+
+    name: str = Field(min_length=1, max_length=64)
+    comm: list[str] = Field(default_factory=list)
+    exe: list[str] = Field(default_factory=list)
+    cmdline: str = ""
+    """A regular expression (RE2) that is searched in name and arguments."""
+
+    @field_validator("cmdline")
+    @classmethod
+    def _cmdline(cls, value: str) -> str:
+        try:
+            re2.compile(value)
+        except re2.error as error:
+            raise ValueError(f"cmdline {value!r}: {error}") from None
+        return value
+
+    def rule(self) -> GroupRule:
+        """The rule as the agent applies it."""
+        expression = re2.compile(self.cmdline) if self.cmdline else None
+        return GroupRule(self.name, frozenset(self.comm), frozenset(self.exe), expression)
+
+
+class ProcessesConfig(Section):
+    """Metrics of process groups, from `/proc` and from the event stream."""
+
+    enabled: bool = True
+    limit: int = Field(default=1000, ge=1, le=20_000)
+    """Groups; what exceeds it is counted under the group `other`."""
+    groups: list[GroupRuleConfig] = Field(default_factory=list)
+    """The first one that fits names a process; otherwise its own name, and its script for interpreters."""
+
+
+class ConnectionsConfig(Section):
+    """Edges between services."""
+
+    enabled: bool = True
+    limit: int = Field(default=2000, ge=1, le=50_000)
+    """Edges; what exceeds it is counted under the edge `other`."""
