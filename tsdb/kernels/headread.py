@@ -32,7 +32,7 @@ from tsdb.kernels.append import (
     TAIL_OFFSETS,
     TAIL_VALUES,
 )
-from tsdb.kernels.bits import Word
+from tsdb.kernels.bits import Word, load64, store64
 from tsdb.kernels.compile import device, inline, kernel
 from tsdb.kernels.xor import decode_xor_chunk
 
@@ -126,6 +126,18 @@ def measure(
         sizes[i, 3] = samples + loose
 
 
+@inline
+def _copy_bytes(source: U8Array, start: Word, length: Word, out: U8Array, at: Word) -> None:
+    """source[start:start+length] to out[at:], a word at a time; nothing beyond is read or written."""
+    j: Word = 0
+    while j + 8 <= length:
+        store64(out, at + j, load64(source, start + j))
+        j += 8
+    while j < length:
+        out[at + j] = source[start + j]
+        j += 1
+
+
 @device
 def _copy_open(row: U64Array, slabs: U8Array, slab_next: U32Array, out: U8Array, at: Word) -> Word:
     """Copy the open chunk of a series to `out[at:]`, its count filled in; return its length."""
@@ -134,9 +146,7 @@ def _copy_open(row: U64Array, slabs: U8Array, slab_next: U32Array, out: U8Array,
     done = 0
     while done < size:
         base = np.int64(slab) << SLAB_SHIFT
-        part: Word = min(SLAB_BYTES, size - done)
-        for j in range(part):
-            out[at + done + j] = slabs[base + j]
+        _copy_bytes(slabs, base, min(SLAB_BYTES, size - done), out, at + done)
         done += SLAB_BYTES
         slab = np.uint64(slab_next[slab])
     out[at] = np.uint8(0)
@@ -215,8 +225,7 @@ def gather_bytes(
 ) -> None:
     """Copy byte runs of a source to places of `out`."""
     for i in range(len(starts)):
-        for j in range(lengths[i]):
-            out[targets[i] + j] = source[starts[i] + j]
+        _copy_bytes(source, starts[i], lengths[i], out, targets[i])
 
 
 @device
