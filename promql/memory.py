@@ -201,9 +201,10 @@ class MemoryQuerier:
 
     def series(
         self, matcher_sets: Sequence[Sequence[Matcher]], mint: int, maxt: int, limit: int = 0
-    ) -> list[Labels]:
+    ) -> SeriesLabels:
         """Sorted label sets."""
-        return sorted(self._any_of(matcher_sets, mint, maxt))[: limit or None]
+        found = sorted(self._any_of(matcher_sets, mint, maxt))[: limit or None]
+        return SeriesLabels.from_labels(found, self.symbols)
 
     def close(self) -> None:
         """Nothing to let go of."""

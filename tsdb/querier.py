@@ -11,7 +11,7 @@ import numpy as np
 from tsdb.block import Block
 from tsdb.blockset import BlockList
 from tsdb.head import NO_HINTS, Head
-from tsdb.labels import Labels, Matcher
+from tsdb.labels import Matcher
 from tsdb.mergeselect import merge_selections
 from tsdb.metrics import StorageMetrics
 from tsdb.postings import Postings
@@ -170,12 +170,14 @@ class StoreQuerier:
 
     def series(
         self, matcher_sets: Sequence[Sequence[Matcher]], mint: int, maxt: int, limit: int = 0
-    ) -> list[Labels]:
+    ) -> SeriesLabels:
         """Sorted label sets of the series that satisfy any of the sets, each once."""
-        found: set[Labels] = set()
-        for labels in self._label_sets(matcher_sets, mint, maxt):
-            found.update(labels.rows())
-        return _limited(sorted(found), limit)
+        parts = list(self._label_sets(matcher_sets, mint, maxt))
+        labels = SeriesLabels.concat(parts, self.symbols)
+        if len(parts) > 1:
+            labels = labels.group_ids()[1]
+        order = labels.sort_order()
+        return labels.take(order[:limit] if limit else order)
 
     def close(self) -> None:
         """Let go of blocks and head chunks."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsdb.histogram import HistogramBatch
-from tsdb.labels import Labels, Matcher
+from tsdb.labels import Matcher
 from tsdb.serieslabels import SeriesLabels
 from tsdb.symbols import SymbolTable
 
@@ -151,7 +151,7 @@ class Querier(Protocol):
 
     def series(
         self, matcher_sets: Sequence[Sequence[Matcher]], mint: int, maxt: int, limit: int = 0
-    ) -> list[Labels]:
+    ) -> SeriesLabels:
         """Sorted label sets of the series that satisfy any of the sets, each once."""
         ...
 

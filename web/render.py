@@ -6,6 +6,7 @@ arrays first, then `render_rows` fills one buffer after the other.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -133,6 +134,16 @@ def label_texts(labels: SeriesLabels) -> Texts:
         data = np.empty(size, dtype=np.uint8)
         kernels.render_labels(offsets, names, values, texts, spans, data, rows)
     return Texts(data, rows)
+
+
+def label_objects(labels: SeriesLabels) -> Iterator[bytes]:
+    """The label objects of all series, separated by commas, in pieces of CHUNK_ROWS_MAX."""
+    for start in range(0, len(labels), CHUNK_ROWS_MAX):
+        chunk = np.arange(start, min(start + CHUNK_ROWS_MAX, len(labels)))
+        texts = label_texts(labels.take(chunk))
+        data = texts.data.tobytes()
+        objects = [data[lo:hi] for lo, hi in itertools.pairwise(texts.offsets.tolist())]
+        yield (b"," if start else b"") + b",".join(objects)
 
 
 def histogram_texts(pool: HistogramBatch, chosen: I64Array) -> Texts:

@@ -53,7 +53,7 @@ def _rows(database: object, name: str) -> dict[str, list[float | str]]:
         selection = querier.select(matchers, NOW_MS - 10_000, NOW_MS + 10_000)
         found: dict[str, list[float | str]] = {}
         labels = querier.series([matchers], NOW_MS - 10_000, NOW_MS + 10_000)
-        for row, label_set in enumerate(labels):
+        for row, label_set in enumerate(labels.rows()):
             batch = selection.read(row, row + 1)
             bits = batch.values.view(np.uint64)
             shown = str(label_set.without("job", "instance"))

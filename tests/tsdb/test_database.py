@@ -346,7 +346,7 @@ def test_label_names_values_and_series(store):
     assert querier.label_values("zone", [], T0, T0) == ["a", "b"]
     assert querier.label_values("zone", [[matcher("i", "1")]], T0, T0) == ["b"]
     assert querier.label_values("i", [], T0, T0, limit=2) == ["0", "1"]
-    assert querier.series([[matcher("zone", "a")], [matcher("i", "0")]], T0, T0) == [name(0, zone="a")]
+    assert querier.series([[matcher("zone", "a")], [matcher("i", "0")]], T0, T0).rows() == [name(0, zone="a")]
     store.db.maintenance.cut_head(T0 + 2 * HOUR)
     assert querier.label_names([], T0, T0) == ["__name__", "i", "zone"]
     assert querier.label_values("zone", [], T0, T0) == ["a", "b"]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
-from typing import Any
 
+import numpy as np
 from aiohttp import web
 
 from tsdb.select import Querier
+from tsdb.serieslabels import SeriesLabels
 from web.context import AppContext, context_of
-from web.envelope import bad_data, success
+from web.envelope import SUCCESS_START, bad_data, success, success_end
 from web.evaluation import with_querier
 from web.negotiation import Body, begin_body, encoding_for, respond, respond_begun
 from web.parameters import (
@@ -23,7 +25,7 @@ from web.parameters import (
     read_form,
     time_parameter,
 )
-from web.render import TRUNCATED
+from web.render import TRUNCATED, label_objects
 
 
 def _bounds(form: Form) -> tuple[int, int]:
@@ -31,7 +33,7 @@ def _bounds(form: Form) -> tuple[int, int]:
 
 
 async def _respond_limited(
-    request: web.Request, limit: int, find: Callable[[Querier, int], list[Any]]
+    request: web.Request, limit: int, find: Callable[[Querier, int], list[str] | SeriesLabels]
 ) -> web.StreamResponse:
     """Answer with what `find(querier, limit hint)` gives, found and rendered in one thread."""
     context, encoding = context_of(request), encoding_for(request)
@@ -40,9 +42,12 @@ async def _respond_limited(
 
     def work(querier: Querier) -> Body:
         found = find(querier, hint)
-        cut = 0 < limit < len(found)
-        text = success(found[:limit], [TRUNCATED]) if cut else success(found)
-        return begin_body(iter((text,)), encoding)
+        warnings = [TRUNCATED] if 0 < limit < len(found) else []
+        if isinstance(found, SeriesLabels):
+            kept = found.take(np.arange(limit)) if warnings else found
+            end = b"]" + success_end(warnings)
+            return begin_body(itertools.chain((SUCCESS_START, b"["), label_objects(kept), (end,)), encoding)
+        return begin_body(iter((success(found[:limit] if warnings else found, warnings),)), encoding)
 
     return await respond_begun(request, await with_querier(context, work), context.pool)
 
