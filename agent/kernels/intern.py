@@ -77,11 +77,11 @@ def intern(
         for byte in range(begin, at):
             value = (value ^ np.uint64(arena[byte])) * np.uint64(0x100000001B3)
         value ^= value >> np.uint64(29)
-        place = int(value & np.uint64(mask))
+        bucket = np.int64(value & np.uint64(mask))
         while True:
-            number = np.int64(table[place])
+            number = np.int64(table[bucket])
             if number == EMPTY:
-                table[place] = count
+                table[bucket] = count
                 hashes[count] = value
                 starts[count + 1] = at
                 numbers[row] = count
@@ -97,5 +97,5 @@ def intern(
                 if same:
                     numbers[row] = number
                     break
-            place = (place + 1) & mask
+            bucket = (bucket + 1) & mask
     return count
