@@ -53,6 +53,8 @@ class Wiring:
     registry: CollectorRegistry
     config: AgentConfig
     pipeline: Pipeline | None
+    own_metrics: CollectorRegistry | None
+    """The registry whose metrics are shipped too; None where somebody scrapes them."""
     containers: ContainerLookup
     """What the runtimes say of containers; it never waits."""
     groups: GroupMetrics
@@ -69,18 +71,22 @@ def _container_lookup(wiring: Wiring) -> Part | None:
 
 def _host_metrics(wiring: Wiring) -> Part | None:
     from agent.containermetrics import ContainerSource
-    from agent.hostcollector import HostCollector
+    from agent.hostcollector import HostCollector, Source
     from agent.hostmetrics.registry import HostSource
+    from agent.ownmetrics import OwnMetricsSource
 
+    sources: list[Source] = [
+        HostSource(),
+        ContainerSource(names_of=wiring.containers.names_of),
+        *wiring.groups.sources,
+    ]
+    if wiring.own_metrics is not None:
+        sources.append(OwnMetricsSource(wiring.own_metrics))
     return HostCollector(
         wiring.appender,
         wiring.registry,
         wiring.config.interval.seconds,
-        sources=[
-            HostSource(),
-            ContainerSource(names_of=wiring.containers.names_of),
-            *wiring.groups.sources,
-        ],
+        sources=sources,
         instance=wiring.instance,
     )
 
@@ -150,8 +156,12 @@ class AgentService:
         registry: CollectorRegistry,
         config: AgentConfig,
         pipeline: Pipeline | None = None,
+        *,
+        ships_own_metrics: bool = False,
     ) -> None:
+        """`ships_own_metrics`: what is in `registry` goes to the appender too."""
         self._appender = appender
+        self._ships_own_metrics = ships_own_metrics
         self._pipeline = pipeline
         self._registry = registry
         self._config = config
@@ -169,8 +179,9 @@ class AgentService:
         self._own = own = CollectorRegistry()
         self._registry.register(own)
         config, containers = self._config, default_lookup(own)
+        shipped = self._registry if self._ships_own_metrics else None
         groups = GroupMetrics(config.processes, config.connections, containers)
-        wiring = Wiring(self._appender, own, config, self._pipeline, containers, groups)
+        wiring = Wiring(self._appender, own, config, self._pipeline, shipped, containers, groups)
         for name, make in PARTS:
             try:
                 part = make(wiring)
@@ -200,9 +211,11 @@ class AgentService:
             self._own = None
 
     async def apply(self, config: AgentConfig) -> None:
-        """Run with another configuration: parts are stopped and made anew when it differs."""
+        """Run with another configuration: what runs is stopped and made anew when it differs."""
         if config == self._config:
             return
+        was_started = self._own is not None
         await self.stop()
         self._config = config
-        await self.start()
+        if was_started:
+            await self.start()
