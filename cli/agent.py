@@ -18,6 +18,7 @@ log = logging.getLogger("vedette.agent")
 EXIT_CONFIGURATION = 2
 EXIT_START = 1
 
+_TLS_KEYS = ("ca_file", "cert_file", "key_file", "server_name")
 _FILE = click.Path(exists=True, dir_okay=False)
 
 
@@ -105,11 +106,7 @@ def agent(**values: Any) -> None:
         rules=tuple(values["rules"]),
         data=Path(values["data"]),
         token_file=values["token_file"] or "",
-        tls={
-            key: values[key] or ""
-            for key in ("ca_file", "cert_file", "key_file", "server_name")
-            if values[key]
-        },
+        tls={key: values[key] for key in _TLS_KEYS if values[key]},
         samples_bytes=flagtypes.parse_size_bytes(values["samples_size"]),
         events_bytes=flagtypes.parse_size_bytes(values["events_size"]),
         samples_age_seconds=flagtypes.parse_duration_ms(values["samples_age"]) / 1000,

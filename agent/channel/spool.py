@@ -40,6 +40,9 @@ class EventSpool:
             done.set_exception(failure)
         return done
 
+    def tick(self) -> None:
+        """Nothing is due by time."""
+
     def close(self) -> None:
         """Nothing is held back; whoever opened the queue closes it."""
 
