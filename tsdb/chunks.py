@@ -23,8 +23,7 @@ I64Array = npt.NDArray[np.int64]
 
 SEGMENT_SHIFT = 24
 SEGMENT_BYTES = 1 << SEGMENT_SHIFT
-"""16 MiB: 90,000 chunks of node-exporter data; what is not yet in a file is at most this and a minute's
-worth."""
+"""16 MiB: 50,000 chunks of node-exporter data."""
 
 DIRECTORY = "chunks_head"
 
@@ -32,9 +31,10 @@ DIRECTORY = "chunks_head"
 class ChunkLog:
     """One writer under the head's lock, many readers of what was sealed before they captured.
 
-    A segment is memory while it is written. A full one is copied to a file by `spill` and served from the
-    mapping of that file, so that its pages are the system's to keep or drop. The files are only a swap space:
-    the log and the head's snapshot are the truth, and `clear_directory` removes what an earlier run left.
+    A segment is memory while it is written. Full ones beyond a budget are copied to files by `spill` and
+    served from the mapping of those, so that their pages are the system's to keep or drop. The files are only
+    a swap space: the log and the head's snapshot are the truth, and `clear_directory` removes what an earlier
+    run left.
     """
 
     def __init__(self) -> None:
@@ -58,15 +58,15 @@ class ChunkLog:
             self.current = fresh
             self.segments[self.current_index] = fresh
 
-    def spill(self, fs: FileSystem, root: Path) -> int:
-        """Move full segments from memory to files below `root`; return how many. Raises DiskFullError,
-        OSError."""
+    def spill(self, fs: FileSystem, root: Path, memory_bytes: int) -> int:
+        """Move full segments beyond `memory_bytes` to files below `root`; return how many. Raises
+        DiskFullError, OSError.
+
+        The oldest stay in memory: they are dropped first, and a segment is then written at most once.
+        """
         with self._lock:
-            full = {
-                index: data
-                for index, data in self.segments.items()
-                if index != self.current_index and index not in self._files
-            }
+            unwritten = sorted(self.segments.keys() - self._files.keys() - {self.current_index})
+            full = {index: self.segments[index] for index in unwritten[memory_bytes // SEGMENT_BYTES :]}
         for index, data in full.items():
             path = root / DIRECTORY / f"{index:08d}"
             fs.make_directory(path.parent)

@@ -28,14 +28,25 @@ _BUFFERS_PER_WRITE = 512
 """Below IOV_MAX (1024) of Linux."""
 
 
-class AppendFile:
-    """A file that is only written at its end. One thread."""
+SECTOR_BYTES = 512
+"""What a direct write is a multiple of."""
+_DIRECT_BUFFER_BYTES = 256 << 10
 
-    def __init__(self, path: Path, descriptor: int, size: int) -> None:
+
+class AppendFile:
+    """A file that is only written at its end. One thread.
+
+    A direct one is written around the page cache as long as every write is whole sectors and the disk takes
+    them: no more is sent to the disk than that, where the cache sends a page of 4 KiB for each byte in it.
+    """
+
+    def __init__(self, path: Path, descriptor: int, size: int, direct: bool = False) -> None:
         self.path = path
         self.size = size
         """Bytes written, as far as they succeeded whole."""
         self._descriptor = descriptor
+        self._direct = direct
+        self._aligned = mmap.mmap(-1, _DIRECT_BUFFER_BYTES) if direct else None
 
     def write(self, buffers: Sequence[Buffer]) -> int:
         """Write all buffers; returns their total size. After an error the file may end in a part of them: cut
@@ -43,6 +54,8 @@ class AppendFile:
         views = [memoryview(cast(Any, part)).cast("B") for part in buffers if len(part)]
         total = sum(len(view) for view in views)
         try:
+            if self._direct:
+                views = self._write_direct(views, total)
             while views:
                 written = os.writev(self._descriptor, views[:_BUFFERS_PER_WRITE])
                 while views and written >= len(views[0]):
@@ -53,6 +66,38 @@ class AppendFile:
             raise _named(error, self.path) from error
         self.size += total
         return total
+
+    def _write_direct(self, views: list[memoryview], total: int) -> list[memoryview]:
+        """Write whole sectors from a buffer that begins at a page; what is left to be written as usual."""
+        if total % SECTOR_BYTES or self.size % SECTOR_BYTES:
+            self._leave_direct()
+            return views
+        assert self._aligned is not None
+        buffer = self._aligned if total <= len(self._aligned) else mmap.mmap(-1, total)
+        at = 0
+        for view in views:
+            buffer[at : at + len(view)] = view
+            at += len(view)
+        rest = memoryview(buffer)[:total]
+        while rest:
+            try:
+                written = os.write(self._descriptor, rest)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                # Larger sectors, or a file system without direct writes.
+                self._leave_direct()
+                break
+            rest = rest[written:]
+            if written % SECTOR_BYTES:
+                self._leave_direct()
+                break
+        return [rest] if rest else []
+
+    def _leave_direct(self) -> None:
+        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+        self._direct = False
 
     def sync(self) -> None:
         """Wait until the data is on disk. Raises OSError; the data must then be taken as lost."""
@@ -84,14 +129,15 @@ class DirectoryLock:
 class FileSystem:
     """The real one."""
 
-    def append_file(self, path: Path, *, create: bool = True) -> AppendFile:
-        """Open a file for appending; `create` refuses one that exists, else it must exist."""
+    def append_file(self, path: Path, *, create: bool = True, direct: bool = False) -> AppendFile:
+        """Open a file for appending; `create` refuses one that exists, else it must exist. `direct` asks for
+        writes around the page cache, where there are such."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
         try:
             descriptor = os.open(path, flags, 0o644)
         except OSError as error:
             raise _named(error, path) from error
-        return AppendFile(path, descriptor, os.fstat(descriptor).st_size)
+        return AppendFile(path, descriptor, os.fstat(descriptor).st_size, direct and _set_direct(descriptor))
 
     def write_file(self, path: Path, buffers: Sequence[Buffer]) -> int:
         """Write a new file (replacing an old one) and sync it; returns its size."""
@@ -198,6 +244,15 @@ class FileSystem:
         file.write(f"{os.getpid()}\n")
         file.flush()
         return DirectoryLock(file)
+
+
+def _set_direct(descriptor: int) -> bool:
+    """Turn direct writes on; whether the file system has them."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_DIRECT)
+    except OSError:
+        return False
+    return True
 
 
 def _named(error: OSError, path: Path) -> Exception:

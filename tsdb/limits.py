@@ -78,6 +78,8 @@ def describe(rows: Sequence[Labels], limit: int = 3) -> str:
 
 
 DAY_MS = 24 * 3600 * 1000
+CHUNK_MEMORY_BYTES = 256 << 20
+"""Three hours of 100,000 node-exporter series: these are written to the log and to a block, nowhere else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ class StorageOptions:
     `start_timestamps` stores start timestamps of samples (Prometheus's feature st-storage); without it they
     are dropped. `out_of_order_window_ms` 0 refuses samples older than the newest of their series, as
     Prometheus does by default. `wal_sync` is batch, interval or never. `block_range_ms` is the range of the
-    smallest block, `cache_bytes` what decoded pieces of all blocks may take together.
+    smallest block, `cache_bytes` what decoded pieces of all blocks may take together. Sealed chunks of the
+    head beyond `chunk_memory_bytes` are moved to files.
     """
 
     retention_ms: int = 15 * DAY_MS
@@ -101,6 +104,7 @@ class StorageOptions:
     snapshot_on_close: bool = True
     start_timestamps: bool = False
     cache_bytes: int = CACHE_BYTES
+    chunk_memory_bytes: int = CHUNK_MEMORY_BYTES
     limits: Limits = Limits()
     tiers: tuple[Tier, ...] = ()
     """Roll-ups (docs/rollups.md), the finest first; each resolution a multiple of the one before."""

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsdb.errors import ClosedError, DiskFullError, StorageError, UnknownVersionError
-from tsdb.fs import AppendFile, FileSystem
+from tsdb.fs import SECTOR_BYTES, AppendFile, FileSystem
 
 U8Array = npt.NDArray[np.uint8]
 
@@ -33,7 +33,7 @@ DISK_FULL_RETRY_S = 1.0
 
 MAGIC = b"VDWL"
 VERSION = 2
-FILE_HEADER = struct.Struct("<4sB3xII")
+FILE_HEADER = struct.Struct("<4sBxHII")
 RECORD_HEADER = struct.Struct("<IIQBBH")
 CONTINUES, COMPRESSED = 1, 2
 PAYLOAD_LIMIT = 1 << 30
@@ -51,17 +51,17 @@ def segment_numbers(fs: FileSystem, directory: Path) -> list[int]:
     return [int(name) for name in fs.list(directory) if len(name) == 8 and name.isdigit()]
 
 
-def file_header(number: int) -> bytes:
-    """The 16 bytes at the start of a segment or checkpoint."""
-    head = FILE_HEADER.pack(MAGIC, VERSION, number, 0)[:12]
-    return head + struct.pack("<I", google_crc32c.value(head))
+def file_header(number: int, padding: int = 0) -> bytes:
+    """The 16 bytes at the start of a segment or checkpoint, and zeros before the first record."""
+    head = FILE_HEADER.pack(MAGIC, VERSION, padding, number, 0)[:12]
+    return head + struct.pack("<I", google_crc32c.value(head)) + bytes(padding)
 
 
-def record_bytes(kind: int, flags: int, sequence: int, payload: bytes) -> list[bytes]:
-    """Header and payload of one record."""
-    rest = struct.pack("<QBBH", sequence, kind, flags, 0)
+def record_bytes(kind: int, flags: int, sequence: int, payload: bytes, padding: int = 0) -> list[bytes]:
+    """Header and payload of one record, and zeros before the next one."""
+    rest = struct.pack("<QBBH", sequence, kind, flags, padding)
     checksum = google_crc32c.extend(google_crc32c.value(rest), payload)
-    return [struct.pack("<II", len(payload), checksum) + rest, payload]
+    return [struct.pack("<II", len(payload), checksum) + rest, payload, bytes(padding)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +97,17 @@ def read_segment(data: U8Array, number: int, state: SegmentRead) -> Iterator[lis
         return
     if data[4] != VERSION:
         raise UnknownVersionError(f"WAL segment {number} has format version {data[4]}, known is {VERSION}")
-    if data[:size].tobytes() != file_header(number):
+    padding = int(FILE_HEADER.unpack_from(data.data, 0)[2])
+    if data[:size].tobytes() != file_header(number, padding)[:size]:
         state.damage = "segment header does not match its checksum"
         return
-    at = state.good_bytes = size
+    at = state.good_bytes = min(size + padding, len(data))
     batch: list[Record] = []
     while at < len(data):
         if at + RECORD_HEADER.size > len(data):
             state.damage = f"{len(data) - at} bytes of a record header"
             return
-        length, checksum, sequence, kind, flags, _ = RECORD_HEADER.unpack_from(data.data, at)
+        length, checksum, sequence, kind, flags, padding = RECORD_HEADER.unpack_from(data.data, at)
         end = at + RECORD_HEADER.size + length
         if end > len(data):
             state.damage = f"record of {length} bytes, {len(data) - at - RECORD_HEADER.size} are there"
@@ -118,7 +119,8 @@ def read_segment(data: U8Array, number: int, state: SegmentRead) -> Iterator[lis
             state.damage = f"record {sequence} follows record {state.sequence + len(batch)}"
             return
         batch.append(Record(kind, flags, sequence, data[at + RECORD_HEADER.size : end]))
-        at = end
+        # Padding says nothing, so it may be cut off.
+        at = min(end + padding, len(data))
         if not flags & CONTINUES:
             state.sequence = sequence
             state.good_bytes = at
@@ -167,6 +169,8 @@ class Wal:
         self._fs, self._directory, self._sync_mode = fs, directory, sync
         self._clock, self._observer = clock, observer
         self._segment_bytes = segment_bytes
+        # What is synced at once goes to the disk in whole sectors; the rest is better off in the page cache.
+        self._direct = sync == "batch"
         self.segment = segment
         """Number of the segment the next batch goes to."""
         self._segment_fill = FILE_HEADER.size
@@ -314,12 +318,15 @@ class Wal:
             self._open_segment(group[0].segment)
         buffers: list[bytes] = []
         sequence = self._sequence
+        left = sum(batch.size for batch in group)
+        padding = self._padding(left)
         for batch in group:
             last = len(batch.records) - 1
             for i, (kind, payload, compressed) in enumerate(batch.records):
                 sequence += 1
                 flags = (CONTINUES if i < last else 0) | (COMPRESSED if compressed else 0)
-                buffers.extend(record_bytes(kind, flags, sequence, payload))
+                left -= RECORD_HEADER.size + len(payload)
+                buffers.extend(record_bytes(kind, flags, sequence, payload, 0 if left else padding))
         assert self._file is not None
         good = self._file.size
         try:
@@ -334,6 +341,9 @@ class Wal:
         self._sequence = sequence
         self._dirty = True
 
+    def _padding(self, size: int) -> int:
+        return -size % SECTOR_BYTES if self._direct else 0
+
     def _open_segment(self, number: int) -> None:
         if self._file is not None:
             self._sync()
@@ -343,9 +353,9 @@ class Wal:
         if self._fs.exists(path):
             # Left by an attempt that ran out of space before the first record.
             self._fs.remove(path)
-        file = self._fs.append_file(path)
+        file = self._fs.append_file(path, direct=self._direct)
         try:
-            file.write([file_header(number)])
+            file.write([file_header(number, self._padding(FILE_HEADER.size))])
         except DiskFullError:
             file.close()
             self._fs.remove(path)

@@ -57,9 +57,9 @@ class FaultyDisk(FileSystem):
 
     # The calls that change something.
 
-    def append_file(self, path: Path, *, create: bool = True) -> AppendFile:
+    def append_file(self, path: Path, *, create: bool = True, direct: bool = False) -> AppendFile:
         self.hit()
-        file = super().append_file(path, create=create)
+        file = super().append_file(path, create=create, direct=direct)
         self.synced.setdefault(path, 0 if create else file.size)
         return _FaultyFile(file, self)  # type: ignore[return-value]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tests.tsdb.stores import HOUR, T0, Store, matcher, name
+from tests.tsdb.stores import HOUR, OPTIONS, T0, Store, matcher, name
 from tsdb import chunks
 
 
@@ -17,7 +19,7 @@ def store(tmp_path, monkeypatch):
     ):
         monkeypatch.setattr(module, "SEGMENT_BYTES", 1 << 17, raising=False)
     monkeypatch.setattr(chunks, "SEGMENT_SHIFT", 17)
-    opened = Store(tmp_path / "data")
+    opened = Store(tmp_path / "data", replace(OPTIONS, chunk_memory_bytes=0))
     yield opened
     opened.db.close()
 
@@ -37,6 +39,19 @@ def test_full_segments_go_to_files_and_are_read_from_there(store):
     assert len(files) == len(store.db.head.chunk_log.segments) - 1
     assert store.read() == store.expected
     assert len(before.read(0, 10).t_ms) == 30_000
+
+
+def test_the_oldest_segments_stay_in_memory_up_to_a_budget(store):
+    log = chunks.ChunkLog()
+    for _ in range(5):
+        log.rotate()
+    two = 2 * chunks.SEGMENT_BYTES
+    assert [log.spill(store.db.fs, store.path, two) for _ in range(2)] == [3, 0]
+    names = [f"{index:08d}" for index in (2, 3, 4)]
+    assert sorted(path.name for path in (store.path / chunks.DIRECTORY).iterdir()) == names
+    log.drop_before(1 << chunks.SEGMENT_SHIFT)
+    log.rotate()
+    assert log.spill(store.db.fs, store.path, two) == 0
 
 
 def test_files_go_when_their_chunks_are_in_blocks_and_readers_keep_theirs(store):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import shutil
 import threading
 import time
@@ -12,7 +15,7 @@ import pytest
 
 from tests.tsdb.stores import OPTIONS, T0, Store, name
 from tsdb.errors import ClosedError, DiskFullError, StorageError, UnknownVersionError
-from tsdb.fs import AppendFile, FileSystem
+from tsdb.fs import SECTOR_BYTES, AppendFile, FileSystem
 from tsdb.wal import (
     CONTINUES,
     FILE_HEADER,
@@ -133,8 +136,8 @@ class FaultyFiles(FileSystem):
     def __init__(self) -> None:
         self.fault = lambda operation, file, buffers: None
 
-    def append_file(self, path: Path, *, create: bool = True) -> AppendFile:
-        opened = super().append_file(path, create=create)
+    def append_file(self, path: Path, *, create: bool = True, direct: bool = False) -> AppendFile:
+        opened = super().append_file(path, create=create, direct=direct)
         return FaultyFile(opened, lambda *args: self.fault(*args))  # type: ignore[return-value]
 
 
@@ -143,6 +146,39 @@ def make_wal(path: Path, fs: FileSystem, **options) -> tuple[Wal, Observer]:
     path.mkdir(exist_ok=True)
     settings = {"segment": 1, "sequence": 0, "sync": "batch", "clock": time.monotonic} | options
     return Wal(fs, path, observer=observer, **settings), observer
+
+
+@pytest.mark.parametrize("sync", ["batch", "interval"])
+def test_what_is_synced_at_once_is_whole_sectors_and_padding_may_be_cut_off(tmp_path, sync):
+    wal, _ = make_wal(tmp_path / "wal", FileSystem(), sync=sync)
+    for size in (1, 511, 512, 400_000, 3):
+        wal.log([(2, b"x" * size, False), (2, b"y", False)]).result(10)
+    wal.close()
+    raw = (tmp_path / "wal" / "00000001").read_bytes()
+    assert (len(raw) % SECTOR_BYTES == 0) == (sync == "batch")
+    batches, state = read(raw.rstrip(b"\0"))
+    assert [[len(payload) for payload in batch] for batch in batches] == [
+        [size, 1] for size in (1, 511, 512, 400_000, 3)
+    ]
+    assert state.damage == ""
+
+
+def test_a_disk_that_refuses_direct_writes_gets_usual_ones(tmp_path, monkeypatch):
+    real, refused = os.write, []
+
+    def write(descriptor, data):
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            refused.append(len(data))
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    wal, _ = make_wal(tmp_path / "wal", FileSystem())
+    wal.log([(2, b"first", False)]).result(10)
+    wal.log([(2, b"second", False)]).result(10)
+    wal.close()
+    assert read((tmp_path / "wal" / "00000001").read_bytes())[0] == [[b"first"], [b"second"]]
+    assert refused == [SECTOR_BYTES]
 
 
 def test_batches_logged_together_share_one_sync(tmp_path):
@@ -289,8 +325,8 @@ def test_a_killed_store_has_everything_after_a_restart(tmp_path):
 
 def test_torn_last_record_is_dropped_and_counted(tmp_path):
     store = crashed(tmp_path)
-    last = [path for path in segments(store) if path.stat().st_size > 16][-1]
-    last.write_bytes(last.read_bytes()[:-5])
+    last = [path for path in segments(store) if path.stat().st_size > SECTOR_BYTES][-1]
+    last.write_bytes(last.read_bytes().rstrip(b"\0")[:-5])
     store.open()
     dropped = T0 + 29 * 15_000
     for samples in store.expected.values():
@@ -309,7 +345,7 @@ def test_a_damaged_older_segment_is_set_aside_and_the_others_are_kept(tmp_path):
     store = crashed(tmp_path)
     second = segments(store)[1]
     data = bytearray(second.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[len(data) // 2 // SECTOR_BYTES * SECTOR_BYTES + RECORD_HEADER.size] ^= 1
     second.write_bytes(bytes(data))
     store.open(snapshot_on_close=False)
     found = store.read()
