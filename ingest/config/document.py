@@ -11,7 +11,7 @@ from pathlib import Path as FsPath
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from ingest.config.alerting import AlertingConfig
@@ -38,7 +38,7 @@ _GLOB = re.compile(r"[^*]*(\*[^/]*)?")
 EXTENSIONS = ("security", "agent")
 """Top-level keys of Vedette's other parts. They stay raw here; those parts validate them."""
 
-_S = TypeVar("_S", bound=Section)
+_S = TypeVar("_S", bound=BaseModel)
 
 
 def _glob_paths(what: str) -> Any:

@@ -1,0 +1,1 @@
+"""Outputs: where events go besides the series and the log."""
