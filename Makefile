@@ -8,7 +8,7 @@ WORKERS ?= 2
 PROMQLTEST ?= ../shared/data/promqltest
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test test-quick lint types bench bench-large bench-storage bench-security conformance security-conformance fuzz layout system-packages clean
+.PHONY: help install install-dev run test test-quick lint types bench bench-large bench-storage soak bench-security conformance security-conformance fuzz layout system-packages clean
 
 help: ## Show this list.
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bench-large: $(VENV)/.installed-dev system-packages ## The same at 100,000 serie
 
 bench-storage: $(VENV)/.installed-dev system-packages ## Size, ingest, memory, replay, decode; ARGS="SUBJECT ... --form full".
 	$(BIN)/python -m benchmarks.storage $(ARGS)
+
+soak: $(VENV)/.installed-dev ## Twenty minutes of everything at once: is memory flat? ARGS="--minutes N".
+	$(BIN)/python -m benchmarks.mixed $(ARGS)
 
 conformance: $(VENV)/.installed-dev ## Prometheus's own query test files; prints the count.
 	$(BIN)/vedette test promql "$(PROMQLTEST)"

@@ -65,7 +65,8 @@ class QueryResult:
     error: str = ""
 
 
-def _path(query: QueryClass, start_s: float, end_s: float, extra: tuple[tuple[str, str], ...]) -> str:
+def request_path(query: QueryClass, start_s: float, end_s: float, extra: tuple[tuple[str, str], ...]) -> str:
+    """Path and parameters for a query that ends at `end_s`, its window at most from `start_s` on."""
     if query.name == "label values":
         return f"/api/v1/label/{query.text}/values?" + urllib.parse.urlencode(extra)
     if not query.window_s:
@@ -86,7 +87,7 @@ def _rows(body: bytes) -> int:
 
 def measure(server: Server, query: QueryClass, start_ms: int, end_ms: int, repeats: int) -> QueryResult:
     """Median of `repeats` runs after one that is not counted."""
-    path = _path(query, start_ms / 1000, end_ms / 1000, server.kind.query_arguments)
+    path = request_path(query, start_ms / 1000, end_ms / 1000, server.kind.query_arguments)
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=_TIMEOUT_S)
     seconds = []
     body = b""

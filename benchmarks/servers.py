@@ -164,6 +164,14 @@ class Server:
         files = [path.stat() for path in (self.data / "snapshots" / name).rglob("*") if path.is_file()]
         return sum(each.st_blocks * 512 for each in files)
 
+    def metric(self, name: str) -> float:
+        """Value of one of the server's own metrics that has no labels. Raises KeyError."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=60) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith(f"{name} "):
+                    return float(line.split()[1])
+        raise KeyError(name)
+
     def query(self, text: str, time_s: float) -> list[dict[str, Any]]:
         """The rows of an instant query."""
         arguments = [("query", text), ("time", f"{time_s:.3f}"), *self.kind.query_arguments]

@@ -111,16 +111,20 @@ class LoadWriter:
         phase = np.random.default_rng(seed).integers(0, step_ms, int(series.host.max()) + 1)
         self._phase = phase[series.host]
 
+    def scrape(self, step_ms: int) -> Iterator[bytes]:
+        """Requests of the next scrape, within the step that begins at `step_ms`."""
+        now, t_ms = self._values.step(), step_ms + self._phase
+        for cut, template in zip(self._cuts, self._templates, strict=True):
+            part = slice(cut, cut + SAMPLES_PER_REQUEST)
+            yield template.compressed(t_ms[part], now[part])
+
     def write(self, path: Path, first_ms: int, steps: int) -> Load:
         """The next `steps` scrapes, the first one within the step that begins at `first_ms`."""
         offsets, lanes = [0], []
         with path.open("wb") as file:
             for step in range(steps):
-                now = self._values.step()
-                t_ms = first_ms + step * self.step_ms + self._phase
-                for index, (cut, template) in enumerate(zip(self._cuts, self._templates, strict=True)):
-                    part = slice(cut, cut + SAMPLES_PER_REQUEST)
-                    offsets.append(offsets[-1] + file.write(template.compressed(t_ms[part], now[part])))
+                for index, body in enumerate(self.scrape(first_ms + step * self.step_ms)):
+                    offsets.append(offsets[-1] + file.write(body))
                     lanes.append(index % self.lane_count)
             file.flush()
             os.fsync(file.fileno())

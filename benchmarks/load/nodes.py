@@ -93,17 +93,22 @@ def _host_series() -> Iterator[tuple[str, str, dict[str, str]]]:
     yield "gauge", "scrape_duration_seconds", {}
 
 
-def make_series(host_count: int) -> SeriesSet:
-    """All series of a number of hosts."""
+def host_name(number: int) -> str:
+    """Value of `instance` of a host."""
+    return f"host-{number:05d}.example.internal:9100"
+
+
+def make_series(host_count: int, first_host: int = 0) -> SeriesSet:
+    """All series of a number of hosts, numbered from `first_host` on."""
     labels: list[LabelPairs] = []
     kinds: dict[str, list[int]] = {}
     host = []
-    for number in range(host_count):
+    for number in range(first_host, first_host + host_count):
         common = {
             "cluster": f"production-{number % 4}",
             "datacenter": f"eu-west-1{'abc'[number % 3]}",
             "environment": "production",
-            "instance": f"host-{number:05d}.example.internal:9100",
+            "instance": host_name(number),
             "job": "node",
             "role": ("web", "worker", "database", "cache")[number % 4],
             "team": ("platform", "search", "payments")[number % 3],
@@ -111,7 +116,7 @@ def make_series(host_count: int) -> SeriesSet:
         for kind, metric, own in _host_series():
             kinds.setdefault(kind, []).append(len(labels))
             labels.append(tuple(sorted({"__name__": metric, **common, **own}.items())))
-            host.append(number)
+            host.append(number - first_host)
     return SeriesSet(
         labels,
         np.array(host, dtype=np.int32),

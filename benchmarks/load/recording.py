@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from benchmarks.load.nodes import LabelPairs, SeriesSet
+from benchmarks.load.nodes import LabelPairs, SeriesSet, host_name
 from ingest.kernels.exposition import TEXT
 from ingest.scrape.text import parse_labels, scan_body
 
@@ -129,7 +129,7 @@ def read_fleet(path: Path, steps: int) -> Fleet:
         if len(window) < steps:
             continue
         host = (hosts[-1] + 1) if hosts else 0
-        own = (("instance", f"host-{host:05d}.example.internal:9100"), ("job", "node"))
+        own = (("instance", host_name(host)), ("job", "node"))
         for text in window[0]:
             if all(text in scrape for scrape in window):
                 pairs = dict(parse_labels(text, TEXT))
