@@ -1,10 +1,10 @@
 """`python -m benchmarks.mixed --minutes 20`: Vedette under all that happens at once; is its memory flat?
 
-Time is compressed, 120 seconds of data a second: twenty minutes hold forty hours, so that blocks are cut,
-merged and, after twelve hours of data, deleted by the retention. Meanwhile hosts come and go, queries of every
-class run over fresh and old data, retired hosts are deleted, tombstones cleaned. Every five seconds a line
-goes to a CSV file; at the end come a table and a verdict. Exit code 1 where memory grew, a request was refused,
-or a sample is missing.
+Time is compressed, 120 seconds of data a second: twenty minutes hold forty hours. Blocks are cut, merged and,
+after twelve hours of data, deleted by the retention. Meanwhile hosts come and go, queries of every class run
+over fresh and old data, retired hosts are deleted, tombstones cleaned. A line every five seconds goes to a
+CSV file; at the end come a table and a verdict. Exit code 1 where memory grew, a request was refused, or a
+sample is missing.
 """
 
 from __future__ import annotations

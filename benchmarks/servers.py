@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -108,6 +109,10 @@ class Server:
     """One running server."""
 
     def __init__(self, kind: Kind, port: int, folder: Path) -> None:
+        """Start it. Raises RuntimeError where something listens on the port already."""
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                raise RuntimeError(f"port {port} is taken, by another benchmark perhaps")
         folder.mkdir(parents=True, exist_ok=True)
         self.kind = kind
         self.url = f"http://127.0.0.1:{port}"

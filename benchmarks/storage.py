@@ -87,23 +87,25 @@ class Run:
     form: Form
     recording: Path | None
     kinds: tuple[Kind, ...]
+    port: int
+    """Of the first server; others follow."""
 
     def size(self) -> list[Figure]:
         """Bytes at rest of generated data."""
         hosts, steps = self.form.size
         writer = generated(hosts)
-        return sizeatrest.measure(self.kinds, self.folder, writer, steps, PORT, self.form.rest_s)
+        return sizeatrest.measure(self.kinds, self.folder, writer, steps, self.port, self.form.rest_s)
 
     def recorded(self) -> list[Figure]:
         """Bytes at rest of a node exporter's own data, and decoding them."""
         path = self.recording
         if path is None:
             path = self.folder / "recording"
-            record(path, self.form.scrapes, self.form.interval_s, PORT - 1)
+            record(path, self.form.scrapes, self.form.interval_s, self.port - 1)
         fleet = read_fleet(path, self.form.window)
         writer = LoadWriter(fleet.series, fleet.source(), step_ms=STEP_MS, lane_count=LANES, seed=SEED)
         rest_s = self.form.rest_s
-        found = sizeatrest.measure(self.kinds, self.folder, writer, self.form.window, PORT, rest_s)
+        found = sizeatrest.measure(self.kinds, self.folder, writer, self.form.window, self.port, rest_s)
         found.append(Figure("series", {OURS: len(fleet.series)}, form=",.0f"))
         return found
 
@@ -114,7 +116,7 @@ class Run:
             writer = generated(hosts)
             part = self.folder / f"ingest-{hosts}"
             part.mkdir()
-            figures = ingestcost.measure(self.kinds, part, writer, steps, PORT, self.form.rest_s)
+            figures = ingestcost.measure(self.kinds, part, writer, steps, self.port, self.form.rest_s)
             found += [replace(each, name=f"{writer.series_count:,} series: {each.name}") for each in figures]
             shutil.rmtree(part)
         return found
@@ -123,13 +125,13 @@ class Run:
         """Resident size at many active series."""
         hosts, steps = self.form.memory
         writer = generated(hosts)
-        return activeseries.measure(self.kinds, self.folder, writer, steps, PORT, self.form.rest_s)
+        return activeseries.measure(self.kinds, self.folder, writer, steps, self.port, self.form.rest_s)
 
     def replay(self) -> list[Figure]:
         """Start after SIGKILL."""
         hosts, steps = self.form.replay
         kinds = [kind for kind in self.kinds if kind in (VEDETTE, PROMETHEUS)]
-        return replaytime.measure(kinds, self.folder, generated(hosts), steps, PORT)
+        return replaytime.measure(kinds, self.folder, generated(hosts), steps, self.port)
 
     def decode(self) -> list[Figure]:
         """Reading a block."""
@@ -170,6 +172,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--two-hours", action="store_true", help="memory: 480 scrapes instead of 60")
     parser.add_argument("--recording", type=Path, help="a recording made before, in place of a new one")
     parser.add_argument("--record", type=Path, help="only make a recording of the form's length, here")
+    parser.add_argument("--port", type=int, default=PORT, help="of the first server")
     parser.add_argument("--folder", type=Path, help="where to keep data (default: a temporary folder)")
     return parser.parse_args()
 
@@ -192,7 +195,7 @@ def main() -> None:
     options = _options()
     form = _form(options)
     if options.record is not None:
-        record(options.record, form.scrapes, form.interval_s, PORT - 1)
+        record(options.record, form.scrapes, form.interval_s, options.port - 1)
         return
     kinds = _kinds(options.only)
     subjects = options.subjects or list(SUBJECTS)
@@ -207,7 +210,7 @@ def main() -> None:
         folder = Path(tempfile.mkdtemp(prefix="vedette-bench-", dir=options.folder))
         began = time.monotonic()
         try:
-            figures = measure(Run(folder, form, options.recording, kinds))
+            figures = measure(Run(folder, form, options.recording, kinds, options.port))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         names = [kind.name for kind in kinds if any(kind.name in figure.values for figure in figures)]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from benchmarks.load import encode
 from benchmarks.load.nodes import SeriesSet, Values
+from ingest.remotewrite.protobuf import length_delimited
 
 U8Array = npt.NDArray[np.uint8]
 I64Array = npt.NDArray[np.int64]
@@ -39,9 +40,7 @@ class Template:
         parts, places, position = [], [], 0
         for pairs in labels:
             raw = [(name.encode(), value.encode()) for name, value in pairs]
-            series = encode.length_delimited(
-                1, encode.time_series_v1(encode.Series(raw, [(_PLACEHOLDER_MS, 1.0)]))
-            )
+            series = length_delimited(1, encode.time_series_v1(encode.Series(raw, [(_PLACEHOLDER_MS, 1.0)])))
             parts.append(series)
             position += len(series)
             places.append(position - _TIME_BYTES - 1 - 8)

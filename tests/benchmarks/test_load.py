@@ -9,7 +9,7 @@ import cramjam
 import numpy as np
 import pytest
 
-from benchmarks import queries, report
+from benchmarks import mixed, queries, report
 from benchmarks.figures import Figure, table
 from benchmarks.ingest import IngestResult
 from benchmarks.load.bodies import SAMPLES_PER_REQUEST, LoadWriter, Template, write_load
@@ -145,3 +145,8 @@ def test_figures_tell_ratios_and_whether_bars_hold() -> None:
     text = table("A title", ["vedette", "peer"], found)
     assert "| size | 8.00 | 10.00 | 0.80 | 0.80 ≤ peer x 0.85: yes |" in text
     assert "| speed | 90 | - | - | 90 ≥ 100: **no** |" in text
+
+
+def test_growth_compares_the_last_third_of_a_run_with_the_middle_one() -> None:
+    assert mixed.growth([1, 1, 10, 10, 11, 11]) == pytest.approx(0.1)
+    assert mixed.growth([5.0] * 9) == 0
