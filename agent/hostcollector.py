@@ -115,6 +115,7 @@ class HostCollector:
             raise ValueError(f"interval of {interval_seconds} s is below {INTERVAL_SECONDS_MIN} s")
         self._clock = clock or SystemClock()
         self._interval = interval_seconds
+        self._factor = 1
         self._metrics = HostCollectorMetrics(registry)
         labels = {"instance": instance or os.uname().nodename}
         self._bound = [
@@ -125,6 +126,10 @@ class HostCollector:
         self._last_ms = 0
         self._pool: ThreadPoolExecutor | None = None
         self._task: asyncio.Task[None] | None = None
+
+    def slow_down(self, factor: int) -> None:
+        """Collect at so many times the interval; 1 is the usual pace. From the next collection on."""
+        self._factor = factor
 
     async def start(self) -> None:
         """Begin with a collection at once."""
@@ -151,9 +156,10 @@ class HostCollector:
             began = self._clock.monotonic()
             await loop.run_in_executor(self._pool, self.collect_once, self._clock.now_ms())
             elapsed = self._clock.monotonic() - began
-            missed = int(elapsed // self._interval)
+            interval = self._interval * self._factor
+            missed = int(elapsed // interval)
             self._metrics.missed.inc(missed)
-            await self._clock.sleep((missed + 1) * self._interval - elapsed)
+            await self._clock.sleep((missed + 1) * interval - elapsed)
 
     def collect_once(self, t_ms: int) -> dict[str, Written | None]:
         """One collection of every source at `t_ms`; None for a source of which nothing was stored.

@@ -10,11 +10,12 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry
 
+from agent.budget import Budget, BudgetKeeper, Governor, GovernorMetrics, process_usage, threads_usage
 from agent.config import AgentConfig
 from agent.groupmetrics import GroupMetrics
 from agent.runtimes.lookup import ContainerLookup, default_lookup
@@ -23,6 +24,7 @@ from security.pipeline import Pipeline
 from tsdb.columns import Appender
 
 if TYPE_CHECKING:
+    from agent.hostcollector import HostCollector
     from agent.watcher import Watcher
 
 _log = logging.getLogger("vedette.agent")
@@ -44,6 +46,14 @@ class Part(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Governed:
+    """Parts that can do less."""
+
+    collector: HostCollector | None = None
+    watcher: Watcher | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Wiring:
     """What parts are made of. `registry` is emptied when the parts are made anew; `pipeline` None means that
@@ -58,6 +68,7 @@ class Wiring:
     containers: ContainerLookup
     """What the runtimes say of containers; it never waits."""
     groups: GroupMetrics
+    governed: Governed = field(default_factory=Governed)
 
     @property
     def instance(self) -> str:
@@ -82,13 +93,14 @@ def _host_metrics(wiring: Wiring) -> Part | None:
     ]
     if wiring.own_metrics is not None:
         sources.append(OwnMetricsSource(wiring.own_metrics))
-    return HostCollector(
+    wiring.governed.collector = HostCollector(
         wiring.appender,
         wiring.registry,
         wiring.config.interval.seconds,
         sources=sources,
         instance=wiring.instance,
     )
+    return wiring.governed.collector
 
 
 def _statsd(wiring: Wiring) -> Part | None:
@@ -135,7 +147,24 @@ def _watch(wiring: Wiring) -> Part | None:
     from agent.watcher import Watcher
 
     groups = wiring.groups
-    return _Watch(Watcher(wiring.pipeline, wiring.registry, consumers=groups.consumers, calls=groups.calls))
+    watcher = Watcher(wiring.pipeline, wiring.registry, consumers=groups.consumers, calls=groups.calls)
+    wiring.governed.watcher = watcher
+    return _Watch(watcher)
+
+
+_OWN_THREADS = ("watcher", "host-metrics", "statsd-flush", "container-lookup", "security-events")
+"""Threads of the agent inside the server's process."""
+
+
+def _budget(wiring: Wiring) -> Part | None:
+    from agent.savings import savings
+
+    limits = wiring.config.budget
+    budget = Budget(limits.cpu_percent, int(limits.memory))
+    steps = savings(wiring.governed.collector, wiring.governed.watcher)
+    governor = Governor(budget, steps, GovernorMetrics(wiring.registry, budget, steps))
+    standalone = wiring.own_metrics is not None
+    return BudgetKeeper(governor, process_usage if standalone else lambda: threads_usage(_OWN_THREADS))
 
 
 PARTS: tuple[tuple[str, Callable[[Wiring], Part | None]], ...] = (
@@ -143,12 +172,13 @@ PARTS: tuple[tuple[str, Callable[[Wiring], Part | None]], ...] = (
     ("host, container and process metrics", _host_metrics),
     ("StatsD listener", _statsd),
     ("processes, files and connections", _watch),
+    ("budget", _budget),
 )
 """Every part by the name it has in the log, in the order of starting; None is a part that is turned off."""
 
 
 class AgentService:
-    """Runs the parts. All methods on the event loop, one at a time."""
+    """Runs the parts. All methods on the event loop; one that is called while another runs waits for it."""
 
     def __init__(
         self,
@@ -157,16 +187,22 @@ class AgentService:
         config: AgentConfig,
         pipeline: Pipeline | None = None,
         *,
-        ships_own_metrics: bool = False,
+        standalone: bool = False,
     ) -> None:
-        """`ships_own_metrics`: what is in `registry` goes to the appender too."""
+        """`standalone`: the process is the agent's alone, and what is in `registry` is shipped too."""
         self._appender = appender
-        self._ships_own_metrics = ships_own_metrics
+        self._standalone = standalone
         self._pipeline = pipeline
         self._registry = registry
         self._config = config
         self._own: CollectorRegistry | None = None
         self._running: list[tuple[str, Part]] = []
+        self._turn = asyncio.Lock()
+
+    @property
+    def budget_level(self) -> int:
+        """Steps of saving that are engaged."""
+        return sum(part.governor.level for _, part in self._running if isinstance(part, BudgetKeeper))
 
     @property
     def running(self) -> list[str]:
@@ -175,11 +211,15 @@ class AgentService:
 
     async def start(self) -> None:
         """Start every part; one that cannot run here says why in one line, and the others go on."""
+        async with self._turn:
+            await self._start()
+
+    async def _start(self) -> None:
         # A registry of its own, so that parts can be made anew without repeated metrics.
         self._own = own = CollectorRegistry()
         self._registry.register(own)
         config, containers = self._config, default_lookup(own)
-        shipped = self._registry if self._ships_own_metrics else None
+        shipped = self._registry if self._standalone else None
         groups = GroupMetrics(config.processes, config.connections, containers)
         wiring = Wiring(self._appender, own, config, self._pipeline, shipped, containers, groups)
         for name, make in PARTS:
@@ -200,6 +240,10 @@ class AgentService:
 
     async def stop(self) -> None:
         """Stop what runs, last started first; a failure is logged and stops nothing else."""
+        async with self._turn:
+            await self._stop()
+
+    async def _stop(self) -> None:
         while self._running:
             name, part = self._running.pop()
             try:
@@ -212,10 +256,11 @@ class AgentService:
 
     async def apply(self, config: AgentConfig) -> None:
         """Run with another configuration: what runs is stopped and made anew when it differs."""
-        if config == self._config:
-            return
-        was_started = self._own is not None
-        await self.stop()
-        self._config = config
-        if was_started:
-            await self.start()
+        async with self._turn:
+            if config == self._config:
+                return
+            was_started = self._own is not None
+            await self._stop()
+            self._config = config
+            if was_started:
+                await self._start()

@@ -87,6 +87,8 @@ class Watcher:
         self._engine: RuleEngine | None = None
         self._of_rules: frozenset[str] = frozenset()
         self._enabled: frozenset[str] | None = None
+        self._left_out: frozenset[str] = frozenset()
+        self._one_in, self._batches_count = 1, 0
         self._observer: Observer | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -107,6 +109,14 @@ class Watcher:
         if unknown:
             raise ProbeError(f"no such system call: {', '.join(unknown)}")
         self._wanted = frozenset(calls)
+
+    def leave_out(self, calls: Iterable[str]) -> None:
+        """Do not report these system calls, whoever wants them; those of the process table stay."""
+        self._left_out = frozenset(calls)
+
+    def sample_rules(self, one_in: int) -> None:
+        """Let rules judge one batch of events in so many; 1 is all of them. Consumers get every batch."""
+        self._one_in = one_in
 
     def start(self) -> None:
         """Load the probe and start the thread; takes about two seconds, not to be called on an event loop.
@@ -148,7 +158,7 @@ class Watcher:
         engine = None if self._pipeline is None else self._pipeline.rules.engine
         if engine is not self._engine:
             self._engine, self._of_rules = engine, rule_calls(engine)
-        return self._wanted | self._of_rules
+        return (self._wanted | self._of_rules) - self._left_out
 
     def _run(self) -> None:
         attempt = 0
@@ -194,6 +204,10 @@ class Watcher:
             except Exception:
                 self._fault("consumer")
         if self._pipeline is None:
+            return
+        self._batches_count += 1
+        if self._batches_count % self._one_in:
+            self._metrics.sampled_out.inc(len(events))
             return
         try:
             self._pipeline.process(self._source.batch(events, table))

@@ -34,6 +34,11 @@ class WatchMetrics(Collector):
             ("stage",),
             registry=registry,
         )
+        self.sampled_out = Counter(
+            "vedette_agent_sampled_out_events",
+            "Events that no rule judged, because the agent keeps within its budget.",
+            registry=registry,
+        )
         if registry is not None:
             registry.register(self)
 

@@ -97,7 +97,7 @@ class AgentProcess:
         sink = EventSpool(self._events, self._channel_metrics.dropped.labels("disk").inc)
         self._pipeline = Pipeline(self._rules, [sink], hostname=self._hostname)
         self._service = AgentService(
-            self._appender, self._registry, self._local_config, self._pipeline, ships_own_metrics=True
+            self._appender, self._registry, self._local_config, self._pipeline, standalone=True
         )
         self._files = StagedFiles(flags.data / "pushed", self._apply)
         self._pushed: Sequence[tuple[PushedFile, Path]] = ()
@@ -238,6 +238,7 @@ class AgentProcess:
             queued_samples=self._samples.pending_items(),
             dropped_events=self._pipeline.dropped_count,
             parts=self._service.running,
+            budget_level=self._service.budget_level,
             files=self._files.status,
             metadata={
                 "kernel": platform.release(),

@@ -62,6 +62,12 @@ FLAGS: tuple[Flag, ...] = (
         "Remote write messages to accept; repeat for more.",
         repeat=True,
     ),
+    Flag(
+        "web.agent-token-file",
+        "",
+        str,
+        "File with the token of host agents; without it only local ones may come.",
+    ),
     Flag("web.page-title", "Vedette", str, "Title of the browser page."),
     Flag("web.cors.origin", ".*", str, "Regular expression of allowed CORS origins, fully anchored."),
     Flag("storage.tsdb.path", "data/", str, "Folder of the store."),

@@ -18,7 +18,8 @@ import secrets
 import signal
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +33,7 @@ from agent.service import AgentService
 from cli.configuration import ConfigurationSource
 from cli.flags import ServeFlags
 from cli.kernels import import_all_kernels
+from cli.serveagents import make_agent_registry, pushed_files, read_token
 from cli.serveroptions import engine_options, retention_text, storage_options
 from ingest.config.document import LoadedConfig, config_to_yaml
 from ingest.config.errors import ConfigError
@@ -40,6 +42,8 @@ from ingest.scrape.service import ScrapeManager, ScrapeSettings
 from promql.activequeries import ActiveQueries
 from promql.engine import Engine
 from promql.parser import prepare as prepare_parser
+from security.pipeline import Pipeline
+from security.record import EventRecord
 from tsdb.database import Database, open_database
 from tsdb.errors import StorageError
 from tsdb.kernels import compile as kernels
@@ -73,6 +77,7 @@ class Server:
         self._scrape: ScrapeManager | None = None
         self._receiver: Receiver | None = None
         self._agent: AgentService | None = None
+        self._pipeline: Pipeline | None = None
         self._stop = asyncio.Event()
         self._reload_lock = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
@@ -105,6 +110,8 @@ class Server:
             self._spawn(self._warm_rest())
             if self._flags["config.auto-reload"]:
                 self._spawn(self._watch_configuration())
+            if self._agent is not None:
+                await self._agent.start()
             await self._stop.wait()
         finally:
             self._readiness.set_stopping()
@@ -161,9 +168,27 @@ class Server:
         self._scrape = ScrapeManager(appender, self._registry, settings=self._scrape_settings())
         self._services.scrape = self._scrape
         await self._scrape.apply(self._config)
+        self._take_agents(path)
         if self._flags["agent"]:
-            self._agent = AgentService(appender, self._registry, read_agent_config(self._config))
-            await self._agent.start()
+            self._agent = AgentService(
+                appender, self._registry, read_agent_config(self._config), self._pipeline
+            )
+
+    def _take_agents(self, path: str) -> None:
+        """Let agents in. Raises StartError."""
+        try:
+            self._services.agent_token = read_token(self._flags["web.agent-token-file"])
+            self._services.agents = make_agent_registry(
+                self._deliver_events, path, self._config, self._registry
+            )
+        except (ConfigError, StorageError, OSError, ValueError) as error:
+            raise StartError(f"agents: {error}") from None
+
+    def _deliver_events(self, records: Sequence[EventRecord]) -> Future[None]:
+        """Hand events of agents to the pipeline; the result is done when they are durable."""
+        if self._pipeline is None:
+            raise RuntimeError("this server runs no pipeline of security events")
+        return self._pipeline.deliver(records)
 
     def _log_active_queries(self) -> None:
         folder, slots = Path(self._flags["storage.tsdb.path"]), self._flags["query.max-concurrency"]
@@ -211,6 +236,7 @@ class Server:
         async with self._reload_lock:
             try:
                 config = await asyncio.to_thread(self._source.load)
+                pushed = await asyncio.to_thread(pushed_files, config)
                 self._query_log.open(config.globals.query_log_file)
             except (ConfigError, OSError) as error:
                 log.error("Error reloading config", extra={"err": str(error)})
@@ -220,6 +246,8 @@ class Server:
             self._services.external_labels = config.globals.external_labels
             if self._scrape is not None:
                 await self._scrape.apply(config)
+            if self._services.agents is not None:
+                self._services.agents.pushed = pushed
             if self._agent is not None:
                 await self._agent.apply(read_agent_config(config))
             log.info("Completed loading of configuration file", extra={"file": str(self._source.path)})

@@ -91,7 +91,7 @@ async def test_a_taken_port_stops_only_statsd(caplog: pytest.LogCaptureFixture) 
         service = AgentService(FakeStore(), CollectorRegistry(), config)
         with caplog.at_level(logging.WARNING, "vedette.agent"):
             await service.start()
-        assert service.running == ["container runtimes", "host, container and process metrics"]
+        assert service.running == ["container runtimes", "host, container and process metrics", "budget"]
         await service.stop()
     record = next(r for r in caplog.records if r.message == "a part of the host agent does not run")
     assert "Address already in use" in record.__dict__["reason"]
@@ -107,7 +107,7 @@ async def test_another_configuration_makes_the_parts_anew() -> None:
     await service.apply(AgentConfig(**NO_PROBE, statsd=StatsdConfig(udp="127.0.0.1:0")))
     assert service._running == before
     await service.apply(AgentConfig(**NO_PROBE, statsd=StatsdConfig(udp="")))
-    assert service.running == ["container runtimes", "host, container and process metrics"]
+    assert service.running == ["container runtimes", "host, container and process metrics", "budget"]
     names = [family.name for family in registry.collect()]
     assert names.count("vedette_agent_collection_series") == 1
     await service.stop()
