@@ -6,7 +6,6 @@ rule: those a rule could match.
 
 from __future__ import annotations
 
-import posixpath
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -38,7 +37,8 @@ from agent.probe.layout import (
 from agent.probe.ringbuffer import Batch, names_to_path
 from security.fields import flagnames
 from security.fields.connections import endpoint, unix_path
-from security.fields.parameters import Parameter, arguments_line
+from security.fields.parameters import Parameter, arguments_line, described, printable
+from security.fields.paths import absolute_path
 from security.fields.syscalls import names
 
 AT_FDCWD = -100
@@ -125,17 +125,10 @@ class Events:
         if raw is None:
             return None
         text = raw.decode("utf-8", "surrogateescape")
-        if text.startswith("/"):
-            return _normal(text)
         base = self.batch.field(row, DIR1 + which - 1)
         if base is None:
             base = self.batch.field(row, CWD)
-        return text if base is None else _normal(f"{names_to_path(base)}/{text}")
-
-
-def _normal(path: str) -> str:
-    """An absolute path without `.`, `..` and repeated slashes."""
-    return "/" + posixpath.normpath(path).lstrip("/")
+        return absolute_path(text, None if base is None else names_to_path(base))
 
 
 class Renderer:
@@ -194,7 +187,7 @@ class Renderer:
         if number < 0:
             return str(number), flagnames.error_name(number)
         found = self._events.descriptor(self._row)
-        return str(number), "" if found is None else f"<{found.type_character}>{found.name}"
+        return (str(number), "") if found is None else described(number, found.type_character, found.name)
 
     def new(self) -> tuple[str, str]:
         return self._described(self._result)
@@ -271,7 +264,7 @@ class Renderer:
 
     def data(self) -> tuple[str, str]:
         raw = self._batch.field(self._row, DATA) or b""
-        return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in raw), ""
+        return printable(raw), ""
 
     def family(self, which: str) -> tuple[str, str]:
         return str(self._signed(which)), flagnames.FAMILIES.get(self._signed(which), "")

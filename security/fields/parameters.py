@@ -41,3 +41,13 @@ def arguments_line(parameters: Iterable[Parameter]) -> str:
         resolved = f"({escape(item.resolved)})" if item.resolved else ""
         shown.append(f"{item.name}={escape(item.raw)}{resolved}")
     return " ".join(shown)
+
+
+def printable(data: bytes) -> str:
+    """Bytes as text: those that are not printable ASCII as dots."""
+    return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in data)
+
+
+def described(number: int, type_character: str, name: str) -> tuple[str, str]:
+    """A descriptor as a parameter: its number, and type and name."""
+    return str(number), f"<{type_character}>{name}"

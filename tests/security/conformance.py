@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 
+from security.capture.blocks import open_capture
+from security.capture.source import Capture
 from security.engine import RuleEngine
+from security.rules.index import Selection, select
+from security.rules.items import parse_priority
 from security.rules.loader import RuleLoader
 from security.sources.cloudtrail import CloudTrail
 from security.sources.json_events import InvalidEventError, JsonBatches
 from security.sources.kubernetes_audit import KubernetesAudit
+from tests.security.captureexpectations import CAPTURE_CASES, CAPTURES, CaptureCase
 from tests.security.expectations import (
     AUDIT,
     AUDIT_RULES,
@@ -108,11 +114,43 @@ def cloudtrail() -> Iterator[Case]:
         yield f"{name} ({mode})", "" if found == expected else f"{found} instead of {expected}"
 
 
+def run_capture(case: CaptureCase) -> Counter[str]:
+    """How often each rule of a case fires on its capture."""
+    loader = load(*(f"{FIXTURES.name}/{name}" for name in case.rules))
+    selections = [Selection(False, tag=tag) for tag in case.without_tags]
+    if case.only_tags:
+        selections = [Selection(False, "*"), *(Selection(True, tag=tag) for tag in case.only_tags)]
+    floor = parse_priority(case.priority)
+    assert floor is not None
+    engine = RuleEngine(select(loader.rules, selections, floor))
+    with open_capture(str(CAPTURES / case.capture)) as stream:
+        for batch in Capture(stream).batches():
+            engine.match(batch)
+    return engine.matched
+
+
+def difference(found: Counter[str], expected: dict[str, int | None]) -> str:
+    """What is wrong with the hits of a capture, empty when nothing is."""
+    wrong = []
+    for name in sorted({*found, *expected}):
+        wanted = expected.get(name, 0)
+        if not found[name] if wanted is None else found[name] != wanted:
+            wrong.append(f"{name}: {found[name]} instead of {'some' if wanted is None else wanted}")
+    return ", ".join(wrong)
+
+
+def captures() -> Iterator[Case]:
+    """Captures of system calls against the rules they must raise."""
+    for case in CAPTURE_CASES:
+        yield case.name, difference(run_capture(case), case.expected)
+
+
 PARTS: dict[str, Callable[[], Iterator[Case]]] = {
     "official rule files": official,
     "rule fixtures": fixtures,
     "Kubernetes audit events": audit,
     "CloudTrail records": cloudtrail,
+    "system call captures": captures,
 }
 
 

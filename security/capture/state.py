@@ -1,0 +1,208 @@
+"""What a capture knows at a moment: threads, their descriptors, containers.
+
+Threads and descriptors are values that are replaced, never changed: an event keeps those of its own moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from security.capture.descriptors import Descriptor
+from security.capture.host import Host, User
+from security.capture.threads import Thread
+
+THREADS_LIMIT = 262_144
+DESCRIPTORS_LIMIT = 1 << 20
+"""Of all processes."""
+CONTAINERS_LIMIT = 16_384
+ANCESTORS_LIMIT = 64
+_UNKNOWN_PID = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Context:
+    """Who did something: the thread, its main thread, the ancestors from the parent up, the users' names."""
+
+    thread: Thread
+    main: Thread
+    ancestors: tuple[Thread, ...]
+    session: Thread | None
+    group: Thread | None
+    container: dict[str, Any] | None
+    user: User | None
+    login: User | None
+    group_name: str | None
+    host: Host
+
+    @property
+    def parent(self) -> Thread | None:
+        """The parent process, None when it is not known."""
+        return self.ancestors[0] if self.ancestors else None
+
+
+class State:
+    """Threads by id, descriptors by process and number. `left_out` counts what went over a limit."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.containers: dict[str, dict[str, Any]] = {}
+        self.left_out = 0
+        self._threads: dict[int, Thread] = {}
+        self._children: dict[int, set[int]] = {}
+        self._files: dict[int, dict[int, Descriptor]] = {}
+        self._files_count = 0
+        self._contexts: dict[int, tuple[int, Context]] = {}
+        self._version = 0
+
+    def __len__(self) -> int:
+        return len(self._threads)
+
+    def known(self, tid: int) -> Thread | None:
+        """The thread of an id."""
+        return self._threads.get(tid)
+
+    def thread(self, tid: int) -> Thread:
+        """The thread of an id; one that nothing is known about has the name `<NA>`, as upstream."""
+        return self._threads.get(tid) or Thread(tid, _UNKNOWN_PID, _UNKNOWN_PID)
+
+    def put(self, thread: Thread) -> None:
+        """Add a thread or take its new form."""
+        before = self._threads.get(thread.tid)
+        if before is None and len(self._threads) >= THREADS_LIMIT:
+            self.left_out += 1
+            return
+        if before is None or before.ptid != thread.ptid:
+            if before is not None:
+                self._children.get(before.ptid, set()).discard(thread.tid)
+            self._children.setdefault(thread.ptid, set()).add(thread.tid)
+        self._threads[thread.tid] = thread
+        self._version += 1
+
+    def remove(self, tid: int, heir: int) -> None:
+        """Forget a thread that ended; the children of its process go to `heir`."""
+        thread = self._threads.pop(tid, None)
+        if thread is None:
+            return
+        self._contexts.pop(tid, None)
+        self._version += 1
+        siblings = self._children.get(thread.ptid)
+        if siblings is not None:
+            siblings.discard(tid)
+            if not siblings:
+                del self._children[thread.ptid]
+        if thread.is_main:
+            self._files_count -= len(self._files.pop(tid, ()))
+            if heir != tid:
+                for child in self._children.pop(tid, ()):
+                    self.put(replace(self._threads[child], ptid=heir))
+
+    def containers_changed(self) -> None:
+        """Say that containers or users are other ones than before."""
+        self._version += 1
+
+    def files(self, thread: Thread) -> Mapping[int, Descriptor]:
+        """The descriptors of a thread's process by number."""
+        return self._files.get(thread.pid, {})
+
+    def open(self, thread: Thread, descriptor: Descriptor) -> None:
+        """Add a descriptor to a thread's process."""
+        files = self._files.setdefault(thread.pid, {})
+        if descriptor.number not in files:
+            if self._files_count >= DESCRIPTORS_LIMIT:
+                self.left_out += 1
+                return
+            self._files_count += 1
+        files[descriptor.number] = descriptor
+
+    def close(self, thread: Thread, number: int) -> None:
+        """Take a descriptor away."""
+        if self._files.get(thread.pid, {}).pop(number, None) is not None:
+            self._files_count -= 1
+
+    def copy_files(self, source: Thread, target: Thread) -> None:
+        """Give a new process the descriptors of the one that made it."""
+        files = self._files.get(source.pid)
+        if not files or source.pid == target.pid or target.pid in self._files:
+            return
+        if self._files_count + len(files) > DESCRIPTORS_LIMIT:
+            self.left_out += len(files)
+            return
+        self._files_count += len(files)
+        self._files[target.pid] = dict(files)
+
+    def context(self, tid: int) -> Context:
+        """Who does something now; the same object as long as nothing about it changes."""
+        cached = self._contexts.get(tid)
+        if cached is not None and cached[0] == self._version:
+            return cached[1]
+        context = self._context(self.thread(tid))
+        if cached is not None and _same(cached[1], context):
+            context = cached[1]
+        if tid in self._threads:
+            self._contexts[tid] = (self._version, context)
+        return context
+
+    def _context(self, thread: Thread) -> Context:
+        main = self._threads.get(thread.pid, thread)
+        ancestors = tuple(self._ancestors(main))
+        identity = thread.container
+        place = identity.shown_id if identity else ""
+        host = self.host
+        return Context(
+            thread,
+            main,
+            ancestors,
+            self._leader(main.sid, main, ancestors, "sid"),
+            self._leader(main.vpgid, main, ancestors, "vpgid"),
+            self.containers.get(place) if place else None,
+            None if thread.uid is None else host.user(place, thread.uid),
+            None if thread.loginuid in (None, -1) else host.user(place, int(thread.loginuid or 0)),
+            None if thread.gid is None else host.group(place, thread.gid),
+            host,
+        )
+
+    def _ancestors(self, main: Thread) -> Iterator[Thread]:
+        seen = {main.tid}
+        at = main
+        while len(seen) <= ANCESTORS_LIMIT:
+            parent = self._threads.get(at.ptid)
+            if parent is None:
+                return
+            parent = self._threads.get(parent.pid, parent)
+            if parent.tid in seen:
+                return
+            seen.add(parent.tid)
+            yield parent
+            at = parent
+
+    def _leader(
+        self, number: int | None, main: Thread, ancestors: tuple[Thread, ...], member: str
+    ) -> Thread | None:
+        """The leader of a session or group. Its number is that of the namespace: the leader is the ancestor
+        furthest away that has the same, as upstream looks for it."""
+        if number is None:
+            return None
+        found = self._threads.get(number)
+        if found is not None and found.vpid in (None, found.pid):
+            return found
+        leader = main
+        for ancestor in ancestors:
+            if getattr(ancestor, member) != number:
+                break
+            leader = ancestor
+        return leader
+
+
+def _same(before: Context, now: Context) -> bool:
+    return (
+        before.thread is now.thread
+        and before.main is now.main
+        and len(before.ancestors) == len(now.ancestors)
+        and all(a is b for a, b in zip(before.ancestors, now.ancestors, strict=True))
+        and before.session is now.session
+        and before.group is now.group
+        and before.container is now.container
+        and (before.user, before.login, before.group_name) == (now.user, now.login, now.group_name)
+    )
