@@ -6,7 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from agent.groupconfig import ConnectionsConfig, ProcessesConfig
+from agent.checks.config import ChecksConfig
+from agent.groupconfig import ConnectionsConfig, DiscoveryConfig, ProcessesConfig
 from agent.hostcollector import INTERVAL_SECONDS_MIN
 from ingest.config.address import parse_address
 from ingest.config.document import LoadedConfig, read_extension
@@ -64,6 +65,8 @@ class AgentConfig(Section):
     statsd: StatsdConfig = StatsdConfig()
     processes: ProcessesConfig = ProcessesConfig()
     connections: ConnectionsConfig = ConnectionsConfig()
+    checks: ChecksConfig = ChecksConfig()
+    discovery: DiscoveryConfig = DiscoveryConfig()
     budget: BudgetConfig = BudgetConfig()
     push: PushConfig = PushConfig()
 

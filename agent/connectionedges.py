@@ -134,7 +134,7 @@ class ConnectionEdges:
         }
         live: dict[Edge, tuple[int, float]] = {}
         seen, self._seen = self._seen, {}
-        for namespace, tcp, group in sockets:
+        for namespace, tcp, group, _ in sockets:
             if tcp.state == LISTEN or group is None:
                 continue
             server = (namespace, tcp.local_port) in listening

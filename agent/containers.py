@@ -7,6 +7,7 @@ symbolic link in it is never followed out of the container's root.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from collections import OrderedDict
@@ -16,6 +17,7 @@ from pathlib import Path
 from agent.processes import Process
 
 FILE_BYTES_LIMIT = 1 << 20
+NAMES_LIMIT = 10_000
 CONTAINERS_LIMIT = 1024
 """Containers whose names are kept; the one unused for longest goes first."""
 REFRESH_NS = 60 * 1_000_000_000
@@ -67,6 +69,23 @@ def read_inside(root: Path, name: str) -> bytes:
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def list_inside(root: Path, folder: str) -> list[str]:
+    """Sorted names in a folder directly below `root`, at most `NAMES_LIMIT`; links are not followed."""
+    try:
+        descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY)
+        try:
+            inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        try:
+            with os.scandir(inside) as entries:
+                return sorted(entry.name for entry in itertools.islice(entries, NAMES_LIMIT))
+        finally:
+            os.close(inside)
+    except OSError:
+        return []
 
 
 class UserNames:

@@ -1,4 +1,4 @@
-"""The parts of the `agent:` section about process groups and connections."""
+"""The parts of the `agent:` section about process groups, connections and found endpoints."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re2
 from pydantic import Field, field_validator
 
 from agent.processgroups import GroupRule
+from ingest.config.durations import Duration
 from ingest.config.section import Section
 
 
@@ -49,3 +50,23 @@ class ConnectionsConfig(Section):
     enabled: bool = True
     limit: int = Field(default=2000, ge=1, le=50_000)
     """Edges; what exceeds it is counted under the edge `other`."""
+
+
+class DiscoveryConfig(Section):
+    """Prometheus endpoints that are found on the host and scraped."""
+
+    exporters: bool = True
+    """Listening programs that are known as exporters."""
+    annotations: bool = True
+    """Containers with `prometheus.io/scrape` among the annotations of their pod or their labels."""
+    interval: Duration = Duration(15_000)
+    """Between two scrapes of a target."""
+    sample_limit: int = Field(default=50_000, ge=1)
+    """Samples of one target; a scrape with more is refused."""
+
+    @field_validator("interval")
+    @classmethod
+    def _interval(cls, value: Duration) -> Duration:
+        if value < 1000:
+            raise ValueError(f"interval of {value} is below 1s")
+        return value

@@ -8,6 +8,7 @@ from agent.connectionedges import ConnectionEdges
 from agent.eventcounts import CALLS, EventCounts
 from agent.groupconfig import ConnectionsConfig, ProcessesConfig
 from agent.hostcollector import Source
+from agent.jvmmetrics import JvmSource
 from agent.peers import PeerNames
 from agent.processgroups import GroupNames
 from agent.processmetrics import ProcessGroupSource
@@ -32,6 +33,7 @@ class GroupMetrics:
         if processes.enabled:
             # First, because it runs the scan that the others read.
             self.sources.append(ProcessGroupSource(scan, containers.names_of, processes.limit))
+            self.sources.append(JvmSource(scan, containers.names_of))
             counts = EventCounts(names, containers.names_of, processes.limit)
             self.sources.append(counts)
             self.consumers.append(counts.consume)

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry
@@ -121,6 +122,27 @@ def _statsd(wiring: Wiring) -> Part | None:
     return StatsdListener(wiring.appender, wiring.registry, options, labels=labels)
 
 
+def _checks(wiring: Wiring) -> Part | None:
+    from agent.checks.runner import CheckRunner, programs_in
+
+    config = wiring.config.checks
+    programs = [*config.configured(), *programs_in(Path(config.directory))]
+    if not programs:
+        return None
+    return CheckRunner(wiring.appender, wiring.registry, programs, instance=wiring.instance)
+
+
+def _discovery(wiring: Wiring) -> Part | None:
+    from agent.endpoints import EndpointScraper
+
+    config = wiring.config.discovery
+    if not config.exporters and not config.annotations:
+        return None
+    return EndpointScraper(
+        wiring.appender, wiring.registry, config, wiring.containers, instance=wiring.instance
+    )
+
+
 class _Watch:
     """The watcher as a part: loading the probe takes seconds, so it happens in a thread."""
 
@@ -171,6 +193,8 @@ PARTS: tuple[tuple[str, Callable[[Wiring], Part | None]], ...] = (
     ("container runtimes", _container_lookup),
     ("host, container and process metrics", _host_metrics),
     ("StatsD listener", _statsd),
+    ("checks", _checks),
+    ("discovered endpoints", _discovery),
     ("processes, files and connections", _watch),
     ("budget", _budget),
 )

@@ -19,13 +19,16 @@ DESCRIPTORS_LIMIT = 200_000
 SEARCH_SECONDS = 30.0
 """Shortest time between two such searches."""
 
+_NOBODY: tuple[Group | None, int] = (None, 0)
+
 
 class OwnedSocket(NamedTuple):
-    """A socket; `namespace` is empty for the host's own, `group` None where no process was found."""
+    """A socket; `namespace` is empty for the host's own. `group` is None and `pid` 0 without a process."""
 
     namespace: str
     tcp: TcpSocket
     group: Group | None
+    pid: int
 
 
 class SocketOwners:
@@ -35,7 +38,7 @@ class SocketOwners:
         self._scan = scan
         self._proc = proc
         self._diags: dict[str, socket.socket] = {}
-        self._owners: dict[int, Group] = {}
+        self._owners: dict[int, tuple[Group | None, int]] = {}
         self._searched_at = float("-inf")
         self.errors: dict[str, str] = {}
 
@@ -44,7 +47,9 @@ class SocketOwners:
         self.errors = {}
         found = list(self._all())
         self._find_owners({tcp.inode for _, tcp in found if tcp.inode}, now_seconds)
-        return [OwnedSocket(namespace, tcp, self._owners.get(tcp.inode)) for namespace, tcp in found]
+        return [
+            OwnedSocket(namespace, tcp, *self._owners.get(tcp.inode, _NOBODY)) for namespace, tcp in found
+        ]
 
     def close(self) -> None:
         """Give the namespaces free."""
@@ -86,7 +91,7 @@ class SocketOwners:
 
     def _find_owners(self, inodes: set[int], now_seconds: float) -> None:
         """Look for the processes of sockets that are not known yet, not more often than it is worth."""
-        self._owners = {inode: group for inode, group in self._owners.items() if inode in inodes}
+        self._owners = {inode: owner for inode, owner in self._owners.items() if inode in inodes}
         if now_seconds - self._searched_at < SEARCH_SECONDS or inodes <= self._owners.keys():
             return
         self._searched_at = now_seconds
@@ -102,7 +107,7 @@ class SocketOwners:
                 self.errors["socket owners"] = f"more than {DESCRIPTORS_LIMIT} descriptors"
                 return
             for inode in inodes & _socket_inodes(folder, names):
-                self._owners.setdefault(inode, process.group)
+                self._owners.setdefault(inode, (process.group, process.pid))
 
 
 def _socket_inodes(folder: str, names: list[str]) -> set[int]:

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from agent.config import AgentConfig, StatsdConfig, read_agent_config
-from agent.groupconfig import ConnectionsConfig, ProcessesConfig
+from agent.groupconfig import ConnectionsConfig, DiscoveryConfig, ProcessesConfig
 from agent.service import AgentService
 from ingest.config.document import parse_config
 from ingest.config.errors import ConfigError
@@ -20,6 +20,7 @@ from tests.ingest.fakestore import FakeStore
 NO_PROBE: dict[str, Any] = {
     "processes": ProcessesConfig(enabled=False),
     "connections": ConnectionsConfig(enabled=False),
+    "discovery": DiscoveryConfig(exporters=False, annotations=False),
 }
 """Loading the probe takes seconds; tests of the watcher do it."""
 
