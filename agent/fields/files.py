@@ -138,17 +138,24 @@ def _character(view: View, key: ColumnKey) -> AnyColumn:
 def _type(view: View, key: ColumnKey) -> AnyColumn:
     column = view.column(_CHARACTER, lambda: characters(view))
     column = Column(np.where(has_descriptor(view), column.codes, MISSING_CODE), column.dictionary)
-    return _mapped(view, key, column, lambda character: TYPE_NAMES.get(character))
+    return _mapped(view, key, column, lambda character, _: TYPE_NAMES.get(character))
 
 
-def _mapped(view: View, key: ColumnKey, column: Column, make: Callable[[str], str | None]) -> Column:
-    """A text that follows from another column's text."""
+def _mapped(
+    view: View,
+    key: ColumnKey,
+    column: Column,
+    make: Callable[[str, bool], str | None],
+    truth: NDArray[np.bool_] | None = None,
+) -> Column:
+    """A text that follows from another column's text and a truth about the event."""
     values = column.dictionary.values
     memo = view.known.lasting.memo(f"code of {key[0]}", key)
     if view.known.sources.get(key[0]) is not column.dictionary:
         view.known.sources[key[0]] = column.dictionary
         memo.clear()
-    return memo.column(column.codes, lambda code: make(values[code]))
+    numbers = np.where(column.codes < 0, MISSING_CODE, 2 * column.codes + (0 if truth is None else truth))
+    return memo.column(numbers.astype(np.int32), lambda number: make(values[number >> 1], bool(number & 1)))
 
 
 def _is_directory(view: View) -> NDArray[np.bool_]:
@@ -158,8 +165,8 @@ def _is_directory(view: View) -> NDArray[np.bool_]:
 def _files(view: View) -> NDArray[np.bool_]:
     """Descriptors of files and directories."""
     column = view.column(_CHARACTER, lambda: characters(view))
-    wanted = [code for code, value in enumerate(column.dictionary.values) if value in ("f", "d")]
-    return np.isin(column.codes, wanted)
+    wanted = np.array([value in ("f", "d") for value in column.dictionary.values] + [False], np.bool_)
+    return np.asarray(wanted[column.codes])
 
 
 def parent_directory(path: str) -> str:
@@ -169,21 +176,16 @@ def parent_directory(path: str) -> str:
 
 def _directory(view: View, key: ColumnKey) -> AnyColumn:
     names = view.column(_NAME, lambda: name(view))
-    files, directories = _files(view), _is_directory(view)
-    plain = Column(np.where(files & ~directories, names.codes, MISSING_CODE), names.dictionary)
-    column = _mapped(view, key, plain, parent_directory)
-    if directories.any():
-        vocabulary = view.known.lasting.vocabulary(key)
-        for row in np.flatnonzero(directories & (names.codes >= 0)).tolist():
-            column.codes[row] = vocabulary.code(names.value(row))
-    return column
+    whole = _is_directory(view)
+    plain = Column(np.where(_files(view), names.codes, MISSING_CODE), names.dictionary)
+    return _mapped(view, key, plain, lambda path, is_whole: path if is_whole else parent_directory(path), whole)
 
 
 def _filename(view: View, key: ColumnKey) -> AnyColumn:
     names = view.column(_NAME, lambda: name(view))
     files = _files(view) & ~_is_directory(view)
     plain = Column(np.where(files, names.codes, MISSING_CODE), names.dictionary)
-    return _mapped(view, key, plain, lambda path: path.rpartition("/")[2])
+    return _mapped(view, key, plain, lambda path, _: path.rpartition("/")[2])
 
 
 def _with_container(view: View, key: ColumnKey) -> AnyColumn:

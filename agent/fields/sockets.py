@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -31,16 +32,12 @@ class Sockets:
     Addresses are (events, 16) bytes: four and zeros for IPv4, also where it is mapped into IPv6.
     """
 
-    def __init__(self, batch: Batch, type_names: dict[int, str], codes: NDArray[np.int64]) -> None:
+    def __init__(self, batch: Batch, rows_of: Callable[[frozenset[str]], NDArray[np.bool_]]) -> None:
+        """`rows_of` says which events are of some types."""
         self._batch = batch
-        self._type_names = type_names
-        self._codes = codes
+        self._of_types = rows_of
         self.tuples = batch.structs(SOCKET, TUPLE_STRUCT)
         self.family: NDArray[np.uint16] = self.tuples["family"]
-
-    def _of_types(self, types: frozenset[str]) -> NDArray[np.bool_]:
-        codes = [code for code, name in self._type_names.items() if name in types]
-        return np.asarray(np.isin(self._codes, codes))
 
     @cached_property
     def is_ip(self) -> NDArray[np.bool_]:

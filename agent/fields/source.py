@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 from agent.events import Events
 from agent.eventtypes import FORK_EVENT
 from agent.fields import ancestors, arguments, connections, containers, event, files, process, users
-from agent.fields.view import ContainerInfos, Known, Loader, View
-from agent.probe.layout import CALL_LIMIT
+from agent.fields.view import CODES_LIMIT, ContainerInfos, Known, Loader, View
 from agent.processes import ProcessTable
 from security.columns import MISSING_CODE, AnyColumn, Column, ColumnKey, Dictionary, EventBatch
 
-_CODES = CALL_LIMIT + 8
 _UNKNOWN = -2
 
 
@@ -42,7 +40,7 @@ class SyscallSource:
         """`container_info` is what the runtime says of a container, `address_names` the names in rules."""
         self._hostname = hostname
         self._types = Dictionary()
-        self._type_codes: NDArray[np.int32] = np.full(_CODES, _UNKNOWN, np.int32)
+        self._type_codes: NDArray[np.int32] = np.full(CODES_LIMIT, _UNKNOWN, np.int32)
         self._events_count = 0
         self.known = Known(container_info, address_names)
 

@@ -22,6 +22,7 @@ PROCESS = "process"
 LINEAGE = "lineage"
 Lineage = tuple[Process, ...]
 _PID_BITS = 22
+_ROW_BITS = 32
 
 
 class Subjects:
@@ -57,18 +58,14 @@ class Subjects:
         self, header: NDArray[Any], rows: NDArray[np.int64], table: ProcessTable
     ) -> NDArray[np.int32]:
         """State numbers of events, int32; `rows` are their places in the batch the table has applied."""
-        starts = header["start_ns"] // np.uint64(TICK_NS)
-        keys = (starts.astype(np.int64) << _PID_BITS) | header["pid"]
+        pids, starts = header["pid"], header["start_ns"]
+        keys = (starts // np.uint64(TICK_NS)).astype(np.int64) << _PID_BITS | pids
 
-        def state(first: int, row: int) -> tuple[Process, bool]:
-            record = header[first]
-            process = table.at(int(record["pid"]), int(record["start_ns"]), row)
-            if process is None:
-                process = table.of_record(record)
-            changing = process.previous is not None or process.superseded
-            return process, changing
+        def find(place: int) -> Process:
+            process = table.get(int(pids[place]), int(starts[place]))
+            return table.of_record(header[place]) if process is None else process
 
-        return self._numbered(keys, rows, state, self.number)
+        return self._numbered(keys, rows, find, self.number)
 
     def ancestors_of_events(
         self,
@@ -78,35 +75,41 @@ class Subjects:
         table: ProcessTable,
     ) -> NDArray[np.int32]:
         """Numbers of the lines of ancestors of events, int32, -1 where the parent is not known."""
-        keys = (states.astype(np.int64) << _PID_BITS) | header["ppid"]
+        pids, starts = header["ppid"], header["parent_start_ns"]
+        keys = states.astype(np.int64) << _PID_BITS | pids
 
-        def parent(first: int, row: int) -> tuple[Process | None, bool]:
-            record = header[first]
-            process = table.at(int(record["ppid"]), int(record["parent_start_ns"]), row)
-            return process, process is not None and (process.previous is not None or process.superseded)
+        def find(place: int) -> Process | None:
+            return table.get(int(pids[place]), int(starts[place]))
 
-        return self._numbered(keys, rows, parent, lambda process: self._line(process, table))
+        return self._numbered(keys, rows, find, lambda parent: self._line(parent, table))
 
     def _numbered(
         self,
         keys: NDArray[np.int64],
         rows: NDArray[np.int64],
-        find: Callable[[int, int], tuple[Any, bool]],
+        find: Callable[[int], Process | None],
         number: Callable[[Any], int],
     ) -> NDArray[np.int32]:
-        """A number a key, or an event where `find` says that this process changed within the batch."""
+        """A number an event: by key, and by the state at its row for a process that changed in the batch.
+
+        `find` gives the latest state for the place of an event.
+        """
         _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-        numbers = np.empty(len(first), np.int32)
-        changing: list[int] = []
-        for group, place in enumerate(first.tolist()):
-            found, changes = find(place, int(rows[place]))
-            numbers[group] = number(found)
-            if changes:
-                changing.append(group)
+        found = [find(place) for place in first.tolist()]
+        changed = [place for place, process in enumerate(found) if process and process.previous is not None]
+        numbers = np.fromiter((number(process) for process in found), np.int32, len(found))
         result = numbers[inverse]
-        if changing:
-            for place in np.flatnonzero(np.isin(inverse, changing)).tolist():
-                result[place] = number(find(place, int(rows[place]))[0])
+        if changed:
+            is_changed = np.zeros(len(found), np.bool_)
+            is_changed[changed] = True
+            places = np.flatnonzero(is_changed[inverse])
+            states = [(group, state) for group in changed for state in _states_of_batch(found[group])]
+            bounds = np.array([(group << _ROW_BITS) + max(state.since_row, 0) for group, state in states])
+            wanted = (inverse[places].astype(np.int64) << _ROW_BITS) + rows[places]
+            at = np.searchsorted(bounds, wanted, "right") - 1
+            used, inside = np.unique(at, return_inverse=True)
+            of_used = np.fromiter((number(states[place][1]) for place in used.tolist()), np.int32, len(used))
+            result[places] = of_used[inside]
         return result
 
     def _line(self, parent: Process | None, table: ProcessTable) -> int:
@@ -131,3 +134,12 @@ class Subjects:
             self.lineages.append(tuple(line))
         self._by_parent[start] = found
         return found
+
+
+def _states_of_batch(latest: Process | None) -> list[Process]:
+    """The states a process had within the batch, the oldest first."""
+    states = []
+    while latest is not None:
+        states.append(latest)
+        latest = latest.previous
+    return states[::-1]

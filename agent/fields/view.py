@@ -16,13 +16,15 @@ from agent.fields.interning import RowInterner
 from agent.fields.sockets import Sockets
 from agent.fields.subjects import LINEAGE, PROCESS, Lineage, Subjects
 from agent.fields.vocabulary import Lasting
-from agent.probe.layout import DESCRIPTOR_STRUCT, FD
+from agent.probe.layout import CALL_LIMIT, DESCRIPTOR_STRUCT, FD
 from agent.processes import Process, ProcessTable
 from agent.runtimes.info import ContainerInfo
 from security.columns import MISSING_CODE, AnyColumn, Column, ColumnKey, Dictionary, NumberColumn
 from security.fields.containerids import ContainerPath
 
 ContainerInfos = Callable[[str], ContainerInfo | None]
+CODES_LIMIT = CALL_LIMIT + 8
+"""Above every code of an event's type."""
 CONTAINERS_LIMIT = 65_536
 HOST_NUMBER = 0
 
@@ -99,15 +101,20 @@ class View:
     @cached_property
     def type_names(self) -> dict[int, str]:
         """Names of the types that occur, by code."""
-        codes, first = np.unique(self.events.codes, return_index=True)
+        all_codes = self.events.codes
+        if len(all_codes) and all_codes.min() == all_codes.max():
+            return {int(all_codes[0]): self.events.type(0)}
+        codes, first = np.unique(all_codes, return_index=True)
         return {code: self.events.type(row) for code, row in zip(codes.tolist(), first.tolist(), strict=True)}
 
     def rows_of(self, types: frozenset[str]) -> NDArray[np.bool_]:
         """Which events are of these types."""
         codes = [code for code, name in self.type_names.items() if name in types]
-        if len(codes) == len(self.type_names):
-            return np.ones(len(self), np.bool_)
-        return np.isin(self.events.codes, codes)
+        if len(codes) in (0, len(self.type_names)):
+            return np.full(len(self), bool(codes), np.bool_)
+        wanted = np.zeros(CODES_LIMIT, np.bool_)
+        wanted[codes] = True
+        return np.asarray(wanted[self.events.codes])
 
     @cached_property
     def states(self) -> NDArray[np.int32]:
@@ -130,7 +137,7 @@ class View:
     @cached_property
     def sockets(self) -> Sockets:
         """The ends of sockets."""
-        return Sockets(self.events.batch, self.type_names, self.events.codes)
+        return Sockets(self.events.batch, self.rows_of)
 
     def column(self, key: ColumnKey, make: Callable[[], Column]) -> Column:
         """A column that others are made from, made once."""
@@ -185,6 +192,9 @@ class View:
     def of_groups(self, key: ColumnKey, groups: NDArray[np.int64], make: Callable[[int], Hashable]) -> Column:
         """A value that is the same for equal `groups` in this batch, but not for ever; `make` gets a row."""
         vocabulary = self.known.lasting.vocabulary(key)
+        if len(groups) and groups.min() == groups.max():
+            codes = np.full(len(groups), vocabulary.code(make(0)), np.int32)
+            return Column(codes, vocabulary.dictionary)
         _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
         codes = np.fromiter((vocabulary.code(make(row)) for row in first.tolist()), np.int32, len(first))
         return Column(codes[inverse], vocabulary.dictionary)
