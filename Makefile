@@ -8,7 +8,7 @@ WORKERS ?= 2
 PROMQLTEST ?= ../shared/data/promqltest
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test test-quick lint types bench bench-large bench-storage soak bench-security conformance security-conformance fuzz layout system-packages clean
+.PHONY: help install install-dev run test test-quick lint types bench bench-large bench-storage soak bench-security security-live conformance security-conformance fuzz layout system-packages clean
 
 help: ## Show this list.
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ conformance: $(VENV)/.installed-dev ## Prometheus's own query test files; prints
 
 security-conformance: $(VENV)/.installed-dev ## Falco's rule files, rule fixtures, audit and CloudTrail events; prints the counts.
 	$(BIN)/python -m tests.security.conformance
+
+security-live: $(VENV)/.installed-dev system-packages ## As root: 66 real actions on this kernel, and the rules they raise; ARGS="NAME ..." for some.
+	$(BIN)/python -m tests.agent.live.suite $(ARGS)
 
 bench-security: $(VENV)/.installed-dev ## Events a second through the rules, with the mix.
 	$(BIN)/python -m benchmarks.security $(ARGS)

@@ -5,7 +5,9 @@ While a consumer is slow the ring fills; from then on the kernel program counts 
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import platform
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -13,8 +15,10 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
+from agent.addressnames import AddressNames, rule_host_names
 from agent.events import Events
 from agent.fields.source import SyscallSource
+from agent.fields.view import ContainerInfos
 from agent.observer import Observer
 from agent.probe import program
 from agent.probe.layout import ACTIONS
@@ -28,6 +32,8 @@ from security.engine import RuleEngine
 from security.fields import syscalls
 
 STOP_SECONDS_LIMIT = 10.0
+NICENESS = -5
+"""Of the watching thread alone: what it watches must not be able to starve it."""
 RETRY_SECONDS = (1.0, 5.0, 30.0, 60.0)
 """Pauses before a watch path that failed is loaded again; the last one from then on."""
 
@@ -66,7 +72,8 @@ def rule_calls(engine: RuleEngine | None) -> frozenset[str]:
 class Watcher:
     """Watches the host. `start` and `stop` by one thread, the other methods by any.
 
-    `pipeline` None means that only consumers get the events.
+    `pipeline` None means that only consumers get the events. `container_info` gives what the runtime says of
+    a container, by its whole id; it must not wait.
     """
 
     def __init__(
@@ -76,6 +83,7 @@ class Watcher:
         *,
         consumers: Sequence[Consumer] = (),
         calls: Iterable[str] = (),
+        container_info: ContainerInfos = lambda identity: None,
         load: Callable[[], Probe] = program.load,
     ) -> None:
         self._pipeline = pipeline
@@ -83,7 +91,10 @@ class Watcher:
         self._wanted = frozenset(calls)
         self._load = load
         self._metrics = WatchMetrics(registry)
-        self._source = SyscallSource(platform.node())
+        self._addresses = AddressNames()
+        self._source = SyscallSource(
+            platform.node(), container_info=container_info, address_names=self._addresses.name_of
+        )
         self._engine: RuleEngine | None = None
         self._of_rules: frozenset[str] = frozenset()
         self._enabled: frozenset[str] | None = None
@@ -137,6 +148,7 @@ class Watcher:
         self._stopping.set()
         self._thread.join(STOP_SECONDS_LIMIT)
         self._thread = None
+        self._addresses.stop()
 
     def _open(self) -> None:
         probe = self._load()
@@ -158,10 +170,13 @@ class Watcher:
         engine = None if self._pipeline is None else self._pipeline.rules.engine
         if engine is not self._engine:
             self._engine, self._of_rules = engine, rule_calls(engine)
+            self._addresses.follow(rule_host_names(engine))
         return (self._wanted | self._of_rules) - self._left_out
 
     def _run(self) -> None:
         attempt = 0
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         try:
             while not self._stopping.is_set():
                 try:
@@ -169,10 +184,11 @@ class Watcher:
                         self._open()
                     self._watch()
                     attempt = 0
-                except (ProbeError, RingError, OSError) as error:
+                except Exception as error:
                     self._metrics.failed("probe")
                     pause = RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)]
-                    log.error("Watching stopped, again in %.0f s: %s", pause, error)
+                    told = isinstance(error, (ProbeError, RingError, OSError))
+                    log.error("Watching stopped, again in %.0f s: %s", pause, error, exc_info=not told)
                     self._close()
                     attempt += 1
                     self._stopping.wait(pause)

@@ -125,9 +125,7 @@ def _start(folder: str, seconds: float, programs: int) -> Sequence[subprocess.Po
     return started
 
 
-def _drain(
-    ring: RingReader, seconds: float, started: Sequence[subprocess.Popen[bytes]]
-) -> list[Batch]:
+def _drain(ring: RingReader, seconds: float, started: Sequence[subprocess.Popen[bytes]]) -> list[Batch]:
     parts = []
     deadline = time.monotonic() + seconds + 10.0
     while any(process.poll() is None for process in started) and time.monotonic() < deadline:

@@ -178,7 +178,9 @@ def _directory(view: View, key: ColumnKey) -> AnyColumn:
     names = view.column(_NAME, lambda: name(view))
     whole = _is_directory(view)
     plain = Column(np.where(_files(view), names.codes, MISSING_CODE), names.dictionary)
-    return _mapped(view, key, plain, lambda path, is_whole: path if is_whole else parent_directory(path), whole)
+    return _mapped(
+        view, key, plain, lambda path, is_whole: path if is_whole else parent_directory(path), whole
+    )
 
 
 def _filename(view: View, key: ColumnKey) -> AnyColumn:

@@ -1,0 +1,1 @@
+"""Real actions on the live kernel, in a sandbox, and the rules they must raise."""
