@@ -169,7 +169,13 @@ def _watch(wiring: Wiring) -> Part | None:
     from agent.watcher import Watcher
 
     groups = wiring.groups
-    watcher = Watcher(wiring.pipeline, wiring.registry, consumers=groups.consumers, calls=groups.calls)
+    watcher = Watcher(
+        wiring.pipeline,
+        wiring.registry,
+        consumers=groups.consumers,
+        calls=groups.calls,
+        container_info=wiring.containers.info,
+    )
     wiring.governed.watcher = watcher
     return _Watch(watcher)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -28,7 +28,7 @@ def raised() -> Iterator[suite.Raised]:
         pytest.skip(f"no live actions on this host: {error}")
 
 
-def fields(raised: suite.Raised, name: str) -> dict[str, Any]:
+def fields(raised: suite.Raised, name: str) -> Mapping[str, Any]:
     output = raised.of(BY_NAME[name])
     assert output is not None, sorted({item.rule for item in raised.outputs[name]})
     return output.fields
@@ -45,7 +45,7 @@ def test_every_action_raises_its_rule(raised: suite.Raised) -> None:
 HOST_ROOT = {"user.name": "root", "user.uid": 0, "container.id": "host", "container.name": "host"}
 
 
-def assert_has(found: dict[str, Any], expected: dict[str, Any]) -> None:
+def assert_has(found: Mapping[str, Any], expected: dict[str, Any]) -> None:
     """All differences at once."""
     assert {name: found.get(name) for name in expected} == expected
 
