@@ -51,7 +51,7 @@ class GroupRule:
 def default_name(process: Process) -> str:
     """The kernel's name of a process; an interpreter with its script, a kernel thread without numbers."""
     if process.ppid == KERNEL_PARENT_PID:
-        return re.split(r"[/:\d]", process.comm, maxsplit=1)[0] or process.comm
+        return re.split(r"[/:.\d]", process.comm, maxsplit=1)[0] or process.comm
     exe = posixpath.basename(process.exe_path) or process.comm
     words = process.argument_list[1:]
     if INTERPRETERS.match(exe):

@@ -180,7 +180,10 @@ def _watch(wiring: Wiring) -> Part | None:
     return _Watch(watcher)
 
 
-_OWN_THREADS = ("watcher", "host-metrics", "statsd-flush", "container-lookup", "security-events")
+_OWN_THREADS = (
+    *("watcher", "host-metrics", "statsd-flush", "container-lookup", "security-events"),
+    *("check", "endpoints"),
+)
 """Threads of the agent inside the server's process."""
 
 

@@ -11,6 +11,7 @@ from cli.lazygroup import LazyCommand, LazyGroup
 _COMMANDS = {
     "serve": LazyCommand("cli.serve", "serve", "Run the server: store, queries, scraping, remote write."),
     "agent": LazyCommand("cli.agent", "agent", "Watch this host and send what is found to a server."),
+    "top": LazyCommand("cli.top", "top", "Show processes, containers, connections and events live."),
     "warm": LazyCommand("cli.warm", "warm", "Compile every kernel into the cache."),
     "query": LazyCommand("cli.query", "query", "Query a server, as promtool does."),
     "check": LazyCommand("cli.check", "check", "Check configuration files and servers, as promtool does."),

@@ -32,7 +32,8 @@ def _shared(function: F) -> F:
     )
 
 
-def _client(server: str, header: tuple[str, ...]) -> ApiClient:
+def client_of(server: str, header: tuple[str, ...]) -> ApiClient:
+    """A client with the headers of the command line. Raises click errors."""
     pairs = [text.partition("=") for text in header]
     for name, separator, _ in pairs:
         if not (name and separator):
@@ -92,7 +93,7 @@ def _show(data: Any, output: str) -> None:
 def instant(server: str, expr: str, at: str | None, output: str, header: tuple[str, ...]) -> None:
     """Evaluate EXPR at one time."""
     parameters = [("query", expr), *([("time", at)] if at else [])]
-    _show(_call(lambda: _client(server, header).call("/api/v1/query", parameters)), output)
+    _show(_call(lambda: client_of(server, header).call("/api/v1/query", parameters)), output)
 
 
 @query.command("range")
@@ -118,7 +119,7 @@ def range_(
         raise click.ClickException("end time is not before start time")
     step = step or str(max(1, int((end - start) // _RANGE_POINTS)))
     parameters = [("query", expr), ("start", f"{start:.3f}"), ("end", f"{end:.3f}"), ("step", step)]
-    _show(_call(lambda: _client(server, header).call("/api/v1/query_range", parameters)), output)
+    _show(_call(lambda: client_of(server, header).call("/api/v1/query_range", parameters)), output)
 
 
 def _times(start: str | None, end: str | None) -> list[tuple[str, str]]:
@@ -133,7 +134,7 @@ def _times(start: str | None, end: str | None) -> list[tuple[str, str]]:
 def series(server: str, match: tuple[str, ...], start: str | None, end: str | None) -> None:
     """List series."""
     parameters = [*(("match[]", text) for text in match), *_times(start, end)]
-    for row in _call(lambda: _client(server, ()).call("/api/v1/series", parameters)):
+    for row in _call(lambda: client_of(server, ()).call("/api/v1/series", parameters)):
         click.echo(_metric(row))
 
 
@@ -146,5 +147,5 @@ def series(server: str, match: tuple[str, ...], start: str | None, end: str | No
 def labels(server: str, name: str, match: tuple[str, ...], start: str | None, end: str | None) -> None:
     """List the values of label NAME."""
     parameters = [*(("match[]", text) for text in match), *_times(start, end)]
-    for value in _call(lambda: _client(server, ()).get(f"/api/v1/label/{name}/values", parameters)):
+    for value in _call(lambda: client_of(server, ()).get(f"/api/v1/label/{name}/values", parameters)):
         click.echo(value)

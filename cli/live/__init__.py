@@ -1,0 +1,1 @@
+"""The live terminal view behind `vedette top`: views, where their numbers come from, screen and keys."""
