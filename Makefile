@@ -71,7 +71,7 @@ soak: $(VENV)/.installed-dev ## Twenty minutes of everything at once: is memory 
 conformance: $(VENV)/.installed-dev ## Prometheus's own query test files; prints the count.
 	$(BIN)/vedette test promql "$(PROMQLTEST)"
 
-security-conformance: $(VENV)/.installed-dev ## Falco's rule files, rule fixtures, audit and CloudTrail events; prints the counts.
+security-conformance: $(VENV)/.installed-dev ## Falco's rule files, rule fixtures, audit events, CloudTrail, captures; prints the counts.
 	$(BIN)/python -m tests.security.conformance
 
 security-live: $(VENV)/.installed-dev system-packages ## As root: 66 real actions on this kernel, and the rules they raise; ARGS="NAME ..." for some.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import time
 from pathlib import Path
 
 import orjson
@@ -9,6 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from cli.main import cli
+from security.eventlog.log import EventLog, EventLogOptions
+from security.output import EventOutput, OutputOptions
+from security.record import EventRecord
+from tests.security.capturebuilder import CaptureFile, event, thread
 
 RULES = """
 - required_engine_version: 0.57.0
@@ -94,11 +100,107 @@ def test_fields_lists_the_catalogue() -> None:
 def test_replay_prints_what_would_have_fired(rules: str, tmp_path: Path) -> None:
     events = tmp_path / "events.jsonl"
     events.write_bytes(b"\n".join([orjson.dumps(EVENT)] * 3))
-    status, text = run("replay", "--rules", rules, "--summary", str(events))
-    assert (status, text) == (0, "Events: 3, detected: 3\n   Change: 3\n")
-    status, text = run("replay", "--rules", rules, "--json", str(events))
+    status, text = run("replay", rules, "--summary", "--audit", str(events))
+    assert (status, text) == (0, "Events: 3, detected: 3\nNotice: 3\n   Change: 3\n")
+    status, text = run("replay", rules, "--json", "--audit", str(events))
     assert orjson.loads(text.splitlines()[0])["output_fields"]["ka.user.name"] == "jane"
     (tmp_path / "bad.json").write_text("{}", encoding="utf-8")
-    status, text = run("replay", "--rules", rules, str(tmp_path / "bad.json"))
+    status, text = run("replay", rules, "--audit", str(tmp_path / "bad.json"))
     assert status == 1
     assert "data not recognized as a k8s audit event" in text
+
+
+CAPTURE_RULES = """
+- rule: Opened
+  desc: d
+  condition: evt.type=openat and fd.name startswith /etc/
+  output: Opened (file=%fd.name command=%proc.cmdline)
+  priority: WARNING
+"""
+
+
+def capture_of(path: Path, *blocks: bytes) -> str:
+    shell = thread(7, "bash", arguments=("-i",))
+    return CaptureFile().add(shell, *blocks).write(path)
+
+
+def test_replay_runs_rules_over_captures(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(CAPTURE_RULES, encoding="utf-8")
+    rules = str(tmp_path / "rules.yaml")
+    opened = event(307, 7, 3, -100, "/etc/shadow", 1, 0)
+    whole = capture_of(tmp_path / "whole.scap", opened, event(5, 7, 0, 3), event(4001, 7))
+    status, text = run("replay", rules, "--capture", whole)
+    assert status == 0
+    assert "Warning Opened (file=/etc/shadow command=bash -i)\n" in text
+    assert "Events: 2, detected: 1\nWarning: 1\n   Opened: 1\n" in text
+    assert "whole.scap: 1 events of unknown types left out\n" in text
+    line = orjson.loads(run("replay", rules, "--json", "--capture", whole)[1].splitlines()[0])
+    assert line["output_fields"]["fd.name"] == "/etc/shadow"
+
+    cut = Path(capture_of(tmp_path / "cut.scap", opened, opened))
+    cut.write_bytes(gzip.decompress(cut.read_bytes())[:-3])
+    status, text = run("replay", rules, "--summary", "--capture", str(cut))
+    assert status == 1
+    assert "cut.scap: cut off in a block" in text
+    assert "Events: 1, detected: 1\n" in text
+    assert run("replay", rules)[0] == 2
+    assert run("replay", rules, "--capture", str(tmp_path / "absent"))[0] == 1
+
+
+def raised(number: int, **fields: str) -> EventRecord:
+    stored = {name.replace("__", "."): value for name, value in fields.items()}
+    output = EventOutput("Opened", "syscall", 4, (), time.time_ns() - number, "m", stored)
+    return EventRecord(output, (("rule", "Opened"),), "host")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store whose event log is open, with noise of a known shape, some of it in a part."""
+    log = EventLog(tmp_path / "data", EventLogOptions(background=False))
+    noise = [
+        raised(
+            at, evt__type="openat", proc__name="backup", proc__pname="cron", fd__name=f"/etc/ssl/keys/{at}"
+        )
+        for at in range(30)
+    ]
+    log.write(noise).result()
+    log.flush()
+    other = raised(99, evt__type="openat", proc__name="vi", proc__pname="bash", fd__name="/etc/shadow")
+    log.write([other]).result()
+    return tmp_path / "data"
+
+
+def test_stored_events_are_replayed_and_give_exceptions(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(CAPTURE_RULES, encoding="utf-8")
+    rules = str(tmp_path / "rules.yaml")
+    status, text = run("replay", rules, "--data", str(store))
+    assert (status, text) == (
+        0,
+        "Stored events: 31, raised again: 31, not to be told: 0\n"
+        "   Opened (Warning): 31 stored, 31 again, 0 not\n",
+    )
+    status, text = run("suggest", "--data", str(store), "--rules", rules)
+    assert status == 0
+    assert "# 31 stored events, 1 rules with suggestions\n" in text
+    assert "# 30 of 31 events (97 %)\n" in text
+    (tmp_path / "exceptions.yaml").write_text(text, encoding="utf-8")
+    status, text = run("replay", rules, str(tmp_path / "exceptions.yaml"), "--data", str(store))
+    assert "Opened (Warning): 31 stored, 1 again, 30 not\n" in text
+    assert run("suggest", "--data", str(store), "--rule", "Nothing")[1] == (
+        "# 31 stored events, 0 rules with suggestions\n"
+    )
+    assert not list(store.glob("quarantine*"))
+
+
+def test_stored_events_come_from_files_in_the_form_of_falco(tmp_path: Path) -> None:
+    lines = [raised(at, proc__name="a", proc__pname="b", fd__name="/x") for at in range(12)]
+    falco = [record.output.json_line(OutputOptions()) for record in lines]
+    (tmp_path / "falco.json").write_text("\n".join(falco), encoding="utf-8")
+    status, text = run("suggest", "--events", str(tmp_path / "falco.json"))
+    assert status == 0
+    assert "# 12 of 12 events (100 %)\n#   100 %: proc.name = a and proc.pname = b and fd.name = /x\n" in text
+    (tmp_path / "bad.json").write_text("{}\n", encoding="utf-8")
+    assert run("suggest", "--events", str(tmp_path / "bad.json"))[0] == 1
+    assert run("suggest")[0] == 2
+    assert run("suggest", "--data", str(tmp_path))[0] == 1
+    assert run("suggest", "--server", "http://127.0.0.1:1")[0] == 1

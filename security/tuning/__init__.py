@@ -1,0 +1,1 @@
+"""Tuning of rules from what they raised: replay of stored events, and suggested exceptions."""
