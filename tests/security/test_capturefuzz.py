@@ -62,7 +62,7 @@ def reference(name: str) -> bytes:
         return stream.read()
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_damaged_reference_captures(data: st.DataObject) -> None:
     whole = bytearray(reference(data.draw(st.sampled_from(["cat_write.scap", "ping_sendto.scap"]))))
@@ -84,13 +84,13 @@ _EVENTS = st.builds(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(_EVENTS, max_size=30))
 def test_events_with_any_bytes_as_parameters(events: list[bytes]) -> None:
     consume(section() + thread(1, "a", 2) + thread(2, "b", 1) + b"".join(events))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from([0x201, 0x202, 0x203, 0x205, 0x206, 0x209, 0x212, 0x215, 0x218, 0x219, 0x220, 0x222]),
     st.binary(max_size=200),
