@@ -1,197 +1,186 @@
-"""`make bench-security`: events a second through the fields and the stable rules, on one core.
+"""`make bench-security`: the watch path with the stable rules, on a recorded mix of real records. Needs root.
 
-The mix is that of a busy host (opens, executions and connections dominate), with skewed values: few process
-names, many command lines and paths, some of them new in each batch. Events arrive as columns of dictionary
-codes, as the agent delivers them.
+Prints the mix, events a second and a core through fields and rules, the same for types that no rule names and
+for the process table alone, and the time from an action to its record. `--quiet SECONDS` watches this host
+instead and extrapolates its alarms to a day.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
+import subprocess
+import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
 
-from security.columns import AnyColumn, Column, ColumnKey, Dictionary, EventBatch, ListColumn, NumberColumn
+from agent.fields.source import SyscallSource
+from agent.probe.program import ProbeError
+from agent.watcher import Watcher, rule_calls
+from benchmarks.securityload import QUIET_LOAD, Recording, record
+from security.activerules import ActiveRules
+from security.columns import EventBatch
 from security.engine import RuleEngine
-from security.fields.table import NUMBER_TYPES, field_table
-from security.rules.loader import RuleLoader
+from security.output import EventOutput
 
-RULES = "/work/shared/data/falco-rules/falco_rules.yaml"
-MIX = {
-    "openat": 0.50,
-    "execve": 0.12,
-    "connect": 0.12,
-    "sendto": 0.05,
-    "recvfrom": 0.05,
-    "unlinkat": 0.04,
-    "socket": 0.04,
-    "renameat2": 0.03,
-    "dup2": 0.02,
-    "ptrace": 0.01,
-    "symlinkat": 0.01,
-    "open": 0.01,
-}
-NAMES = (
-    *("bash", "sh", "python3", "java", "node", "nginx", "postgres", "redis-server"),
-    *("sshd", "systemd", "cron", "containerd", "runc", "kubelet", "cat", "ls"),
-    *("grep", "sed", "awk", "curl", "git", "make", "gcc", "ld"),
-    *("apt", "dpkg", "sudo", "su", "ps", "top", "find", "tar"),
-    *("gzip", "ssh", "rsync", "perl"),
-)
-DIRECTORIES = (
-    "/etc",
-    "/usr/lib",
-    "/usr/bin",
-    "/proc/self",
-    "/var/log",
-    "/tmp",
-    "/home/u/.cache",
-    "/root/.ssh",
-    "/opt/a",
-)
+RULES = Path(__file__).resolve().parent.parent / "../shared/data/falco-rules/falco_rules.yaml"
 TARGETS = {"mix": 300_000, "types no rule names": 1_000_000}
-BOOLEANS = ("evt.is_open_read", "evt.is_open_write", "container.privileged", "proc.is_exe_upper_layer")
+QUIET_CALLS = ("read", "write", "close", "futex", "fstat")
+"""Calls that no rule of Falco's names."""
+DAY_SECONDS = 86_400.0
+ACTIONS_COUNT = 40
 
 
-class Workload:
-    """Makes batches. One thread; random, from a seed."""
+@dataclass
+class Listener:
+    """Stands for the pipeline: keeps what rules said and when."""
 
-    def __init__(self, seed: int, types: Sequence[str], weights: Sequence[float]) -> None:
-        self.random = np.random.default_rng(seed)
-        self.types = Dictionary(types)
-        self.weights = np.array(weights) / np.sum(weights)
-        self.dictionaries: dict[ColumnKey, Dictionary] = {}
-        self.events_count = 0
+    rules: ActiveRules
+    outputs: list[tuple[float, EventOutput]] = field(default_factory=list)
+    events_count: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def _skewed(self, size: int, count: int) -> NDArray[np.int32]:
-        ranks = (size ** self.random.random(count) - 1).astype(np.int32)
-        return np.minimum(ranks, size - 1)
-
-    def _texts(self, key: ColumnKey, count: int) -> tuple[NDArray[np.int32], Dictionary]:
-        dictionary = self.dictionaries.setdefault(key, Dictionary())
-        name = key[0]
-        if not len(dictionary):
-            for value in _vocabulary(name):
-                dictionary.code(value)
-        if name in ("fd.name", "proc.cmdline", "fd.directory"):
-            for fresh in range(count // 1000):
-                dictionary.code(f"{DIRECTORIES[fresh % len(DIRECTORIES)]}/new-{self.events_count + fresh}")
-        return self._skewed(len(dictionary), count), dictionary
-
-    def batch(self, count: int) -> EventBatch:
-        """A batch of `count` events whose columns are made before they are asked for by the rules."""
-        codes = self.random.choice(len(self.weights), count, p=self.weights).astype(np.int32)
-        table = field_table("syscall")
-        first = self.events_count + 1
-        self.events_count += count
-
-        def load(key: ColumnKey) -> AnyColumn | None:
-            info = table.find(*key).info
-            if info.type == "BOOL":
-                return NumberColumn(self.random.random(count) < (0.3 if info.name in BOOLEANS else 0.01))
-            if info.type in NUMBER_TYPES:
-                return NumberColumn(self.random.integers(0, 1000, count))
-            if info.type in ("IPADDR", "IPNET", "BYTEBUF"):
-                return None
-            values, dictionary = self._texts(key, count)
-            if "Y" in info.flags and key[1] is None:
-                offsets = np.arange(0, 3 * count + 1, 3, dtype=np.int64)
-                flat = self._skewed(len(dictionary), 3 * count)
-                return ListColumn(flat, offsets, np.ones(count, np.bool_), dictionary)
-            return Column(values, dictionary)
-
-        times = np.arange(count, dtype=np.int64) + 1_700_000_000_000_000_000
-        return EventBatch("syscall", times, load, Column(codes, self.types), first)
+    def process(self, batch: EventBatch) -> object:
+        """Match a batch and remember the outputs with the time of their delivery."""
+        engine = self.rules.engine
+        assert engine is not None
+        found = engine.process(batch)
+        now_s = time.time()
+        with self.lock:
+            self.events_count += batch.count
+            self.outputs += [(now_s, output) for output in found]
+        return found
 
 
-def _vocabulary(name: str) -> list[str]:
-    if name == "container.id":
-        return ["host", *(f"{i:012x}" for i in range(40))]
-    if name in ("fd.name", "fd.nameraw"):
-        return [f"{directory}/file{i}" for i in range(2000) for directory in DIRECTORIES]
-    if name == "fd.directory":
-        return [f"{directory}/d{i}" for i in range(100) for directory in DIRECTORIES]
-    if name in ("proc.cmdline", "proc.args", "proc.pcmdline", "proc.acmdline"):
-        return [f"{name} --option={i} /path/{i}" for i in range(100) for name in NAMES]
-    if name == "fd.typechar":
-        return ["f", "4", "6", "u", "d", "p"]
-    if name == "evt.arg":
-        return [
-            "O_RDONLY(1)",
-            "O_RDONLY|O_CLOEXEC(4097)",
-            "O_WRONLY|O_CREAT|O_TRUNC(22)",
-            "AF_INET",
-            "AF_UNIX",
+def measure(recording: Recording, rules: ActiveRules, size: int) -> tuple[float, float, int]:
+    """Events a second and a core through the process table, and through fields and rules; matches.
+
+    The first tenth warms dictionaries and rules up, as hours of running would.
+    """
+    assert rules.engine is not None
+    table, source, engine = recording.fresh_table(), SyscallSource("host"), RuleEngine(rules.engine.rules)
+    batches = recording.batches(size)
+    warm = max(1, len(batches) // 10)
+    table_s = rules_s = 0.0
+    events = matches = 0
+    for place, batch in enumerate(batches):
+        began = time.thread_time()
+        table.apply(batch)
+        applied = time.thread_time()
+        found = engine.process(source.batch(batch, table))
+        ended = time.thread_time()
+        if place >= warm or len(batches) == 1:
+            table_s, rules_s = table_s + applied - began, rules_s + ended - applied
+            events, matches = events + len(batch), matches + len(found)
+    return events / table_s, events / rules_s, matches
+
+
+def report_speed(
+    title: str, recording: Recording, rules: ActiveRules, sizes: Sequence[int], runs: int
+) -> None:
+    """Print the mix of a recording and its figures by size of batch."""
+    mix = ", ".join(f"{name} {share:.1%}" for name, share in recording.mix().items() if share >= 0.002)
+    print(f"{title}: {len(recording.batch):,} records, {recording.lost} lost; {mix}")
+    for size in sizes:
+        found = [measure(recording, rules, size) for _ in range(runs)]
+        best = max(rate for _, rate, _ in found)
+        middle = statistics.median(rate for _, rate, _ in found)
+        table = statistics.median(rate for rate, _, _ in found)
+        print(
+            f"  {size:6} a batch: fields and rules {best:11,.0f} events/s a core (median {middle:,.0f}), "
+            f"target {TARGETS[title]:,}; process table {table:,.0f}; {found[0][2]} matches"
+        )
+
+
+def report_delay(rules: ActiveRules) -> None:
+    """Print the time from reading /etc/shadow to the record in the pipeline."""
+    listener = Listener(rules)
+    watcher = Watcher(listener, CollectorRegistry())
+    watcher.start()
+    try:
+        began: list[float] = []
+        for number in range(ACTIONS_COUNT):
+            began.append(time.time())
+            subprocess.run(
+                ["/bin/cat", "/etc/shadow", f"/nonexistent/{number}"], capture_output=True, check=False
+            )
+            time.sleep(0.05)
+        time.sleep(1.0)
+    finally:
+        watcher.stop()
+    delays = []
+    for number, start in enumerate(began):
+        mark = f"/nonexistent/{number}"
+        found = [
+            when - start
+            for when, output in listener.outputs
+            if output.rule == "Read sensitive file untrusted" and output.fields["proc.cmdline"].endswith(mark)
         ]
-    return list(NAMES)
+        delays += found[:1]
+    if not delays:
+        print("from the action to the record: no action raised its rule")
+        return
+    print(
+        f"from the action (start of its process included) to the record: median "
+        f"{statistics.median(delays) * 1000:.0f} ms, worst {max(delays) * 1000:.0f} ms, "
+        f"{len(delays)} of {ACTIONS_COUNT} actions; target 1000 ms"
+    )
 
 
-def measure(engine: RuleEngine, batches: Sequence[EventBatch]) -> tuple[float, int]:
-    """Events a second and matches."""
-    matches = 0
-    started = time.perf_counter()
-    for batch in batches:
-        matches += len(engine.match(batch))
-    elapsed = time.perf_counter() - started
-    return sum(batch.count for batch in batches) / elapsed, matches
-
-
-def _loaded(workload: Workload, engine: RuleEngine, batches: int, size: int) -> list[EventBatch]:
-    made = []
-    for _ in range(batches):
-        batch = workload.batch(size)
-        for program in engine.rules.programs.values():
-            for predicate in program.predicates:
-                if predicate.operand.field is not None:
-                    batch.column(predicate.operand.field.key)
-        made.append(batch)
-    return made
+def report_quiet(rules: ActiveRules, seconds: float) -> None:
+    """Watch this host with nothing done to it, and print every kind of alarm and its count a day."""
+    listener = Listener(rules)
+    watcher = Watcher(listener, CollectorRegistry())
+    watcher.start()
+    try:
+        time.sleep(seconds)
+    finally:
+        watcher.stop()
+    counts = Counter(output.rule for _, output in listener.outputs)
+    print(f"{listener.events_count:,} events in {seconds:.0f} s, {sum(counts.values())} alarms")
+    for rule, count in counts.most_common():
+        first = next(output for _, output in listener.outputs if output.rule == rule)
+        print(f"  {rule}: {count}, {count * DAY_SECONDS / seconds:,.0f} a day; the first: {first.message}")
+    if not counts:
+        print(f"  extrapolated to a day: 0 alarms (95 %: fewer than {3 * DAY_SECONDS / seconds:,.0f})")
 
 
 def main() -> None:
     """Print the figures and the mix."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rules", nargs="+", default=[RULES])
-    parser.add_argument("--events", type=int, nargs="+", default=[1 << 16, 1 << 12, 1 << 8], help="a batch")
-    parser.add_argument("--batches", type=int, default=8)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
-    loader = RuleLoader()
-    for path in arguments.rules:
-        if not loader.load_file(path).successful:
-            raise SystemExit(loader.results[-1].summary())
-    print(f"rules: {' '.join(arguments.rules)}")
-    print(f"{len(loader.rules.of_source('syscall'))} rules enabled, seed {arguments.seed}")
-    print("mix: " + ", ".join(f"{name} {share:.0%}" for name, share in MIX.items()))
-    quiet = ("close", "read", "write", "futex")
-    for size in arguments.events:
-        _report("mix", loader, Workload(arguments.seed, tuple(MIX), tuple(MIX.values())), arguments, size)
-        _report("types no rule names", loader, Workload(arguments.seed, quiet, (1, 2, 2, 1)), arguments, size)
-
-
-def _report(
-    title: str, loader: RuleLoader, workload: Workload, arguments: argparse.Namespace, size: int
-) -> None:
-    engine = RuleEngine(loader.rules)
-    measure(engine, _loaded(workload, engine, 1, size))
-    speeds = []
-    for _ in range(arguments.runs):
-        batches = _loaded(workload, engine, arguments.batches, size)
-        speed, matches = measure(engine, batches)
-        speeds.append(speed)
-    started = time.perf_counter()
-    outputs = sum(len(engine.outputs(batch, engine.match(batch)[:1000])) for batch in batches[:1])
-    output_us = (time.perf_counter() - started) / max(1, outputs) * 1e6
-    target = TARGETS[title]
-    print(
-        f"{title:20} {size:6} a batch: {max(speeds):12,.0f} events/s a core, worst {min(speeds):,.0f}, "
-        f"target {target:,}; {matches / (arguments.batches * size):.2%} match"
-        + (f", {output_us:.0f} µs an output" if outputs > 100 else "")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--rules", nargs="+", default=[str(RULES)])
+    parser.add_argument("--events", type=int, nargs="+", default=[1 << 14, 1 << 12, 1 << 10], help="a batch")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of recording")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--quiet", type=float, metavar="SECONDS", help="watch this host, count its alarms")
+    arguments = parser.parse_args()
+    absent = [path for path in arguments.rules if not Path(path).exists()]
+    if absent:
+        raise SystemExit(f"no rules file {', '.join(absent)}: give others with --rules")
+    rules = ActiveRules()
+    rules.reload(arguments.rules)
+    if rules.engine is None:
+        raise SystemExit("\n".join(rules.problems))
+    enabled = rules.engine.rules.of_source("syscall")
+    print(f"rules: {' '.join(arguments.rules)}: {len(enabled)} enabled")
+    try:
+        if arguments.quiet:
+            report_quiet(rules, arguments.quiet)
+            return
+        mix = record(rule_calls(rules.engine), arguments.seconds)
+        report_speed("mix", mix, rules, arguments.events, arguments.runs)
+        quiet = record(QUIET_CALLS, 1.0, QUIET_LOAD, programs=1)
+        report_speed("types no rule names", quiet, rules, arguments.events, arguments.runs)
+        report_delay(rules)
+    except ProbeError as error:
+        raise SystemExit(f"nothing to measure on this host: {error}") from None
 
 
 if __name__ == "__main__":

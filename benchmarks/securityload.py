@@ -24,7 +24,7 @@ from agent.processes import STATE_CALLS, ProcessTable
 RING_PAGES = 16_384
 """64 MiB: the recorder shares its processor with the load and must lose nothing."""
 
-_LOAD = r"""
+LOAD = r"""
 import os, socket, subprocess, sys, threading, time
 deadline = time.monotonic() + float(sys.argv[1])
 server = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -64,6 +64,19 @@ while time.monotonic() < deadline:
 """
 
 
+QUIET_LOAD = r"""
+import os, sys, time
+deadline = time.monotonic() + float(sys.argv[1])
+file = os.open("/etc/hostname", os.O_RDONLY)
+while time.monotonic() < deadline:
+    for _ in range(100):
+        os.lseek(file, 0, 0)
+        os.read(file, 1)
+        os.fstat(file)
+"""
+"""Calls that no rule names, over and over."""
+
+
 @dataclass(frozen=True)
 class Recording:
     """Records in order of time, and the processes there were before them."""
@@ -96,8 +109,8 @@ class Recording:
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
-def record(calls: Iterable[str], seconds: float, programs: int = 2) -> Recording:
-    """Run the load for some seconds and keep every record of the host. Needs root."""
+def record(calls: Iterable[str], seconds: float, script: str = LOAD, programs: int = 2) -> Recording:
+    """Run a load, in Python, for some seconds and keep every record of the host. Needs root."""
     probe = program.load(ring_pages=RING_PAGES)
     try:
         ring = RingReader(probe.ring_descriptor, probe.ring_bytes)
@@ -105,7 +118,7 @@ def record(calls: Iterable[str], seconds: float, programs: int = 2) -> Recording
         table = ProcessTable()
         table.seed()
         with tempfile.TemporaryDirectory() as folder:
-            parts = _drain(ring, seconds, _start(folder, seconds, programs))
+            parts = _drain(ring, seconds, _start(folder, seconds, script, programs))
         lost = int(probe.counters().lost.sum())
         ring.close()
     finally:
@@ -115,12 +128,12 @@ def record(calls: Iterable[str], seconds: float, programs: int = 2) -> Recording
     return Recording(ordered, table, time.time_ns() - boot_clock_ns(), lost)
 
 
-def _start(folder: str, seconds: float, programs: int) -> Sequence[subprocess.Popen[bytes]]:
+def _start(folder: str, seconds: float, script: str, programs: int) -> Sequence[subprocess.Popen[bytes]]:
     started = []
     for place in range(programs):
         inside = Path(folder, str(place))
         inside.mkdir()
-        command = [sys.executable, "-c", _LOAD, str(seconds), str(inside)]
+        command = [sys.executable, "-c", script, str(seconds), str(inside)]
         started.append(subprocess.Popen(command))
     return started
 
