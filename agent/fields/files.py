@@ -118,8 +118,7 @@ def characters(view: View) -> Column:
 
     if special.any():
         # Names of anonymous inodes and families of sockets; addresses and ports do not matter.
-        sockets = view.sockets
-        numbers = tuple(part.astype(np.int64) for part in (sockets.family, sockets.mapped, modes))
+        numbers: tuple[NDArray[np.int64], ...] = (modes.astype(np.int64), *_families(view))
         looked = view.of_bytes(
             _CHARACTER,
             (FD_PATH,),
@@ -129,6 +128,13 @@ def characters(view: View) -> Column:
         )
         codes = np.where(special, looked.codes, codes)
     return Column(codes.astype(np.int32), vocabulary.dictionary)
+
+
+def _families(view: View) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Families of sockets, and which carry IPv4 in IPv6; zeros for other descriptors."""
+    if not view.has_socket:
+        return np.zeros(len(view), np.int64), np.zeros(len(view), np.int64)
+    return view.sockets.family.astype(np.int64), view.sockets.mapped.astype(np.int64)
 
 
 def _character(view: View, key: ColumnKey) -> AnyColumn:

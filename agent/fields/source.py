@@ -49,7 +49,7 @@ class SyscallSource:
         self.known.begin_batch()
         first = self._events_count + 1
         self._events_count += len(events)
-        whole = View(self.known, events, np.arange(len(events)), table)
+        whole = View(self.known, events, table)
         return EventBatch(
             "syscall",
             events.time_unix_ns,

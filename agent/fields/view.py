@@ -16,7 +16,7 @@ from agent.fields.interning import RowInterner
 from agent.fields.sockets import Sockets
 from agent.fields.subjects import LINEAGE, PROCESS, Lineage, Subjects
 from agent.fields.vocabulary import Lasting
-from agent.probe.layout import CALL_LIMIT, DESCRIPTOR_STRUCT, FD
+from agent.probe.layout import CALL_LIMIT, DESCRIPTOR_STRUCT, FD, SOCKET
 from agent.processes import Process, ProcessTable
 from agent.runtimes.info import ContainerInfo
 from security.columns import MISSING_CODE, AnyColumn, Column, ColumnKey, Dictionary, NumberColumn
@@ -81,13 +81,20 @@ class Known:
 class View:
     """Events that columns are asked of. Lives as long as the batch."""
 
-    def __init__(self, known: Known, events: Events, rows: NDArray[np.int64], table: ProcessTable) -> None:
-        """`rows` are the places of the events in the batch that the table has applied."""
+    def __init__(
+        self,
+        known: Known,
+        all_events: Events,
+        table: ProcessTable,
+        whole: View | None = None,
+        rows: NDArray[np.int64] | None = None,
+    ) -> None:
+        """All events of the batch that the table has applied, or those at some rows of the `whole` of it."""
         self.known = known
-        self.events = replace(events, user_name=self.user_name)
-        self.rows = rows
         self.table = table
-        self.header = events.batch.header
+        self._all_events = all_events
+        self._whole = whole
+        self.rows: NDArray[np.int64] = np.arange(len(all_events)) if rows is None else rows
         self._columns: dict[ColumnKey, Column] = {}
 
     def __len__(self) -> int:
@@ -95,8 +102,19 @@ class View:
 
     def take(self, places: NDArray[np.int64]) -> View:
         """Some of the events."""
-        events = replace(self.events, batch=self.events.batch.select(places))
-        return View(self.known, events, self.rows[places], self.table)
+        return View(self.known, self._all_events, self.table, self._whole or self, self.rows[places])
+
+    @cached_property
+    def events(self) -> Events:
+        """The events with their records; copied when they are first asked for."""
+        batch = self._all_events.batch
+        chosen = batch if self._whole is None else batch.select(self.rows)
+        return replace(self._all_events, batch=chosen, user_name=self.user_name)
+
+    @property
+    def header(self) -> NDArray[Any]:
+        """The headers of the records."""
+        return self.events.batch.header
 
     @cached_property
     def type_names(self) -> dict[int, str]:
@@ -118,21 +136,32 @@ class View:
 
     @cached_property
     def states(self) -> NDArray[np.int32]:
-        """Numbers of the processes' states."""
+        """Numbers of the processes' states, made for the whole batch at once."""
+        if self._whole is not None:
+            return self._whole.states[self.rows]
         return self.known.subjects.of_events(self.header, self.rows, self.table)
 
     @cached_property
     def lineages(self) -> NDArray[np.int32]:
         """Numbers of the lines of ancestors, -1 where the parent is unknown."""
+        if self._whole is not None:
+            return self._whole.lineages[self.rows]
         return self.known.subjects.ancestors_of_events(self.header, self.rows, self.states, self.table)
 
     @cached_property
     def containers(self) -> NDArray[np.int32]:
         """Numbers of the containers."""
+        if self._whole is not None:
+            return self._whole.containers[self.rows]
         memo = self.known.lasting.number_memo(PROCESS, "container")
         processes = self.known.subjects.processes
         column = memo.column(self.states, lambda number: self.known.container_number(processes[number]))
         return column.values.astype(np.int32)
+
+    @cached_property
+    def has_socket(self) -> bool:
+        """Whether any event is about a socket."""
+        return bool((self.events.batch.length[:, SOCKET] >= 0).any())
 
     @cached_property
     def sockets(self) -> Sockets:

@@ -28,6 +28,24 @@ def _put(arena: U8, at: int, value: np.int64, size: int) -> None:
         arena[at + byte] = (value >> (8 * byte)) & 0xFF
 
 
+@inline
+def _word(arena: U8, at: int) -> np.uint64:
+    """Eight bytes as a little-endian number."""
+    value = np.uint64(0)
+    for byte in range(8):
+        value |= np.uint64(arena[at + byte]) << np.uint64(8 * byte)
+    return value
+
+
+@inline
+def _equal(arena: U8, first: int, second: int, size: int) -> bool:
+    """Whether two pieces of the same size hold the same bytes."""
+    different = np.uint8(0)
+    for byte in range(size):
+        different |= arena[first + byte] ^ arena[second + byte]
+    return bool(different == 0)
+
+
 @kernel(
     "int64(Array(uint8, 1, 'C', True), int32[:,::1], int32[:,::1], int64[::1], int64[:,::1], uint64, "
     "uint8[::1], int64[::1], uint64[::1], int32[::1], int64, int32[::1])",
@@ -74,8 +92,14 @@ def intern(
             if length > 0:
                 at += length
         value = np.uint64(seed)
-        for byte in range(begin, at):
-            value = (value ^ np.uint64(arena[byte])) * np.uint64(0x100000001B3)
+        byte = begin
+        while byte + 8 <= at:
+            value = (value ^ _word(arena, byte)) * np.uint64(0x9E3779B97F4A7C15)
+            value ^= value >> np.uint64(32)
+            byte += 8
+        while byte < at:
+            value = (value ^ np.uint64(arena[byte])) * np.uint64(0x9E3779B97F4A7C15)
+            byte += 1
         value ^= value >> np.uint64(29)
         bucket = np.int64(value & np.uint64(mask))
         while True:
@@ -87,15 +111,9 @@ def intern(
                 numbers[row] = count
                 count += 1
                 break
-            if hashes[number] == value and starts[number + 1] - starts[number] == at - begin:
-                first = starts[number]
-                same = True
-                for byte in range(at - begin):
-                    if arena[first + byte] != arena[begin + byte]:
-                        same = False
-                        break
-                if same:
-                    numbers[row] = number
-                    break
+            same = hashes[number] == value and starts[number + 1] - starts[number] == at - begin
+            if same and _equal(arena, starts[number], begin, at - begin):
+                numbers[row] = number
+                break
             bucket = (bucket + 1) & mask
     return count
