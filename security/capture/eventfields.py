@@ -17,6 +17,9 @@ Extract = Callable[[Event, str | None], Any]
 _READ, _WRITE, _CREATE, _TMPFILE, _CREATED = 1, 2, 1 << 2, 1 << 13, 1 << 14
 _EXECUTE = 0o111
 _IO = {"read": "r", "write": "w"}
+_CATEGORIES = {"read": "io-read", "write": "io-write", "io": "io-other", "ipc": "IPC"}
+"""Names of categories where the table has shorter ones."""
+_CREAT = "creat"
 
 
 def _opened(event: Event) -> int:
@@ -31,14 +34,20 @@ def _opens_executable(event: Event, _: str | None) -> bool:
 
 
 def _bit(bit: int) -> Extract:
-    return lambda event, _: bool(_opened(event) & bit)
+    """A flag of an open; creat has none, although it writes."""
+    return lambda event, _: event.name != _CREAT and bool(_opened(event) & bit)
 
 
-def _category(event: Event, _: str | None) -> str:
-    category = event.spec.category
-    if category not in (*_IO, "io"):
-        return category
-    return "net" if event.descriptor is not None and event.descriptor.is_network else "file"
+def _moved(category: str, network: bool | None = None) -> Extract:
+    """Bytes moved in one direction, of any descriptor, of sockets or of others."""
+
+    def extract(event: Event, _: str | None) -> int | None:
+        kind = event.descriptor is not None and event.descriptor.is_network
+        if category not in ("", event.spec.category) or network not in (None, kind):
+            return None
+        return _transferred(event, None)
+
+    return extract
 
 
 def _result(event: Event, _: str | None) -> str | None:
@@ -134,7 +143,7 @@ EVENT_FIELDS: dict[str, Extract] = {
     "evt.dir": lambda event, _: "<",
     "evt.type.is": lambda event, argument: int(event.name == argument),
     "syscall.type": lambda event, _: event.name if event.spec.direction == EXIT else None,
-    "evt.category": _category,
+    "evt.category": lambda event, _: _CATEGORIES.get(event.spec.category, event.spec.category),
     "evt.cpu": lambda event, _: event.cpu,
     "evt.args": lambda event, _: arguments_of(event),
     "evt.info": lambda event, _: arguments_of(event),
@@ -142,6 +151,14 @@ EVENT_FIELDS: dict[str, Extract] = {
     "evt.rawarg": _raw_argument,
     "evt.buffer": _data,
     "evt.buflen": _transferred,
+    "evt.buflen.in": _moved("read"),
+    "evt.buflen.out": _moved("write"),
+    "evt.buflen.file": _moved("", network=False),
+    "evt.buflen.file.in": _moved("read", network=False),
+    "evt.buflen.file.out": _moved("write", network=False),
+    "evt.buflen.net": _moved("", network=True),
+    "evt.buflen.net.in": _moved("read", network=True),
+    "evt.buflen.net.out": _moved("write", network=True),
     "evt.res": _result,
     "evt.rawres": lambda event, _: event.result,
     "evt.failed": _failed,

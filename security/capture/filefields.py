@@ -122,7 +122,8 @@ def _layer(bit: int) -> Extract:
 _ENDS: dict[str, End] = {"c": _client, "s": _server, "l": _local, "r": _remote}
 
 DESCRIPTOR_FIELDS: dict[str, Extract] = {
-    "fd.type": lambda found, _: TYPE_NAMES[found.character],
+    # Of a call that made no descriptor there is a name and a character only.
+    "fd.type": lambda found, _: TYPE_NAMES[found.character] if found.number >= 0 else None,
     "fd.typechar": lambda found, _: found.character,
     "fd.name": lambda found, _: found.name,
     "fd.nameraw": lambda found, _: found.raw_name or found.name,
@@ -131,7 +132,7 @@ DESCRIPTOR_FIELDS: dict[str, Extract] = {
     "fd.dev": lambda found, _: found.device,
     "fd.dev.major": _device(lambda device: device >> 8 & 0xFFF),
     "fd.dev.minor": _device(lambda device: device & 0xFF | device >> 12 & 0xFFF00),
-    "fd.ino": lambda found, _: found.inode,
+    "fd.ino": lambda found, _: found.inode if found.number >= 0 else None,
     "fd.is_upper_layer": _layer(_UPPER_LAYER),
     "fd.is_lower_layer": _layer(_LOWER_LAYER),
     "fd.l4proto": lambda found, _: found.protocol if found.is_network else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 _ROWS = """
 name=path: mkdir mkdirat rmdir unlink chown lchown
-name=name: unlinkat open openat openat2 creat umount umount2
+name=name: unlinkat open openat openat2 umount umount2
 name=filename: chmod fchmodat
 name=fd: fchmod fchown
 name=pathname: fchownat

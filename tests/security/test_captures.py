@@ -151,9 +151,9 @@ def test_the_entry_of_another_call_or_thread_is_not_used() -> None:
 
 
 def test_a_failed_open_has_a_name_and_no_descriptor() -> None:
-    keys = "fd.name fd.num fd.typechar evt.res evt.failed evt.rawres fs.path.name"
+    keys = "fd.name fd.num fd.typechar evt.res evt.failed evt.rawres fs.path.name fd.type"
     blocks = event(307, 100, -2, -100, "x/../y", 6, 0o644)
-    assert one(*BASE, blocks, keys=keys) == ("/root/y", -1, "f", "ENOENT", True, -2, None)
+    assert one(*BASE, blocks, keys=keys) == ("/root/y", -1, "f", "ENOENT", True, -2, None, None)
 
 
 def test_paths_start_at_the_directory_that_a_descriptor_names() -> None:
@@ -164,6 +164,23 @@ def test_paths_start_at_the_directory_that_a_descriptor_names() -> None:
     )
     gone = (opened, event(5, 100, 0, 5), event(303, 100, 0, 5, "a", 0x200))
     assert one(*BASE, *gone, keys="evt.arg.name evt.arg.flags fs.path.name") == ("a", "AT_REMOVEDIR", "a")
+
+
+def test_bytes_that_moved_by_direction_and_kind() -> None:
+    keys = (
+        "evt.buflen evt.buflen.in evt.buflen.out evt.buflen.file evt.buflen.net.out evt.category evt.io_dir"
+    )
+    listed = descriptors(100, file_descriptor(3, "/etc/passwd"))
+    assert one(*BASE, listed, event(7, 100, 4, b"data", 3, 4), keys=keys) == (
+        *(4, 4, None, 4, None, "io-read", "r"),
+    )
+    assert one(*BASE, SOCKET, *CONNECT, event(29, 100, 9, b"x", 3, 1), keys=keys) == (
+        *(9, None, 9, None, 9, "io-write", "w"),
+    )
+    created = one(
+        *BASE, event(59, 100, 3, "x", 0o755), keys="evt.is_open_write evt.is_open_exec evt.category"
+    )
+    assert created == (False, True, "file")
 
 
 def test_descriptors_are_listed_copied_and_closed() -> None:
