@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from agent.fields.files import has_descriptor
 from agent.fields.sockets import Sockets
 from agent.fields.view import Loader, View, numbers_where
 from security.columns import MISSING_CODE, AnyColumn, Column, ColumnKey, Dictionary, ListColumn
+from security.fields.connections import service_name
 
 Bytes = NDArray[np.uint8]
 _SOURCES_LIMIT = 65_536
@@ -107,15 +107,6 @@ def _ports(view: View, key: ColumnKey) -> AnyColumn:
 def _port(view: View, key: ColumnKey) -> AnyColumn:
     end = _end(view, key[0].removeprefix("fd.")[0])
     return numbers_where(end.ports, end.present)
-
-
-@lru_cache(maxsize=65_536)
-def service_name(port: int, protocol: str) -> str:
-    """The service of a port on this host, the port itself where it has none."""
-    try:
-        return socket.getservbyport(port, protocol if protocol in ("tcp", "udp") else "tcp")
-    except OSError:
-        return str(port)
 
 
 def _service(view: View, key: ColumnKey) -> AnyColumn:

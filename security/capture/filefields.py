@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import posixpath
-import socket
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 from security.capture.descriptors import CLIENT, SERVER, Descriptor
 from security.capture.host import Host
-from security.fields.connections import TYPE_NAMES, Endpoint
+from security.fields.connections import TYPE_NAMES, Endpoint, service_name
 
 Extract = Callable[[Descriptor, Host], Any]
 _UPPER_LAYER, _LOWER_LAYER = 1 << 15, 1 << 16
@@ -68,15 +67,6 @@ def _parsed(text: str) -> Address:
     return ipaddress.ip_address(text)
 
 
-@lru_cache(maxsize=65_536)
-def _service(port: int, protocol: str) -> str:
-    """Name of a port, or its number."""
-    try:
-        return socket.getservbyport(port, protocol)
-    except OSError:
-        return str(port)
-
-
 def _address_of(end: End) -> Extract:
     def extract(found: Descriptor, host: Host) -> Address | None:
         place = end(found, host)
@@ -96,7 +86,7 @@ def _port_of(end: End) -> Extract:
 def _service_of(end: End) -> Extract:
     def extract(found: Descriptor, host: Host) -> str | None:
         place = end(found, host)
-        return None if place is None else _service(place.port, found.protocol or "tcp")
+        return None if place is None else service_name(place.port, found.protocol or "tcp")
 
     return extract
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from dataclasses import dataclass
+from functools import lru_cache
 
 TYPE_NAMES = {
     "f": "file",
@@ -79,3 +80,12 @@ def unix_path(raw: bytes | None) -> str:
     if raw[2] == 0:
         return "@" + raw[3:].decode("utf-8", "replace")
     return raw[2:].split(b"\0", 1)[0].decode("utf-8", "replace")
+
+
+@lru_cache(maxsize=65_536)
+def service_name(port: int, protocol: str) -> str:
+    """The service of a port on this host, the port itself where it has none."""
+    try:
+        return socket.getservbyport(port, protocol if protocol in ("tcp", "udp") else "tcp")
+    except OSError:
+        return str(port)
