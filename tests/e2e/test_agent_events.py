@@ -1,0 +1,89 @@
+"""Security events of a real agent on this kernel, killed at random moments."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.servers import Kind, Server
+from ingest.diskqueue import DiskQueue
+from tests.agent.test_probe import programs_loaded, programs_of
+from tests.e2e.processes import free_port, wait_until
+from tests.e2e.test_agent import agent_kind
+
+pytestmark = [pytest.mark.e2e, pytest.mark.root]
+
+RULE = """\
+- rule: Marker opened
+  desc: A file of the test was opened
+  condition: evt.type in (open, openat) and fd.name startswith {folder}/marker-
+  output: marker=%fd.name
+  priority: NOTICE
+"""
+
+
+def spooled(folder: Path, copy: Path) -> list[int]:
+    """Numbers of the markers in a queue, in order; the queue itself is not touched."""
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder, copy)
+    queue, found, sequence = DiskQueue(copy, 1 << 30), list[int](), 0
+    while (item := queue.next(sequence)) is not None:
+        assert item.sequence == sequence + 1
+        sequence = item.sequence
+        for line in item.payload.split(b"\n"):
+            match = re.search(rb"marker=[^\"]*marker-(\d+)", line)
+            assert match is not None, line
+            found.append(int(match.group(1)))
+    queue.close()
+    return found
+
+
+def touch(folder: Path, number: int) -> None:
+    (folder / f"marker-{number}").touch()
+
+
+def test_a_killed_agent_keeps_every_event_on_disk_and_leaves_no_program(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("loading the probe needs root")
+    seed = int(time.time())
+    source = random.Random(seed)
+    folder = tmp_path / "agent"
+    folder.mkdir()
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(RULE.format(folder=tmp_path))
+    kind: Kind = agent_kind(1, f"--security.rules={rules}")
+    number, before = 0, list[int]()
+    for turn in range(2):
+        agent = Server(kind, free_port(), folder)
+        try:
+            agent.wait_ready()
+            first = number
+
+            def seen(first: int = first) -> bool:
+                nonlocal number
+                touch(tmp_path, number)
+                number += 1
+                return any(n >= first for n in spooled(folder / "data-agent" / "events", tmp_path / "copy"))
+
+            wait_until(seen, 60, "events of this turn reach the disk")
+            programs = programs_of(agent.pid)
+            assert programs
+            ends = time.monotonic() + source.uniform(0.1, 0.6)
+            while time.monotonic() < ends:
+                touch(tmp_path, number)
+                number += 1
+        finally:
+            agent.kill()
+        wait_until(lambda: not programs_loaded() & programs, 10, "the kernel is clean")  # noqa: B023
+        after = spooled(folder / "data-agent" / "events", tmp_path / "copy")
+        assert after[: len(before)] == before, f"seed {seed}, turn {turn}"
+        assert len(set(after)) == len(after)
+        assert after == sorted(after)
+        assert len(after) > len(before)
+        before = after
