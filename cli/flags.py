@@ -95,6 +95,14 @@ FLAGS: tuple[Flag, ...] = (
     Flag("query.slow-log-threshold", "10s", _D, "Log queries that take longer; 0 turns this off."),
     Flag("enable-feature", (), str, "Features to enable, separated by commas; repeat for more.", repeat=True),
     Flag("agent", True, bool, "Run the embedded host agent where the host allows (--no-agent turns it off)."),
+    Flag(
+        "security.rules",
+        (),
+        str,
+        "Falco rules file or folder; repeat for more, loaded in order after those of the configuration file. "
+        "Without any, a few rules of our own are in force.",
+        repeat=True,
+    ),
     Flag("log.level", "info", click.Choice(list(LEVELS)), "Least severe log line to write."),
     Flag("log.format", "logfmt", click.Choice(list(FORMATS)), "Form of log lines."),
 )

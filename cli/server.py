@@ -18,8 +18,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +32,7 @@ from agent.service import AgentService
 from cli.configuration import ConfigurationSource
 from cli.flags import ServeFlags
 from cli.kernels import import_all_kernels
+from cli.securityparts import SecurityError, SecurityParts, read_security_config
 from cli.serveagents import make_agent_registry, pushed_files, read_token
 from cli.serveroptions import engine_options, retention_text, storage_options
 from ingest.config.document import LoadedConfig, config_to_yaml
@@ -42,8 +42,6 @@ from ingest.scrape.service import ScrapeManager, ScrapeSettings
 from promql.activequeries import ActiveQueries
 from promql.engine import Engine
 from promql.parser import prepare as prepare_parser
-from security.pipeline import Pipeline
-from security.record import EventRecord
 from tsdb.database import Database, open_database
 from tsdb.errors import StorageError
 from tsdb.kernels import compile as kernels
@@ -77,7 +75,7 @@ class Server:
         self._scrape: ScrapeManager | None = None
         self._receiver: Receiver | None = None
         self._agent: AgentService | None = None
-        self._pipeline: Pipeline | None = None
+        self._security: SecurityParts | None = None
         self._stop = asyncio.Event()
         self._reload_lock = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
@@ -168,27 +166,32 @@ class Server:
         self._scrape = ScrapeManager(appender, self._registry, settings=self._scrape_settings())
         self._services.scrape = self._scrape
         await self._scrape.apply(self._config)
+        self._security = await self._start_security(database)
         self._take_agents(path)
         if self._flags["agent"]:
-            self._agent = AgentService(
-                appender, self._registry, read_agent_config(self._config), self._pipeline
-            )
+            pipeline = self._security.services.pipeline
+            self._agent = AgentService(appender, self._registry, read_agent_config(self._config), pipeline)
 
     def _take_agents(self, path: str) -> None:
         """Let agents in. Raises StartError."""
+        assert self._security is not None
         try:
             self._services.agent_token = read_token(self._flags["web.agent-token-file"])
             self._services.agents = make_agent_registry(
-                self._deliver_events, path, self._config, self._registry
+                self._security.services.pipeline.deliver, path, self._config, self._registry
             )
         except (ConfigError, StorageError, OSError, ValueError) as error:
             raise StartError(f"agents: {error}") from None
 
-    def _deliver_events(self, records: Sequence[EventRecord]) -> Future[None]:
-        """Hand events of agents to the pipeline; the result is done when they are durable."""
-        if self._pipeline is None:
-            raise RuntimeError("this server runs no pipeline of security events")
-        return self._pipeline.deliver(records)
+    async def _start_security(self, database: Database) -> SecurityParts:
+        try:
+            config = read_security_config(self._config)
+            parts = await asyncio.to_thread(SecurityParts, self._flags, config, database)
+        except (ConfigError, SecurityError, StorageError, OSError) as error:
+            raise StartError(str(error)) from None
+        parts.start(self._registry)
+        self._services.security = parts.services
+        return parts
 
     def _log_active_queries(self) -> None:
         folder, slots = Path(self._flags["storage.tsdb.path"]), self._flags["query.max-concurrency"]
@@ -203,9 +206,13 @@ class Server:
             task.cancel()
         if self._agent is not None:
             await self._agent.stop()
+        if self._security is not None:
+            await asyncio.to_thread(self._security.stop_sources)
         if self._scrape is not None:
             await self._scrape.close()
         await runner.cleanup()
+        if self._security is not None:
+            await asyncio.to_thread(self._security.close)
         if self._receiver is not None:
             self._receiver.close()
         self._engine.close()
@@ -231,11 +238,12 @@ class Server:
     async def reload(self) -> None:
         """Read the configuration again and apply it; on an error everything stays as it was.
 
-        Raises ConfigError or OSError.
+        Raises ConfigError or OSError; SecurityError for bad rules, all else being applied then.
         """
         async with self._reload_lock:
             try:
                 config = await asyncio.to_thread(self._source.load)
+                security = read_security_config(config)
                 pushed = await asyncio.to_thread(pushed_files, config)
                 self._query_log.open(config.globals.query_log_file)
             except (ConfigError, OSError) as error:
@@ -250,6 +258,8 @@ class Server:
                 self._services.agents.pushed = pushed
             if self._agent is not None:
                 await self._agent.apply(read_agent_config(config))
+            if self._security is not None:
+                await asyncio.to_thread(self._security.apply, security)
             log.info("Completed loading of configuration file", extra={"file": str(self._source.path)})
 
     def _log_warnings(self) -> None:
@@ -257,7 +267,7 @@ class Server:
             log.warning("Configuration has a part without effect", extra={"reason": text})
 
     async def _reload_on_signal(self) -> None:
-        with contextlib.suppress(ConfigError, OSError):
+        with contextlib.suppress(ConfigError, OSError, SecurityError):
             await self.reload()
 
     async def _watch_configuration(self) -> None:

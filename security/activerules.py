@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +40,10 @@ class ActiveRules:
     reload_failures_count: int = 0
     problems: list[str] = field(default_factory=list)
     """Why the last reload failed; empty after a good one."""
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the files that the running rules come from, by path."""
+    loaded_at_ns: int = 0
+    """When the running rules were loaded."""
 
     def reload(self, paths: Iterable[str]) -> RuleLoader:
         """Load files and directories in order, the starter rules when there are none.
@@ -60,4 +66,9 @@ class ActiveRules:
             return loader
         chosen = select(loader.rules, self.options.selections, self.options.minimum_priority)
         self.engine = RuleEngine(chosen, self.options.rule_matching)
+        self.files = {
+            path: hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+            for path, text in loader.contents.items()
+        }
+        self.loaded_at_ns = time.time_ns()
         return loader

@@ -75,6 +75,8 @@ class Pipeline:
         self.hostname = hostname
         self.events_count: Counter[str] = Counter()
         """Events judged, by source."""
+        self.matched: Counter[str] = Counter()
+        """Events by the rule that found them, over reloads."""
         self.dropped_count = 0
         """Records refused because the queue was full."""
         self.sink_failures_count: Counter[str] = Counter()
@@ -108,6 +110,7 @@ class Pipeline:
         with self._lock_of(batch.source):
             self.events_count[batch.source] += batch.count
             matches = engine.match(batch)
+            self.matched.update(match.rule.name for match in matches)
             outputs = engine.outputs(batch, matches)
             return [
                 EventRecord(

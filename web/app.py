@@ -11,7 +11,21 @@ from typing import Any
 from aiohttp import web
 
 from web import lifecycle, middleware
-from web.api import admin, agents, federate, metadata, notifications, query, rules, status, targets, write
+from web.api import (
+    admin,
+    agents,
+    federate,
+    metadata,
+    notifications,
+    query,
+    rules,
+    securityevents,
+    securityrules,
+    securitysources,
+    status,
+    targets,
+    write,
+)
 from web.context import CONTEXT, AppContext, context_of
 from web.envelope import ApiError, ErrorType
 from web.metrics import register_process_metrics, respond_exposition
@@ -30,6 +44,7 @@ GET_AND_POST: dict[str, _Handler] = {
     "/parse_query": query.parse_query,
     "/labels": metadata.labels,
     "/series": metadata.series,
+    "/security/events": securityevents.events,
 }
 GET_ONLY: dict[str, _Handler] = {
     "/label/{name}/values": metadata.label_values,
@@ -42,6 +57,7 @@ GET_ONLY: dict[str, _Handler] = {
     "/rules": rules.rules,
     "/alerts": rules.alerts,
     "/alertmanagers": rules.alertmanagers,
+    "/security/rules": securityrules.rules,
     "/status/buildinfo": status.buildinfo,
     "/status/flags": status.flags,
     "/status/config": status.config,
@@ -110,6 +126,8 @@ def _add_pages(router: web.UrlDispatcher, prefix: str) -> None:
     router.add_get(f"{prefix}/metrics", _metrics, allow_head=False)
     router.add_get(f"{prefix}/federate", federate.federate)
     router.add_get(f"{prefix}/version", lifecycle.version)
+    router.add_route("*", f"{prefix}/k8s-audit", securitysources.k8s_audit)
+    router.add_route("*", f"{prefix}/cloudtrail", securitysources.cloudtrail)
     router.add_get(f"{prefix}/-/healthy", lifecycle.healthy)
     router.add_get(f"{prefix}/-/ready", lifecycle.ready)
     for path, handler in (("/-/reload", lifecycle.reload), ("/-/quit", lifecycle.quit_server)):
@@ -133,6 +151,7 @@ def create_app(services: AppServices) -> web.Application:
         middlewares=[middleware.measure, middleware.answer_errors, middleware.gate], client_max_size=0
     )
     app[CONTEXT] = AppContext.create(services)
+    app[securitysources.BODIES_IN_WORK] = {}
     ungated = [f"{prefix}{API}{path}" for path in UNGATED]
     plain = ("/-/healthy", "/-/ready", "/metrics", "/assets/:path", "/version", "/-/reload", "/-/quit")
     app[middleware.UNGATED] = frozenset([*ungated, *(prefix + path for path in plain)])

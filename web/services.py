@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from agent.channel.registry import AgentRegistry
 from promql.ast import ValueType
 from promql.operators.operator import Explain
+from security.services import SecurityServices
 from tsdb.labels import Labels, Matcher
 from tsdb.select import Querier
 from web.querylog import QueryLog
@@ -221,6 +222,7 @@ class AppServices:
     database: Database | None = None
     scrape: ScrapeStatus | None = None
     receiver: RemoteWriteReceiver | None = None
+    security: SecurityServices | None = None
     query_log: QueryLog | None = None
     agents: AgentRegistry | None = None
     agent_token: str = ""

@@ -157,37 +157,49 @@ class KubernetesAudit:
     def events(self, body: bytes, now_ns: int) -> Iterator[JsonEvent]:
         """Events of a webhook body (one event or an EventList) or of a text with one object a line.
 
-        Raises InvalidEventError for a body over WEBHOOK_BYTES_LIMIT and for what is no audit event; a single
-        event over EVENT_BYTES_LIMIT is counted and skipped.
+        Raises InvalidEventError for a body over WEBHOOK_BYTES_LIMIT and for one that holds no audit event.
+        Among others, lines and items that are none and events over EVENT_BYTES_LIMIT are counted and skipped.
         """
         body = decompress(body, WEBHOOK_BYTES_LIMIT)
         try:
-            documents = [orjson.loads(body)]
+            yield from self._of_document(orjson.loads(body), now_ns)
+            return
         except orjson.JSONDecodeError:
             lines = [line for line in body.splitlines() if line.strip()]
-            if len(lines) < 2:
-                raise InvalidEventError(_NOT_AUDIT) from None
-            documents = (decode(line, _NOT_AUDIT) for line in lines)  # type: ignore[assignment]
-        for document in documents:
-            yield from self._of_document(document, now_ns)
+        found = False
+        for line in lines if len(lines) > 1 else ():
+            try:
+                for event in self._of_document(decode(line, _NOT_AUDIT), now_ns):
+                    found = True
+                    yield event
+            except InvalidEventError:
+                self.refused["line"] += 1
+        if not found:
+            raise InvalidEventError(_NOT_AUDIT)
 
     def _of_document(self, document: Any, now_ns: int) -> Iterator[JsonEvent]:
+        kinds: tuple[str | None, ...]
         items: Any
         if isinstance(document, list):
-            items = document
+            kinds, items = ("Event",), document
         elif isinstance(document, dict) and document.get("kind") == "EventList":
-            items = document.get("items")
+            # Items of a list that an API server sends have no kind of their own.
+            kinds, items = ("Event", None), document.get("items")
             if not isinstance(items, list):
                 raise InvalidEventError(_NOT_AUDIT)
         else:
-            items = [document]
+            kinds, items = ("Event",), [document]
+        unknown = 0
         for item in items:
-            if not isinstance(item, dict) or item.get("kind") != "Event":
-                raise InvalidEventError(_NOT_AUDIT)
-            if len(orjson.dumps(item)) > EVENT_BYTES_LIMIT:
+            if not isinstance(item, dict) or item.get("kind") not in kinds:
+                unknown += 1
+                self.refused["item"] += 1
+            elif len(orjson.dumps(item)) > EVENT_BYTES_LIMIT:
                 self.refused["event_too_large"] += 1
             else:
                 yield JsonEvent(item, _time(item, now_ns))
+        if items and unknown == len(items):
+            raise InvalidEventError(_NOT_AUDIT)
 
     def extract(self, document: Document, name: str, argument: str | None) -> Any:
         """One field of an event."""

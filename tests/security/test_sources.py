@@ -188,7 +188,7 @@ def test_events_that_follow_good_ones_may_be_bad() -> None:
     source = KubernetesAudit()
     body = orjson.dumps({"kind": "EventList", "items": [POD, 7]})
     assert len(JsonBatches(source).read(body, 0)) == 1
-    assert source.refused["body"] == 1
+    assert source.refused["item"] == 1
 
 
 def test_json_pointer_and_list_fields_reach_the_rules() -> None:
@@ -216,3 +216,14 @@ def test_json_pointer_and_list_fields_reach_the_rules() -> None:
         "jevt.value[/user/username]": "jane",
         "ka.target.subresource": None,
     }
+
+
+def test_items_of_a_list_need_no_kind_and_what_is_no_event_is_skipped_and_counted() -> None:
+    source = KubernetesAudit()
+    items = [{"auditID": "1", "verb": "get"}, "text", {"kind": "Pod"}, {"kind": "Event", "auditID": "2"}]
+    body = orjson.dumps({"kind": "EventList", "apiVersion": "audit.k8s.io/v1", "items": items})
+    assert [event.document["auditID"] for event in source.events(body, 0)] == ["1", "2"]
+    assert source.refused == {"item": 2}
+    lines = b'{"kind":"Event","auditID":"3"}\nnonsense\n{"kind":"Event","auditID":"4"}\n'
+    assert [event.document["auditID"] for event in source.events(lines, 0)] == ["3", "4"]
+    assert source.refused["line"] == 1
