@@ -96,9 +96,13 @@ def event_json(record: EventRecord, options: OutputOptions) -> bytes:
 
 async def _follow(request: web.Request, services: SecurityServices, query: EventQuery) -> web.StreamResponse:
     woken, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(woken.set)
+
     live = EventQuery(query.matcher_sets, query.start_ns, text=query.text)
     try:
-        subscription = services.feed.subscribe(live, lambda: loop.call_soon_threadsafe(woken.set))
+        subscription = services.feed.subscribe(live, wake)
     except TooManySubscribersError as error:
         raise ApiError(ErrorType.UNAVAILABLE, str(error)) from None
     try:
