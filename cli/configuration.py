@@ -20,6 +20,10 @@ scrape_configs:
     static_configs:
       - targets: ["localhost:{port}"]
 """
+_BUILT_IN_TLS = """\
+    scheme: https
+    tls_config: {insecure_skip_verify: true}
+"""
 
 
 @dataclass(slots=True)
@@ -38,6 +42,8 @@ class ConfigurationSource:
         """The file of --config.file; the built-in one where the flag is not given and the file not there."""
         path = Path(flags["config.file"])
         built_in = _BUILT_IN.format(port=flags.addresses()[0].port)
+        if flags["web.config.file"]:
+            built_in += _BUILT_IN_TLS
         absent = "config.file" not in flags.given and not path.exists()
         return cls(None if absent else path, built_in)
 

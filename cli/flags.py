@@ -62,6 +62,7 @@ FLAGS: tuple[Flag, ...] = (
         "Remote write messages to accept; repeat for more.",
         repeat=True,
     ),
+    Flag("web.config.file", "", str, "File with the TLS settings of the server."),
     Flag(
         "web.agent-token-file",
         "",

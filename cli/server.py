@@ -50,6 +50,7 @@ from web.app import create_app
 from web.querylog import QueryLog
 from web.readiness import Readiness
 from web.services import AppServices, BuildInfo, ReloadState
+from web.tls import server_context
 
 log = logging.getLogger("vedette.main")
 
@@ -125,10 +126,15 @@ class Server:
             # Handlers judge encodings themselves: remote write takes snappy only, and answers others 415.
             auto_decompress=False,
         )
+        try:
+            tls = server_context(self._flags["web.config.file"])
+        except (ConfigError, OSError) as error:
+            raise StartError(f"web configuration: {error}") from None
         await runner.setup()
         for address in self._flags.addresses():
+            site = web.TCPSite(runner, address.host, address.port, reuse_address=True, ssl_context=tls)
             try:
-                await web.TCPSite(runner, address.host, address.port, reuse_address=True).start()
+                await site.start()
             except OSError as error:
                 await runner.cleanup()
                 raise StartError(f"listen on {address}: {error.strerror or error}") from None

@@ -149,6 +149,11 @@ def _read_text(path: str) -> str:
         raise ConfigError([Problem(path, line, "", "yaml: invalid UTF-8")]) from None
 
 
+def load_section(path: str, model: type[_S]) -> _S:
+    """A file of its own that holds one section. Raises ConfigError with file, line and key; OSError."""
+    return _validate(model, read_yaml(_read_text(path), path), {})
+
+
 def read_extension(loaded: LoadedConfig, key: str, model: type[_S]) -> _S:
     """The section of one of Vedette's other parts as its own model; the defaults where it is absent.
 
