@@ -68,6 +68,10 @@ bench-storage: $(VENV)/.installed-dev system-packages ## Size, ingest, memory, r
 soak: $(VENV)/.installed-dev ## Twenty minutes of everything at once: is memory flat? ARGS="--minutes N".
 	$(BIN)/python -m benchmarks.mixed $(ARGS)
 
+.PHONY: bench-query
+bench-query: $(VENV)/.installed-dev system-packages ## 34 query classes beside Prometheus and VictoriaMetrics; ARGS="--hosts 40 --hours 6".
+	$(BIN)/python -m benchmarks.queryrun --folder $${TMPDIR:-/tmp}/vedette-bench-query $(ARGS)
+
 conformance: $(VENV)/.installed-dev ## Prometheus's own query test files; prints the count.
 	$(BIN)/vedette test promql "$(PROMQLTEST)"
 

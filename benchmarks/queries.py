@@ -16,12 +16,14 @@ _TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class QueryClass:
-    """A named query: instant where `window_s` is 0, else over that range in `points` steps."""
+    """A named query: instant where `window_s` is 0, else over that range in `points` steps. With a `path`
+    it is that endpoint, with `text` as its match[] if there is one."""
 
     name: str
     text: str
     window_s: int = 0
     points: int = 60
+    path: str = ""
 
 
 _HOST = 'instance="host-00007.example.internal:9100"'
@@ -52,7 +54,7 @@ CLASSES = (
         "rate(node_disk_read_bytes_total[5m]) * on (instance) group_left () up",
         900,
     ),
-    QueryClass("label values", "instance"),
+    QueryClass("label values", "", path="/api/v1/label/instance/values"),
 )
 
 
@@ -67,8 +69,10 @@ class QueryResult:
 
 def request_path(query: QueryClass, start_s: float, end_s: float, extra: tuple[tuple[str, str], ...]) -> str:
     """Path and parameters for a query that ends at `end_s`, its window at most from `start_s` on."""
-    if query.name == "label values":
-        return f"/api/v1/label/{query.text}/values?" + urllib.parse.urlencode(extra)
+    if query.path:
+        matchers = [("match[]", query.text)] if query.text else []
+        bounds = [("start", f"{start_s:.3f}"), ("end", f"{end_s:.3f}")]
+        return f"{query.path}?" + urllib.parse.urlencode([*matchers, *bounds, *extra])
     if not query.window_s:
         arguments = [("query", query.text), ("time", f"{end_s:.3f}"), *extra]
         return "/api/v1/query?" + urllib.parse.urlencode(arguments)
@@ -83,6 +87,22 @@ def request_path(query: QueryClass, start_s: float, end_s: float, extra: tuple[t
 def _rows(body: bytes) -> int:
     data = json.loads(body)["data"]
     return len(data["result"] if isinstance(data, dict) else data)
+
+
+def ask(server: Server, path: str) -> tuple[float, bytes]:
+    """Seconds and body of a request over a connection of its own. Raises RuntimeError where it is refused."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=_TIMEOUT_S)
+    try:
+        connection.connect()
+        started = time.perf_counter()
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.status != 200:
+            raise RuntimeError(f"{answer.status}: {body[:200]!r}")
+        return time.perf_counter() - started, body
+    finally:
+        connection.close()
 
 
 def measure(server: Server, query: QueryClass, start_ms: int, end_ms: int, repeats: int) -> QueryResult:

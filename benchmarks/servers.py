@@ -63,6 +63,7 @@ def _prometheus(port: int, folder: Path) -> list[str]:
         *("prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"),
         *(f"--web.listen-address=127.0.0.1:{port}", "--web.enable-remote-write-receiver"),
         *("--web.enable-admin-api", "--storage.tsdb.retention.time=30d", "--log.level=warn"),
+        *("--enable-feature=native-histograms", "--query.max-samples=500000000"),
     ]
 
 
@@ -221,6 +222,10 @@ class Server:
                     elif line.startswith("RssAnon"):
                         private += int(line.split()[1]) * 1024
         return Usage(cpu, written, rss, peak, private)
+
+    def reset_peak(self) -> None:
+        """Let the peak of memory begin anew at what the process has resident now."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
     def settle(self, quiet_s: float, timeout_s: float) -> Usage:
         """Wait until the server has used next to no CPU for `quiet_s`; then its usage."""

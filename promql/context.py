@@ -12,6 +12,7 @@ from promql.annotations import Annotations
 from promql.budget import QueryBudget
 from promql.matrix import Grid
 from promql.options import EngineOptions
+from promql.stepcounts import StepCounts
 from tsdb.select import Querier
 from tsdb.symbols import OverlaySymbols
 
@@ -39,6 +40,8 @@ class EvalContext:
     pool: ThreadPoolExecutor | None = None
     query_end: int | None = None
     measured: bool = False
+    step_counts: StepCounts | None = None
+    """Where selectors count what they look at; None where nobody asks, and inside of subqueries."""
 
     @property
     def query_end_ms(self) -> int:
@@ -46,8 +49,13 @@ class EvalContext:
         return self.query_end if self.query_end is not None else self.query_grid.end_ms
 
     def on_grid(self, grid: Grid) -> EvalContext:
-        """The same query on another grid."""
-        return replace(self, grid=grid)
+        """The inside of a subquery: the same query on another grid, what it reads not counted."""
+        return replace(self, grid=grid, step_counts=None)
+
+    def at_one_step(self) -> EvalContext:
+        """A step-invariant part: the same query at one step, counted for all of them."""
+        counts = None if self.step_counts is None else self.step_counts.repeated()
+        return replace(self, grid=self.grid._replace(steps=1), step_counts=counts)
 
     def ordered_map(self, function: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
         """Results in order, computed by the pool a few ahead of the consumer, so memory stays bounded."""

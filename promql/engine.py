@@ -33,6 +33,7 @@ from promql.options import EngineOptions
 from promql.parser import parse
 from promql.plan import PlanBuilder
 from promql.result import QueryResult, RangeVectors, finish_rows
+from promql.stepcounts import StepCounts
 from promql.types import type_of
 from tsdb.select import Querier
 from tsdb.serieslabels import SeriesLabels
@@ -104,15 +105,17 @@ class Engine:
         *,
         lookback_ms: int | None = None,
         timeout_s: float | None = None,
-        stats: object = None,
+        stats: str = "",
         cancel: CancelFlag | None = None,
     ) -> QueryResult:
-        """Evaluate at one time. None or 0 for lookback and timeout mean the options'.
+        """Evaluate at one time. None or 0 for lookback and timeout mean the options'. With `stats` "true" or
+        "all" the samples that steps look at are counted, by step for "all" (and its feature flag).
 
         Raises ParseError, PreparationError, ExecutionError, QueryTimeout, QueryCancelled, StorageReadError.
         """
         grid = Grid(time_ms, 0, 1)
-        return self._run(querier, text, grid, time_ms, lookback_ms, timeout_s, cancel, instant=True)
+        ctx = self._context(querier, grid, time_ms, lookback_ms, timeout_s, cancel)
+        return self._run(ctx, text, stats, instant=True)
 
     def range(
         self,
@@ -124,12 +127,13 @@ class Engine:
         *,
         lookback_ms: int | None = None,
         timeout_s: float | None = None,
-        stats: object = None,
+        stats: str = "",
         cancel: CancelFlag | None = None,
     ) -> QueryResult:
         """Evaluate at start, start + step, ... up to end. Raises as `instant`."""
         grid = Grid(start_ms, step_ms, (end_ms - start_ms) // step_ms + 1)
-        return self._run(querier, text, grid, end_ms, lookback_ms, timeout_s, cancel, instant=False)
+        ctx = self._context(querier, grid, end_ms, lookback_ms, timeout_s, cancel)
+        return self._run(ctx, text, stats, instant=False)
 
     def explain(
         self,
@@ -185,22 +189,13 @@ class Engine:
             query_end=end_ms,
         )
 
-    def _run(
-        self,
-        querier: Querier,
-        text: str,
-        grid: Grid,
-        end_ms: int,
-        lookback_ms: int | None,
-        timeout_s: float | None,
-        cancel: CancelFlag | None,
-        instant: bool,
-    ) -> QueryResult:
+    def _run(self, ctx: EvalContext, text: str, stats: str, instant: bool) -> QueryResult:
         metrics = self._metrics
         if metrics is not None:
             metrics.queries.inc()
         timings = _Timings()
-        ctx = self._context(querier, grid, end_ms, lookback_ms, timeout_s, cancel)
+        if stats:
+            ctx = replace(ctx, step_counts=StepCounts(ctx.grid.steps))
         try:
             started = self._clock()
             expr = parse(text, self.parser_options())
@@ -224,7 +219,7 @@ class Engine:
                 metrics.sort_s.observe(timings.sort_s)
         warnings = tuple(ctx.annotations.warnings(text))
         infos = tuple(ctx.annotations.infos(text))
-        return QueryResult(value_type, value, warnings, infos, _stats(ctx, timings))
+        return QueryResult(value_type, value, warnings, infos, _stats(ctx, timings, stats == "all"))
 
     def _operator(self, ctx: EvalContext, expr: Expr) -> Operator:
         builder = PlanBuilder.for_query(ctx, expr)
@@ -277,9 +272,18 @@ def _scalar_matrix(ctx: EvalContext, values: np.ndarray[Any, np.dtype[np.float64
     return Matrix(labels, ctx.grid, rows.values, flags)
 
 
-def _stats(ctx: EvalContext, timings: _Timings) -> dict[str, Any]:
-    """The API's `stats` object (prometheus-surface.md 1.2)."""
-    budget = ctx.budget
+def _stats(ctx: EvalContext, timings: _Timings, by_step: bool) -> dict[str, Any]:
+    """The API's `stats` object (prometheus-surface.md 1.2). Where nobody asked for it, samples looked at are
+    not counted, and those read stand in for them."""
+    budget, counts = ctx.budget, ctx.step_counts
+    samples: dict[str, Any] = {
+        "totalQueryableSamples": budget.samples_read if counts is None else counts.total,
+        "samplesRead": budget.samples_read,
+        "peakSamples": max(budget.samples_peak, 0),
+    }
+    if by_step and counts is not None and ctx.options.per_step_stats:
+        times_s = (ctx.grid.times_ms() / 1000).tolist()
+        samples["totalQueryableSamplesPerStep"] = list(zip(times_s, counts.counts.tolist(), strict=True))
     total = timings.prepare_s + timings.eval_s + timings.sort_s
     return {
         "timings": {
@@ -290,9 +294,5 @@ def _stats(ctx: EvalContext, timings: _Timings) -> dict[str, Any]:
             "execQueueTime": 0.0,
             "execTotalTime": total if math.isfinite(total) else 0.0,
         },
-        "samples": {
-            "totalQueryableSamples": budget.samples_read,
-            "samplesRead": budget.samples_read,
-            "peakSamples": max(budget.samples_peak, 0),
-        },
+        "samples": samples,
     }

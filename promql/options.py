@@ -46,6 +46,11 @@ class EngineOptions:
         return "use-start-timestamps" in self.features
 
     @property
+    def per_step_stats(self) -> bool:
+        """Whether `stats=all` shows samples by step."""
+        return "promql-per-step-stats" in self.features
+
+    @property
     def thread_count(self) -> int:
         """Resolved number of worker threads."""
         return self.threads or os.cpu_count() or 1

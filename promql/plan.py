@@ -34,6 +34,7 @@ from promql.histogramhints import selectors_with_resolved_hints
 from promql.matrix import Grid
 from promql.operators.aggregate import Aggregate, Quantile
 from promql.operators.binary import VectorBinary, with_scalar
+from promql.operators.counted import CountedRange, CountedVector
 from promql.operators.countvalues import CountValues
 from promql.operators.mathfunctions import NegateOperator
 from promql.operators.measured import MeasuredRange, measured
@@ -94,8 +95,8 @@ class PlanBuilder:
         """The evaluation the operators belong to."""
         return self._ctx
 
-    def _on(self, grid: Grid) -> PlanBuilder:
-        builder = PlanBuilder(self._ctx.on_grid(grid), self._shared, self._cells)
+    def _on(self, ctx: EvalContext) -> PlanBuilder:
+        builder = PlanBuilder(ctx, self._shared, self._cells)
         builder._hints = self._hints
         builder._hints_resolved = self._hints_resolved
         return builder
@@ -116,7 +117,7 @@ class PlanBuilder:
         if grid.steps == 0:
             return EmptyVector(self._ctx)
         if grid.steps > 1 and is_step_invariant(expr):
-            once = self._on(Grid(grid.start_ms, grid.step_ms, 1))
+            once = self._on(self._ctx.at_one_step())
             return Repeat(self._ctx, once.vector(expr))
         if not self._shared or expr not in self._shared:
             return self._vector(expr)
@@ -178,7 +179,8 @@ class PlanBuilder:
         times = self._times(expr)
         scan = VectorScan(self._ctx, expr, times, self._hints_over(times, 0), want)
         scan.resolve_hints = expr.pos in self._hints_resolved
-        return scan
+        counts = self._ctx.step_counts
+        return scan if counts is None else CountedVector(scan, counts)
 
     def _times(self, expr: VectorSelector | SubqueryExpr) -> SelectorTimes:
         offset = expr.offset_ms
@@ -214,6 +216,8 @@ class PlanBuilder:
     def range(self, expr: Expr) -> RangeOperator:
         """Operator of a range-vector expression (range selector or subquery)."""
         operator = self._range(unwrap(expr))
+        if self._ctx.step_counts is not None:
+            operator = CountedRange(operator, self._ctx.step_counts)
         return MeasuredRange(operator) if self._ctx.measured else operator
 
     def _range(self, expr: Expr) -> RangeOperator:
@@ -237,7 +241,7 @@ class PlanBuilder:
         grid = subquery_grid(times, span, step)
         self._check_steps(grid)
         with self._under(SelectHints()):
-            child = self._on(grid).vector(expr.expr)
+            child = self._on(self._ctx.on_grid(grid)).vector(expr.expr)
         return Subquery(self._ctx, expr, child, times, span)
 
     def _check_steps(self, grid: Grid) -> None:
@@ -254,7 +258,7 @@ class PlanBuilder:
         if isinstance(expr, NumberLiteral):
             return Constant(self._ctx, expr.value)
         if grid.steps > 1 and is_step_invariant(expr):
-            once = self._on(Grid(grid.start_ms, grid.step_ms, 1))
+            once = self._on(self._ctx.at_one_step())
             return RepeatScalar(self._ctx, once.scalar(expr))
         if isinstance(expr, UnaryExpr):
             return Negate(self._ctx, self.scalar(expr.expr))

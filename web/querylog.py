@@ -71,6 +71,11 @@ class QueryLog:
         """Close the file."""
         self.open("")
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a file, which gets every query."""
+        return self._file is not None
+
     def wants(self, took_s: float) -> bool:
         """Whether `write` would do anything for a query that took so long."""
         return self._file is not None or bool(self._slow_s and took_s >= self._slow_s)

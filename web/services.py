@@ -68,6 +68,7 @@ class QueryEngine(Protocol):
         *,
         lookback_ms: int = 0,
         timeout_s: float = 0.0,
+        stats: str = "",
         cancel: CancelFlag | None = None,
     ) -> QueryResult: ...
 
@@ -81,6 +82,7 @@ class QueryEngine(Protocol):
         *,
         lookback_ms: int = 0,
         timeout_s: float = 0.0,
+        stats: str = "",
         cancel: CancelFlag | None = None,
     ) -> QueryResult: ...
 

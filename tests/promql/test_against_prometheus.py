@@ -122,6 +122,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "--config.file=prometheus.yml",
         "--storage.tsdb.path=data",
         "--storage.tsdb.retention.time=100y",
+        "--enable-feature=promql-per-step-stats",
     ]
     server = subprocess.Popen(
         ["prometheus", *arguments, f"--web.listen-address=127.0.0.1:{port}"],
@@ -227,3 +228,33 @@ def test_random_queries_give_what_prometheus_gives(prometheus: str) -> None:
                 assert equal(value, got[labels][t]), (case, labels, t, value, got[labels][t])
         compared += bool(expected)
     assert compared > 10, "too few queries had a result"
+
+
+COUNTED = [
+    "gauge",
+    "sum by (i) (counter_total)",
+    "rate(counter_total[5m])",
+    "count_over_time(sparse[20m]) + gauge",
+    "gauge offset 7m",
+    "sum_over_time(gauge[5m] @ 1200)",
+    "gauge @ end() * 2",
+    "max_over_time(gauge[10m] offset 3m)",
+    "absent_over_time(gauge[1m])",
+    "1 + 2",
+    "absent(sparse)",
+    "quantile_over_time(0.5, gauge[7m])",
+]
+
+
+@pytest.mark.parametrize("query", COUNTED)
+def test_samples_that_steps_look_at_are_counted_as_by_prometheus(prometheus: str, query: str) -> None:
+    text = adapted(query, 0)
+    times = {"start": START_MS / 1000, "end": END_MS / 1000, "step": STEP_MS / 1000}
+    parameters = urllib.parse.urlencode({"query": text, "stats": "all", **times})
+    with urllib.request.urlopen(f"{prometheus}/api/v1/query_range?{parameters}", timeout=30) as answer:
+        theirs = json.load(answer)["data"]["stats"]["samples"]
+    engine = Engine(EngineOptions(threads=1, features=frozenset({"promql-per-step-stats"})))
+    ours = engine.range(data().querier(), text, START_MS, END_MS, STEP_MS, stats="all").stats["samples"]
+    assert ours["totalQueryableSamples"] == theirs["totalQueryableSamples"]
+    by_step = [list(pair) for pair in ours["totalQueryableSamplesPerStep"]]
+    assert by_step == theirs["totalQueryableSamplesPerStep"]

@@ -320,6 +320,36 @@ def test_stats_count_what_was_read() -> None:
     assert set(stats["timings"]) >= {"evalTotalTime", "innerEvalTime", "execTotalTime"}
 
 
+def per_step(query: str) -> list[int]:
+    """Samples looked at, at minutes 5, 6 and 7."""
+    engine = Engine(EngineOptions(threads=1, features=frozenset({"promql-per-step-stats"})))
+    samples = engine.range(DATA.querier(), query, 300_000, 420_000, 60_000, stats="all").stats["samples"]
+    counts = [count for _, count in samples["totalQueryableSamplesPerStep"]]
+    assert [t for t, _ in samples["totalQueryableSamplesPerStep"]] == [300.0, 360.0, 420.0]
+    assert samples["totalQueryableSamples"] == sum(counts)
+    return counts
+
+
+def test_stats_count_what_each_step_looks_at() -> None:
+    assert per_step("m") == [2, 2, 2]
+    assert per_step("sum_over_time(m[3m])") == [6, 6, 6]
+    assert per_step("m @ 60") == [2, 2, 2]
+    assert per_step("sum_over_time(m[3m] @ 60)") == [4, 4, 4]
+    assert per_step("m + sum_over_time(m[2m])") == [6, 6, 6]
+    # The cells of a subquery count, not what it reads.
+    assert per_step("max_over_time(sum_over_time(m[4m])[2m:1m])") == [4, 4, 4]
+    assert per_step("vector(1)") == [0, 0, 0]
+
+
+def test_steps_are_shown_only_for_all_and_with_the_feature() -> None:
+    samples = ENGINE.range(DATA.querier(), "m", 0, 600_000, 60_000, stats="all").stats["samples"]
+    assert "totalQueryableSamplesPerStep" not in samples
+    engine = Engine(EngineOptions(threads=1, features=frozenset({"promql-per-step-stats"})))
+    samples = engine.range(DATA.querier(), "m", 0, 600_000, 60_000, stats="true").stats["samples"]
+    assert samples["totalQueryableSamples"] == 22
+    assert "totalQueryableSamplesPerStep" not in samples
+
+
 def test_explain_shows_the_plan_without_reading() -> None:
     querier = CountingQuerier()
     plan = ENGINE.explain(querier, "sum by (i) (rate(m[5m])) / 2", 0, 600_000, 60_000)

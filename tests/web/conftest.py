@@ -48,6 +48,7 @@ class FakeEngine:
         *,
         lookback_ms: int = 0,
         timeout_s: float = 0.0,
+        stats: str = "",
         cancel: CancelFlag | None = None,
     ) -> FakeResult:
         parse(text)
@@ -65,6 +66,7 @@ class FakeEngine:
         *,
         lookback_ms: int = 0,
         timeout_s: float = 0.0,
+        stats: str = "",
         cancel: CancelFlag | None = None,
     ) -> FakeResult:
         parse(text)

@@ -72,6 +72,12 @@ def _with_queue_time(stats: Any, queue_s: float) -> Any:
     return {**stats, "timings": timings}
 
 
+def _wanted_stats(context: AppContext, form: Form) -> str:
+    """What the engine is to count: for the client, or for the query log."""
+    query_log = context.services.query_log
+    return form.get("stats") or ("true" if query_log is not None and query_log.is_open else "")
+
+
 @dataclass(frozen=True, slots=True)
 class _Answered:
     """An evaluated query: the answer, as far as it is made, and the statistics for the query log."""
@@ -150,7 +156,7 @@ async def query(request: web.Request) -> web.StreamResponse:
     if form.get("explain") == "true":
         return await _explain(request, text, (time_ms, time_ms, 0))
 
-    encoding = encoding_for(request)
+    encoding, stats = encoding_for(request), _wanted_stats(context, form)
 
     def work(turn: Turn) -> _Answered:
         result = context.services.engine.instant(
@@ -159,6 +165,7 @@ async def query(request: web.Request) -> web.StreamResponse:
             time_ms,
             lookback_ms=lookback_ms,
             timeout_s=turn.left_s,
+            stats=stats,
             cancel=turn.cancel,
         )
         return _answered(form, result, turn.queue_s, (True, time_ms, limit), encoding)
@@ -194,7 +201,7 @@ async def query_range(request: web.Request) -> web.StreamResponse:
     if form.get("explain") == "true":
         return await _explain(request, text, (start, end, step))
 
-    encoding = encoding_for(request)
+    encoding, stats = encoding_for(request), _wanted_stats(context, form)
 
     def work(turn: Turn) -> _Answered:
         result = context.services.engine.range(
@@ -203,6 +210,7 @@ async def query_range(request: web.Request) -> web.StreamResponse:
             *(start, end, step),
             lookback_ms=lookback_ms,
             timeout_s=turn.left_s,
+            stats=stats,
             cancel=turn.cancel,
         )
         return _answered(form, result, turn.queue_s, (False, end, limit), encoding)

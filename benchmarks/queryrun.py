@@ -1,0 +1,165 @@
+"""`python -m benchmarks.queryrun`: latency and memory of the query classes, side by side on the same data.
+
+Each server takes the load over remote write, is stopped, and started again on its folder; then it is asked
+all classes. `--phase load` and `--phase measure` do one half only, over the same `--folder`: a load takes
+minutes, and only the measurement needs a quiet machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import http.client
+import json
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks import ingest, queries, queryreport, servers
+from benchmarks.load import nativehistograms
+from benchmarks.load.bodies import LoadWriter
+from benchmarks.load.nodes import Values, make_series
+from benchmarks.queryclasses import FIRST, NATIVE_ONLY, classes_over
+
+LANES = 4
+PORT_FIRST = 19400
+STEP_MS = 15_000
+SEED = 20_260_102
+NATIVE_HOSTS_MAX = 100
+RESULTS = Path(__file__).parent / "results"
+
+_WRITE_TIMEOUT_S = 60.0
+_HEAVY_S = 1.0
+"""Classes that take longer than this are asked fewer times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What was loaded."""
+
+    series_count: int
+    sample_count: int
+    start_ms: int
+    end_ms: int
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _send_native(server: servers.Server, bodies: Iterable[bytes]) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=_WRITE_TIMEOUT_S)
+    try:
+        for body in bodies:
+            connection.request("POST", "/api/v1/write", body, ingest.WRITE_HEADERS)
+            answer = connection.getresponse()
+            text = answer.read()
+            if answer.status // 100 != 2:
+                raise RuntimeError(f"{server.kind.name} answered {answer.status}: {text[:300]!r}")
+    finally:
+        connection.close()
+
+
+def load_servers(kinds: list[servers.Kind], folder: Path, hosts: int, steps: int, settle_s: float) -> None:
+    """Send the load to each server in a folder of its own, and stop them when they have come to rest."""
+    series = make_series(hosts)
+    writer = LoadWriter(series, Values(series, SEED), step_ms=STEP_MS, lane_count=LANES, seed=SEED)
+    end_ms = int(time.time() * 1000) // STEP_MS * STEP_MS
+    first_ms = end_ms - steps * STEP_MS
+    with servers.running_all(kinds, PORT_FIRST, folder) as running:
+        started = time.monotonic()
+        count = ingest.send_in_parts(running, writer, first_ms, steps, folder / "load")
+        native = min(hosts, NATIVE_HOSTS_MAX)
+        for server in running:
+            if server.kind is not servers.VICTORIA_METRICS:
+                _send_native(server, nativehistograms.bodies(native, steps, STEP_MS, end_ms, SEED))
+            server.flush()
+        for server in running:
+            server.settle(quiet_s=2.0, timeout_s=settle_s)
+    _say(f"{count:,} samples of {len(series):,} series loaded in {time.monotonic() - started:.0f} s")
+    data = Data(len(series), count, first_ms, end_ms)
+    (folder / "data.json").write_text(json.dumps(asdict(data)), encoding="utf-8")
+
+
+def _first(server: servers.Server, data: Data) -> queries.QueryResult:
+    path = queries.request_path(FIRST, data.start_ms / 1000, data.end_ms / 1000, server.kind.query_arguments)
+    seconds, body = queries.ask(server, path)
+    return queries.QueryResult(seconds, len(json.loads(body)["data"]["result"]))
+
+
+def _measure_class(
+    server: servers.Server, query: queries.QueryClass, data: Data, repeats: int
+) -> queryreport.Measured:
+    """The memory of a first run, then the latency of more; one more for a class that is slow."""
+    path = queries.request_path(query, data.start_ms / 1000, data.end_ms / 1000, server.kind.query_arguments)
+    server.reset_peak()
+    before = server.usage().rss_bytes
+    try:
+        seconds, _ = queries.ask(server, path)
+    except RuntimeError as error:
+        return queryreport.Measured(queries.QueryResult(float("nan"), 0, str(error)), 0)
+    rise = max(0, server.usage().peak_rss_bytes - before)
+    runs = repeats if seconds < _HEAVY_S else 2
+    return queryreport.Measured(queries.measure(server, query, data.start_ms, data.end_ms, runs), rise)
+
+
+def _samples_read(server: servers.Server, query: queries.QueryClass, data: Data) -> int:
+    """As Vedette counts them; 0 for endpoints that are no queries."""
+    if query.path:
+        return 0
+    path = queries.request_path(query, data.start_ms / 1000, data.end_ms / 1000, (("stats", "true"),))
+    _, body = queries.ask(server, path)
+    return int(json.loads(body)["data"]["stats"]["samples"]["samplesRead"])
+
+
+def measure_servers(kinds: list[servers.Kind], folder: Path, repeats: int) -> queryreport.Results:
+    """Start each server on its data and ask it everything."""
+    data = Data(**json.loads((folder / "data.json").read_text(encoding="utf-8")))
+    classes = classes_over((data.end_ms - data.start_ms) // 1000)
+    found: dict[str, dict[str, queryreport.Measured]] = {kind.name: {} for kind in kinds}
+    samples: dict[str, int] = {FIRST.name: 0}
+    for index, kind in enumerate(kinds):
+        with servers.running(kind, PORT_FIRST + index, folder / kind.name) as server:
+            found[kind.name][FIRST.name] = queryreport.Measured(_first(server, data), 0)
+            server.settle(quiet_s=1.0, timeout_s=15.0)
+            for query in classes:
+                if query.name in NATIVE_ONLY and kind is servers.VICTORIA_METRICS:
+                    continue
+                found[kind.name][query.name] = _measure_class(server, query, data, repeats)
+                if kind is servers.VEDETTE:
+                    samples[query.name] = _samples_read(server, query, data)
+        _say(f"{kind.name}: measured")
+    return queryreport.Results(data.series_count, data.sample_count, samples, found)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hosts", type=int, default=40, help="256 series each (default %(default)s)")
+    parser.add_argument("--hours", type=float, default=6.0, help="of samples at 15 s (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--phase", choices=("load", "measure", "both"), default="both")
+    parser.add_argument("--settle", type=float, default=30.0, help="seconds to wait for rest after the load")
+    parser.add_argument("--folder", type=Path, required=True, help="where the data is; not removed")
+    options = parser.parse_args()
+    missing = servers.missing_programs()
+    kinds = [kind for kind in servers.KINDS if kind.name not in missing]
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if options.phase != "measure":
+        steps = int(options.hours * 3_600_000 / STEP_MS)
+        load_servers(kinds, options.folder, options.hosts, steps, options.settle)
+    if options.phase != "load":
+        results = measure_servers(kinds, options.folder, options.repeats)
+        date = datetime.datetime.now(datetime.UTC)
+        text = queryreport.table(results, f"{date:%Y-%m-%d}")
+        RESULTS.mkdir(exist_ok=True)
+        path = RESULTS / f"{date:%Y%m%dT%H%M%S}-queries.md"
+        path.write_text(text, encoding="utf-8")
+        print(text)
+        _say(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()

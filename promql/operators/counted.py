@@ -1,0 +1,75 @@
+"""Selectors that count what each step looks at, for `stats`; planned only where that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from promql.histogrampool import sample_weight
+from promql.matrix import ABSENT
+from promql.operators.operator import Explain, Piece, RangeOperator, RangePiece, RowwiseOperator, Series
+from promql.operators.window import window_counts
+from promql.stepcounts import StepCounts
+
+
+class CountedVector(RowwiseOperator):
+    """An instant selector: one sample a cell, a native histogram as its size in units of 16 bytes."""
+
+    def __init__(self, child: RowwiseOperator, counts: StepCounts) -> None:
+        super().__init__(child.ctx)
+        self._child = child
+        self._counts = counts
+
+    def _announce(self) -> Series:
+        return self._child.series()
+
+    def splits(self) -> Sequence[tuple[int, int]]:
+        """The child's."""
+        return self._child.splits()
+
+    def load(self, lo: int, hi: int) -> Piece:
+        """The child's, counted."""
+        piece = self._child.load(lo, hi)
+        self._counts.add((piece.values.view(np.uint64) != ABSENT.view(np.uint64)).sum(axis=0))
+        if piece.histograms is not None:
+            each = (piece.histograms.index >= 0).sum(axis=0)
+            weights = [sample_weight(piece.histograms.pool, count) for count in each.tolist()]
+            self._counts.add(np.array(weights, dtype=np.int64))
+        return piece
+
+    def explain(self) -> Explain:
+        """The child's plan."""
+        return self._child.explain()
+
+
+class CountedRange(RangeOperator):
+    """A range selector or subquery: the samples of each window."""
+
+    def __init__(self, child: RangeOperator, counts: StepCounts) -> None:
+        super().__init__(child.ctx)
+        self.window = child.window
+        self._child = child
+        self._counts = counts
+
+    def _announce(self) -> Series:
+        return self._child.series()
+
+    def splits(self) -> Sequence[tuple[int, int]]:
+        """The child's."""
+        return self._child.splits()
+
+    def load(self, lo: int, hi: int) -> RangePiece:
+        """The child's, counted."""
+        piece = self._child.load(lo, hi)
+        floats, histograms = window_counts(piece.samples, self.window)
+        self._counts.add(floats.sum(axis=0))
+        if piece.samples.histograms is not None:
+            each = histograms.sum(axis=0)
+            weights = [sample_weight(piece.samples.histograms, count) for count in each.tolist()]
+            self._counts.add(np.array(weights, dtype=np.int64))
+        return piece
+
+    def explain(self) -> Explain:
+        """The child's plan."""
+        return self._child.explain()
