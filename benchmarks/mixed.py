@@ -95,7 +95,7 @@ class Load:
         return first, writer
 
     def send_step(self, connection: http.client.HTTPConnection) -> list[int]:
-        """Send the next scrape of all groups; hosts that have gone since. Raises RuntimeError."""
+        """Send the next scrape of all groups; a host to delete of those that have gone. Raises RuntimeError."""
         for _, writer in self._groups:
             for body in writer.scrape(self.next_ms):
                 connection.request("POST", "/api/v1/write", body, WRITE_HEADERS)
@@ -111,7 +111,7 @@ class Load:
         self._churn_ms += CHURN_MS
         gone, _ = self._groups.pop(0)
         self._groups.append(self._group())
-        return list(range(gone, gone + HOSTS_A_GROUP))
+        return [gone]
 
     @property
     def oldest_host(self) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from prometheus_client import CollectorRegistry
 
+from tsdb.allocator import release_free_memory
 from tsdb.appender import HeadAppender
 from tsdb.blockcache import BlockCache
 from tsdb.blockset import BlockList, BlockSet
@@ -289,6 +290,7 @@ class Database:
                 log.error("Background work of the store failed", extra={"err": str(error)})
             except Exception:
                 log.exception("Background work of the store failed")
+            release_free_memory()
 
     def close(self) -> None:
         """Flush the log, write the head's snapshot, release the directory. May be called twice."""
