@@ -15,9 +15,10 @@ import numpy.typing as npt
 from tsdb.columns import AppendResult, HistogramColumns, Rejected, SampleColumns, WriteBatch
 from tsdb.errors import ClosedError
 from tsdb.exemplar import ExemplarStore
-from tsdb.head import Head, NewSeries
+from tsdb.head import Head, LogBuffers, NewSeries
 from tsdb.headhistograms import take
 from tsdb.kernels import append as k
+from tsdb.kernels.appendbatch import LOGGED, NEWEST_T, STORED, UNUSUAL
 from tsdb.kernels.walcodec import CODED_PADDING, KEY_BYTES_LIMIT, VALUE_BYTES_LIMIT, encode_samples
 from tsdb.labels import Labels
 from tsdb.limits import Limits
@@ -71,7 +72,7 @@ class _Column:
     def judged(self, codes: U8Array, undo: U64Array) -> None:
         """Note what the head decided."""
         self.codes, self.undo = codes, undo
-        self.counts = np.bincount(codes, minlength=256).tolist()
+        self.counts = np.bincount(codes, minlength=len(_NO_COUNTS)).tolist()
 
     def refused(self) -> int:
         """Samples that were not accepted."""
@@ -108,6 +109,7 @@ class HeadAppender:
         self._newest_t = newest_t
         self._start_timestamps = start_timestamps
         self._codec = PayloadCodec()
+        self._log = LogBuffers()
         self.closed = False
         self.active = 0
         """Appends that hold or wait for the head's lock."""
@@ -157,9 +159,16 @@ class HeadAppender:
         if self.closed:
             raise ClosedError("the database is closed")
         head.check_room(len(floats.refs))
-        if batch.histograms is not None:
-            head.histograms.check_room(batch.histograms.batch)
-        self._admit(floats, batch.histograms, histograms, self._now_ms() if now_ms is None else now_ms)
+        if now_ms is None:
+            now_ms = self._now_ms()
+        if batch.histograms is None and floats.start_t_ms is None and len(floats.refs):
+            records = self._append_plain(floats, batch, now_ms)
+            if records is not None:
+                return self._logged(floats, histograms, records, int(self._log.outcome[NEWEST_T]))
+        else:
+            if batch.histograms is not None:
+                head.histograms.check_room(batch.histograms.batch)
+            self._admit(floats, batch.histograms, histograms, now_ms)
         refused = floats.refused() + histograms.refused()
         messages = self._messages(floats, histograms) if refused else ()
         if atomic and refused:
@@ -168,18 +177,57 @@ class HeadAppender:
             self._count(floats, histograms, stored=False)
             return _result(floats, histograms, 0, _done(), messages)
         records = self._records(floats, batch, histograms)
-        segment = self._wal.segment
-        durable = self._wal.log(records) if records else _done()
         sealed = int(head.counters[k.SEALED_END])
         head.store(floats.refs, floats.t_ms, floats.bits, floats.codes, floats.start_t_ms)
-        if head.counters[k.SEALED_END] != sealed:
-            self._metrics.chunks_created.inc(int(head.counters[k.SEALED_END]) - sealed)
+        self._count_chunks(sealed)
         if batch.histograms is not None:
             head.store_histograms(batch.histograms, histograms.codes)
+        times = [int(column.t_ms.max()) for column in (floats, histograms) if len(column.t_ms)]
+        # A refused sample may be far ahead; accepted ones are not ahead of the head.
+        newest = min(max(times, default=head.max_time), head.max_time)
+        return self._logged(floats, histograms, records, newest, refused, messages)
+
+    def _append_plain(self, floats: _Column, batch: WriteBatch, now_ms: int) -> list[LogRecord] | None:
+        """Judge floats and, where all are accepted, store them; what is to be logged then, else None."""
+        head, log = self._head, self._log
+        rules = head.rules(now_ms, min(int(floats.t_ms[0]), now_ms))
+        sealed = int(head.counters[k.SEALED_END])
+        codes, undo = head.append_plain(floats.refs, floats.t_ms, floats.bits, rules, self._wal.segment, log)
+        outcome = log.outcome.tolist()
+        if outcome[STORED] == UNUSUAL:
+            floats.judged(codes, undo)
+            return None
+        logged = outcome[LOGGED]
+        floats.codes, floats.counts = codes, [0] * len(_NO_COUNTS)
+        floats.counts[k.ACCEPTED], floats.counts[k.REPEATED] = logged, len(codes) - logged
+        self._count_chunks(sealed)
+        records = self._side_records(batch)
+        if logged:
+            refs_size, times_size, coded_size = outcome[:LOGGED]
+            keys, coded = log.keys[: refs_size + times_size].data, log.coded[:coded_size].data
+            payload = self._codec.pack_samples(logged, refs_size, times_size, keys, coded)
+            records.insert(0, (RecordType.SAMPLES, payload, False))
+        return records
+
+    def _count_chunks(self, sealed: int) -> None:
+        made = int(self._head.counters[k.SEALED_END]) - sealed
+        if made:
+            self._metrics.chunks_created.inc(made)
+
+    def _logged(
+        self,
+        floats: _Column,
+        histograms: _Column,
+        records: list[LogRecord],
+        newest: int,
+        refused: int = 0,
+        messages: Sequence[str] = (),
+    ) -> AppendResult:
+        """Log what the head has stored under the lock that is still held, and count it."""
+        durable = _done()
         if records:
-            times = [int(column.t_ms.max()) for column in (floats, histograms) if len(column.t_ms)]
-            # A refused sample may be far ahead; accepted ones are not ahead of the head.
-            newest = min(max(times, default=head.max_time), head.max_time)
+            segment = self._wal.segment
+            durable = self._wal.log(records)
             self._newest_t[segment] = max(self._newest_t.get(segment, newest), newest)
         self.batches += 1
         self._count(floats, histograms, stored=True)
@@ -199,7 +247,7 @@ class HeadAppender:
             histograms.judged(*head.admit_histograms(columns, rules))
 
     def _records(self, floats: _Column, batch: WriteBatch, histograms: _Column) -> list[LogRecord]:
-        """What of a batch is to be logged; exemplars and metadata are stored on the way."""
+        """What of a batch is to be logged."""
         records: list[LogRecord] = []
         for wanted, kind in ((k.ACCEPTED, RecordType.SAMPLES), (k.LATE, RecordType.LATE_SAMPLES)):
             if floats.counts[wanted]:
@@ -215,6 +263,11 @@ class HeadAppender:
                 if len(rows) < len(histograms.refs):
                     picked = take_columns(picked, rows)
                 records.append((RecordType.HISTOGRAMS, *self._codec.pack(encode_histograms(picked))))
+        return records + self._side_records(batch)
+
+    def _side_records(self, batch: WriteBatch) -> list[LogRecord]:
+        """What of exemplars and metadata is to be logged; they are stored on the way."""
+        records: list[LogRecord] = []
         if batch.exemplars:
             before = self._exemplars.out_of_order_count
             exemplars = self._exemplars.add(batch.exemplars)

@@ -21,7 +21,9 @@ from tsdb.headselect import HeadSelection
 from tsdb.headstarts import HeadStarts
 from tsdb.histogram import HistogramBatch
 from tsdb.kernels import append as k
+from tsdb.kernels.appendbatch import OUTCOME_WORDS, STORED, UNUSUAL, append_batch
 from tsdb.kernels.truncate import JUST_CREATED, compact_late, compact_sealed, sweep_series
+from tsdb.kernels.walcodec import CODED_PADDING, KEY_BYTES_LIMIT, VALUE_BYTES_LIMIT
 from tsdb.labels import Labels, Matcher
 from tsdb.postings import Postings
 from tsdb.select import STALE_BITS, SelectHints
@@ -40,6 +42,9 @@ NO_MAX_TIME = -(1 << 63)
 FUTURE_LIMIT_MS = 10 * 60 * 1000
 """Samples further ahead of the clock are out of bounds, as in Prometheus's receiver."""
 
+LOG_SAMPLES_KEPT = 16_384
+"""Samples of a batch whose buffers are kept for the next."""
+
 IN_ORDER_WINDOW_DIVISOR = 2
 """A new series may start this part of a block range behind the head's newest sample."""
 
@@ -56,6 +61,26 @@ class NewSeries:
     refs: U32Array
     offsets: I64Array
     ids: U32Array
+
+
+class LogBuffers:
+    """Where `Head.append_plain` leaves what the log gets; valid until the next call."""
+
+    def __init__(self) -> None:
+        self.outcome: I64Array = np.zeros(OUTCOME_WORDS, dtype=np.int64)
+        self._size(0)
+
+    def _size(self, count: int) -> None:
+        self.keys: U8Array = np.empty(count * KEY_BYTES_LIMIT, dtype=np.uint8)
+        self.coded: U8Array = np.empty(count * VALUE_BYTES_LIMIT + CODED_PADDING, dtype=np.uint8)
+        self._undo: U64Array = np.empty((count, 3), dtype=np.uint64)
+
+    def make_room(self, count: int) -> U64Array:
+        """Fit `count` samples; the undo log u64[count, 3]. What a large batch took is given back."""
+        held = len(self._undo)
+        if count > held or held > LOG_SAMPLES_KEPT >= count:
+            self._size(max(count, min(2 * count, LOG_SAMPLES_KEPT)))
+        return self._undo[:count]
 
 
 class Head:
@@ -265,6 +290,51 @@ class Head:
         k.admit(refs, t_ms, bits, self.series.alive, self.series.generation, self.hot, rules, codes, undo)
         return codes, undo
 
+    def append_plain(
+        self, refs: U32Array, t_ms: I64Array, bits: U64Array, rules: I64Array, segment: int, log: LogBuffers
+    ) -> tuple[U8Array, U64Array]:
+        """Judge as `admit` does; a batch that is accepted as a whole is also coded for a segment of the log,
+        into `log`, and stored. `log.outcome` says which (kernels.appendbatch)."""
+        count = len(refs)
+        codes = np.empty(count, dtype=np.uint8)
+        undo = log.make_room(count)
+        append_batch(
+            refs,
+            t_ms,
+            bits,
+            codes,
+            undo,
+            self.series.alive,
+            self.series.generation,
+            rules,
+            segment,
+            log.keys,
+            log.coded,
+            log.outcome,
+            self.hot,
+            *self._arenas(),
+        )
+        stored = int(log.outcome[STORED])
+        if stored != UNUSUAL:
+            self.store(refs, t_ms, bits, codes, done=stored)
+        return codes, undo
+
+    def _arenas(
+        self,
+    ) -> tuple[U64Array, U8Array, U32Array, U32Array, U64Array, U8Array, U64Array, I64Array, U8Array]:
+        """What `store` writes to, in its order, after the rows."""
+        return (
+            self.cold,
+            self.slabs,
+            self.slab_next,
+            self.slab_free,
+            self.sealed,
+            self.chunk_log.current,
+            self.late,
+            self.counters,
+            self._scratch,
+        )
+
     def retract(self, refs: U32Array, codes: U8Array, undo: U64Array) -> None:
         """Take back what `admit` did."""
         k.retract(refs, codes, undo, self.hot)
@@ -276,27 +346,13 @@ class Head:
         bits: U64Array,
         codes: U8Array,
         start_t_ms: I64Array | None = None,
+        done: int = 0,
     ) -> None:
-        """Store what `admit` accepted, with start timestamps (0 = unset; None: all are)."""
-        done, stuck = 0, -1
+        """Store what `admit` accepted from sample `done` on, with start timestamps (0 = unset; None: all
+        are)."""
+        stuck = -1
         while done < len(refs):
-            done = k.store(
-                refs,
-                t_ms,
-                bits,
-                codes,
-                done,
-                self.hot,
-                self.cold,
-                self.slabs,
-                self.slab_next,
-                self.slab_free,
-                self.sealed,
-                self.chunk_log.current,
-                self.late,
-                self.counters,
-                self._scratch,
-            )
+            done = k.store(refs, t_ms, bits, codes, done, self.hot, *self._arenas())
             if done < len(refs):
                 if done == stuck:
                     raise LimitError("the arenas of the head are full")

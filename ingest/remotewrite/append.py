@@ -45,6 +45,7 @@ ERROR_CHARACTERS_MAX = 4096
 """Length of one such line: a label set can be as long as the request."""
 
 _CHECK_SHIFT = np.uint64(32)
+_NO_ROWS = np.empty(0, dtype=np.int64)
 _TEXTS = {
     Rejected.OUT_OF_ORDER: "out of order sample",
     Rejected.OUT_OF_BOUNDS: "out of bounds",
@@ -122,13 +123,16 @@ class RequestAppender:
         batch = WriteBatch(samples if len(rows) else None, histograms, exemplars, metadata)
         result = self._append_known(batch, request, reader, rows, histogram_rows, outcome)
         outcome.durable = result.durable
-        all_rows = np.concatenate((rows, histogram_rows))
-        refused = self._report(result, request, reader, all_rows, outcome)
-        if partial or not refused:
+        if _is_stored(result):
+            outcome.samples_written, outcome.histograms_written = len(rows), len(histogram_rows)
+        else:
+            all_rows = np.concatenate((rows, histogram_rows))
+            if self._report(result, request, reader, all_rows, outcome) and not partial:
+                return outcome
             outcome.samples_written = int(np.count_nonzero(result.codes == Rejected.NO))
             outcome.histograms_written = int(np.count_nonzero(result.histogram_codes == Rejected.NO))
-            outcome.exemplars_written = len(exemplars)
-            self._count_written(request, outcome, partial)
+        outcome.exemplars_written = len(exemplars)
+        self._count_written(request, outcome, partial)
         return outcome
 
     # Series.
@@ -138,6 +142,8 @@ class RequestAppender:
 
         Rows without samples create no series. A refused row keeps the ref MISSING.
         """
+        if not rows:
+            return
         wanted: list[int] = []
         labels: list[Labels] = []
         with_histogram = set(request.span_row[request.span_kind == SPAN_HISTOGRAM].tolist())
@@ -232,6 +238,8 @@ class RequestAppender:
         self, request: DecodedRequest, reader: Reader, outcome: Outcome
     ) -> tuple[HistogramColumns | None, I64Array]:
         """Histograms of known rows and the row of each. In version 1 an invalid one is an error."""
+        if not len(request.span_kind):
+            return None, _NO_ROWS
         found, rows = [], []
         for index in np.flatnonzero(request.span_kind == SPAN_HISTOGRAM).tolist():
             row = int(request.span_row[index])
@@ -257,6 +265,8 @@ class RequestAppender:
 
     def _exemplars(self, request: DecodedRequest, reader: Reader, outcome: Outcome) -> tuple[Exemplar, ...]:
         """Exemplars of known rows. What is wrong with one is never an error, but for bad references."""
+        if not len(request.span_kind):
+            return ()
         found = []
         for index in np.flatnonzero(request.span_kind == SPAN_EXEMPLAR).tolist():
             row = int(request.span_row[index])
@@ -293,6 +303,8 @@ class RequestAppender:
         atomic = isinstance(reader, v1.Reader)
         result = self._appender.append(batch, atomic=atomic)
         for _ in range(UNKNOWN_SERIES_RETRIES):
+            if _is_stored(result):
+                return result
             lost = result.codes == Rejected.UNKNOWN_SERIES
             lost_histograms = result.histogram_codes == Rejected.UNKNOWN_SERIES
             if not lost.any() and not lost_histograms.any():
@@ -344,7 +356,7 @@ class RequestAppender:
 
     def _count_written(self, request: DecodedRequest, outcome: Outcome, partial: bool) -> None:
         written = self._metrics.written
-        written.labels("float").inc(outcome.samples_written)
+        self._metrics.written_floats.inc(outcome.samples_written)
         if outcome.histograms_written:
             written.labels("histogram").inc(outcome.histograms_written)
         if outcome.exemplars_written:
@@ -353,6 +365,11 @@ class RequestAppender:
             bare = np.ones(request.row_count, dtype=bool)
             bare[request.span_row[request.span_kind == SPAN_METADATA]] = False
             self._metrics.without_metadata.inc(int(np.diff(request.first)[bare].sum()))
+
+
+def _is_stored(result: AppendResult) -> bool:
+    """Whether all samples and histograms were."""
+    return result.stored_count == len(result.codes) + len(result.histogram_codes)
 
 
 def _pairs_or_none(reader: Reader, row: int) -> list[BytePair] | None:

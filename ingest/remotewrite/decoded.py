@@ -170,8 +170,13 @@ class DecodedRequest:
 
     def columns(self) -> tuple[SampleColumns, I64Array]:
         """Samples of the known rows as new arrays, and the row i64[N] of each."""
-        rows = np.repeat(np.arange(self.row_count), np.diff(self.first))
-        refs = self.refs[rows]
+        rows: I64Array = np.arange(self.row_count)
+        counts = self.first[1:] - self.first[:-1]
+        if len(self.t_ms) == len(rows) and counts.all():
+            refs = self.refs.copy()
+        else:
+            rows = np.repeat(rows, counts)
+            refs = self.refs[rows]
         kept = refs != np.uint32(MISSING)
         whole = bool(kept.all())
         pick: Any = slice(None) if whole else kept

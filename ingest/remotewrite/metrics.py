@@ -33,6 +33,7 @@ class ReceiverMetrics:
             ("kind",),
             registry=registry,
         )
+        self.written_floats = self.written.labels("float")
         self.rejected = Counter(
             "vedette_remote_write_rejected_samples_total",
             "Samples and histograms of remote write that were refused, by reason.",

@@ -7,6 +7,7 @@ answered when its WAL record is durable. `docs/remote-write.md` lists the answer
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
@@ -81,6 +82,7 @@ class Receiver:
         self._requests = RequestAppender(appender, series_table, self._metrics)
         self._table = series_table
         self._accepted = tuple(accepted_messages)
+        self._stored = {message: self._metrics.requests.labels(message, "204") for message in self._accepted}
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="remote-write")
         self._scratch = _Scratch()
         self._waiting = 0
@@ -111,11 +113,8 @@ class Receiver:
         return self._answer(message, outcome)
 
     async def _store(self, body: bytes | bytearray | memoryview, message: str) -> Outcome:
-        loop = asyncio.get_running_loop()
         try:
-            outcome = await loop.run_in_executor(self._pool, self._process, body, message)
-            if outcome.durable is not None:
-                await asyncio.wrap_future(outcome.durable)
+            return await self._durable(body, message)
         except (DiskFullError, ClosedError) as error:
             return Outcome(503, [str(error)], 1)
         except StorageError as error:
@@ -126,7 +125,30 @@ class Receiver:
         except Exception as error:
             log.exception("Error while remote writing the request")
             return Outcome(500, [f"{type(error).__name__}: {error}"], 1)
-        return outcome
+
+    async def _durable(self, body: bytes | bytearray | memoryview, message: str) -> Outcome:
+        """Process a body in the pool; the event loop is woken once, when the outcome is durable."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Outcome] = loop.create_future()
+
+        def tell(outcome: Outcome | None, error: BaseException | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(_settle, answer, outcome, error)
+
+        def work() -> None:
+            try:
+                outcome = self._process(body, message)
+            except BaseException as error:
+                # Whatever it is: the request waits for this thread.
+                tell(None, error)
+                return
+            if outcome.durable is None:
+                tell(outcome, None)
+            else:
+                outcome.durable.add_done_callback(lambda done: tell(outcome, done.exception()))
+
+        self._pool.submit(work)
+        return await answer
 
     def _process(self, body: bytes | bytearray | memoryview, message: str) -> Outcome:
         """Decompress, decode and append; in a pool thread."""
@@ -153,7 +175,10 @@ class Receiver:
             scratch.arrays.give_back()
 
     def _answer(self, message: str, outcome: Outcome) -> Answer:
-        self._metrics.requests.labels(message, str(outcome.status)).inc()
+        if outcome.status == 204:
+            self._stored[message].inc()
+        else:
+            self._metrics.requests.labels(message, str(outcome.status)).inc()
         headers: dict[str, str] = {}
         if message == v2.MESSAGE:
             headers[_WRITTEN_HEADER.format("Samples")] = str(outcome.samples_written)
@@ -166,3 +191,13 @@ class Receiver:
     def close(self) -> None:
         """Finish what runs and stop the threads."""
         self._pool.shutdown(wait=True)
+
+
+def _settle(answer: asyncio.Future[Outcome], outcome: Outcome | None, error: BaseException | None) -> None:
+    """Resolve what a request waits for, unless it was given up meanwhile."""
+    if answer.done():
+        return
+    if outcome is not None and error is None:
+        answer.set_result(outcome)
+    else:
+        answer.set_exception(error or RuntimeError("no outcome"))

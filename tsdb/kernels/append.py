@@ -113,12 +113,8 @@ def _judge(t: Word, value: Word, row: U64Array, rules: I64Array) -> Word:
     return OUT_OF_BOUNDS if t < rules[RULE_MIN_VALID] else OUT_OF_ORDER
 
 
-@kernel(
-    "int64(uint32[::1], int64[::1], uint64[::1], uint8[::1], uint8[::1], uint64[:,::1], int64[::1],"
-    " uint8[::1], uint64[:,::1])",
-    group="write",
-)
-def admit(
+@device
+def admit_all(
     refs: U32Array,
     t_ms: I64Array,
     values: U64Array,
@@ -159,6 +155,26 @@ def admit(
         elif code < COMPARE:
             refused += 1
     return refused
+
+
+@kernel(
+    "int64(uint32[::1], int64[::1], uint64[::1], uint8[::1], uint8[::1], uint64[:,::1], int64[::1],"
+    " uint8[::1], uint64[:,::1])",
+    group="write",
+)
+def admit(
+    refs: U32Array,
+    t_ms: I64Array,
+    values: U64Array,
+    alive: U8Array,
+    generation: U8Array,
+    hot: U64Array,
+    rules: I64Array,
+    codes: U8Array,
+    undo: U64Array,
+) -> Word:
+    """`admit_all` by itself."""
+    return admit_all(refs, t_ms, values, alive, generation, hot, rules, codes, undo)
 
 
 @kernel("void(uint32[::1], uint8[::1], uint64[:,::1], uint64[:,::1])", group="write")
@@ -350,13 +366,8 @@ def _has_room(
     )
 
 
-@kernel(
-    "int64(uint32[::1], int64[::1], uint64[::1], uint8[::1], int64, uint64[:,::1], uint64[:,::1],"
-    " uint8[::1], uint32[::1], uint32[::1], uint64[:,::1], uint8[::1], uint64[:,::1], int64[::1],"
-    " uint8[::1])",
-    group="write",
-)
-def store(
+@device
+def store_all(
     refs: U32Array,
     t_ms: I64Array,
     values: U64Array,
@@ -415,3 +426,46 @@ def store(
         row[META] += _U1
         counters[STORED] += 1
     return np.int64(len(refs))
+
+
+@kernel(
+    "int64(uint32[::1], int64[::1], uint64[::1], uint8[::1], int64, uint64[:,::1], uint64[:,::1],"
+    " uint8[::1], uint32[::1], uint32[::1], uint64[:,::1], uint8[::1], uint64[:,::1], int64[::1],"
+    " uint8[::1])",
+    group="write",
+)
+def store(
+    refs: U32Array,
+    t_ms: I64Array,
+    values: U64Array,
+    codes: U8Array,
+    start: int,
+    hot: U64Array,
+    cold: U64Array,
+    slabs: U8Array,
+    slab_next: U32Array,
+    slab_free: U32Array,
+    sealed: U64Array,
+    segment: U8Array,
+    late: U64Array,
+    counters: I64Array,
+    scratch: U8Array,
+) -> Word:
+    """`store_all` by itself."""
+    return store_all(
+        refs,
+        t_ms,
+        values,
+        codes,
+        start,
+        hot,
+        cold,
+        slabs,
+        slab_next,
+        slab_free,
+        sealed,
+        segment,
+        late,
+        counters,
+        scratch,
+    )

@@ -85,12 +85,8 @@ def _end_run(out: U8Array, at: Word, run: Word) -> Word:
     return _put_varint(out, at, run - 2) if run > 1 else at
 
 
-@kernel(
-    "int64(uint32[::1], int64[::1], uint64[::1], uint8[::1], int64, int64, uint64[:,::1], uint64[:,::1],"
-    " uint8[::1], uint8[::1], int64[::1])",
-    group="write",
-)
-def encode_samples(
+@device
+def encode_all(
     refs: U32Array,
     t_ms: I64Array,
     values: U64Array,
@@ -131,6 +127,28 @@ def encode_samples(
     sizes[1] = at - sizes[0]
     sizes[2] = _put_values(refs, values, codes, wanted, stamp_of(segment), undo, hot, coded)
     return np.int64(count)
+
+
+@kernel(
+    "int64(uint32[::1], int64[::1], uint64[::1], uint8[::1], int64, int64, uint64[:,::1], uint64[:,::1],"
+    " uint8[::1], uint8[::1], int64[::1])",
+    group="write",
+)
+def encode_samples(
+    refs: U32Array,
+    t_ms: I64Array,
+    values: U64Array,
+    codes: U8Array,
+    wanted: int,
+    segment: int,
+    undo: U64Array,
+    hot: U64Array,
+    keys: U8Array,
+    coded: U8Array,
+    sizes: I64Array,
+) -> Word:
+    """`encode_all` by itself."""
+    return encode_all(refs, t_ms, values, codes, wanted, segment, undo, hot, keys, coded, sizes)
 
 
 @device
