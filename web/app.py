@@ -120,6 +120,7 @@ async def _drop_series(request: web.Request) -> web.Response:
 def _add_pages(router: web.UrlDispatcher, prefix: str) -> None:
     pages = Pages()
     router.add_get(f"{prefix}/query", pages.query)
+    router.add_get(f"{prefix}/security", pages.security)
     router.add_get(f"{prefix}/assets/{{path:.*}}", pages.asset)
     for path in ("/", "/graph"):
         router.add_get(prefix + path, _redirect_to_query(prefix))

@@ -105,7 +105,7 @@ function legend(rows, plot) {
 }
 
 // Fill `panel` with a matrix; `zoom(startMs, endMs)` is called after a drag. Returns {count, destroy}.
-export function showChart(panel, data, { startS, endS, stepS, utc, zoom }) {
+export function showChart(panel, data, { startS, endS, stepS, utc, zoom, height = HEIGHT }) {
   const all = data.result;
   const rows = all.filter((row) => row.values).slice(0, SERIES_MAX);
   if (rows.length === 0) {
@@ -126,7 +126,7 @@ export function showChart(panel, data, { startS, endS, stepS, utc, zoom }) {
   const plot = new uPlot(
     {
       width: width(),
-      height: HEIGHT,
+      height,
       legend: { show: false },
       focus: { alpha: rows.length > 1 ? 0.25 : 1 },
       cursor: { focus: { prox: 40 }, drag: { x: true, y: false, setScale: false }, points: { size: 7 } },
@@ -167,7 +167,7 @@ export function showChart(panel, data, { startS, endS, stepS, utc, zoom }) {
     panel.append(element("p", { class: "note" }, `The first ${rows.length} of ${all.length.toLocaleString()} series are drawn.`));
   }
   panel.append(legend(rows, plot));
-  const resized = new ResizeObserver(() => plot.setSize({ width: width(), height: HEIGHT }));
+  const resized = new ResizeObserver(() => plot.setSize({ width: width(), height }));
   resized.observe(holder);
   const destroy = () => (resized.disconnect(), plot.destroy());
   return { count: all.length, destroy };

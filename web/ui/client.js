@@ -50,3 +50,10 @@ export async function functionNames() {
   const enabled = (group) => Object.keys(data[group] ?? {}).filter((name) => data[group][name]);
   return [...enabled("promql_operators"), ...enabled("promql_functions")];
 }
+
+export const securityEvents = (parameters, signal) => call("security/events", parameters, signal);
+
+export async function securityRules() {
+  const response = await fetch("api/v1/security/rules");
+  return response.ok ? (await response.json()).data.rules : [];
+}

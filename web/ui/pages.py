@@ -20,6 +20,7 @@ PLOT_FILES = ("uPlot.iife.min.js", "uPlot.min.css", "LICENSE")
 _ASSETS = (
     *("query.css", "query.js", "theme.js", "state.js", "client.js", "dom.js", "table.js", "chart.js"),
     *("highlight.js", "complete.js", "icon.svg"),
+    *("security.css", "security.js", "securityfilters.js", "storage.js"),
 )
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
@@ -61,17 +62,15 @@ class Pages:
     def __init__(self) -> None:
         self._assets = load_assets()
         self._query = (FOLDER / "query.html").read_text(encoding="utf-8")
+        self._security = (FOLDER / "security.html").read_text(encoding="utf-8")
 
     async def query(self, request: web.Request) -> web.Response:
-        """The query page, with title and base path filled in."""
-        services = context_of(request).services
-        page = self._query.replace("{{title}}", html.escape(services.page_title))
-        page = page.replace("{{base}}", html.escape(f"{services.route_prefix.rstrip('/')}/"))
-        page = page.replace("{{version}}", html.escape(services.build.version))
-        headers = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff"}
-        response = await respond(request, page.encode(), content_type="text/html; charset=utf-8")
-        response.headers.update({**headers, "Vary": "Accept-Encoding", "Cache-Control": "no-cache"})
-        return response
+        """The query page."""
+        return await _page(request, self._query)
+
+    async def security(self, request: web.Request) -> web.Response:
+        """The page of security events."""
+        return await _page(request, self._security)
 
     async def asset(self, request: web.Request) -> web.Response:
         """One file; 304 where the browser has it."""
@@ -84,3 +83,15 @@ class Pages:
         response = await respond(request, found.body, content_type=found.content_type)
         response.headers.update({**headers, "Vary": "Accept-Encoding"})
         return response
+
+
+async def _page(request: web.Request, template: str) -> web.Response:
+    """A page with title and base path filled in."""
+    services = context_of(request).services
+    page = template.replace("{{title}}", html.escape(services.page_title))
+    page = page.replace("{{base}}", html.escape(f"{services.route_prefix.rstrip('/')}/"))
+    page = page.replace("{{version}}", html.escape(services.build.version))
+    headers = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff"}
+    response = await respond(request, page.encode(), content_type="text/html; charset=utf-8")
+    response.headers.update({**headers, "Vary": "Accept-Encoding", "Cache-Control": "no-cache"})
+    return response

@@ -17,6 +17,7 @@ import {
   toUrl,
 } from "./state.js";
 import { showTable } from "./table.js";
+import { stored } from "./storage.js";
 
 const $ = (id) => document.getElementById(id);
 const input = $("expression");
@@ -30,16 +31,6 @@ let utc = stored("vedette.utc") === "true";
 let running = null;
 let chart = null;
 let problem = -1;
-
-function stored(name, value) {
-  try {
-    if (value === undefined) return localStorage.getItem(name);
-    localStorage.setItem(name, value);
-  } catch {
-    // Storage may be forbidden; the choice lasts until the page is left.
-  }
-  return value ?? null;
-}
 
 // Times in the end-time input are in the chosen zone.
 function toInput(ms) {
