@@ -8,7 +8,7 @@ WORKERS ?= 2
 PROMQLTEST ?= ../shared/data/promqltest
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test test-quick lint types bench bench-large bench-storage soak bench-security security-live conformance security-conformance fuzz layout system-packages clean
+.PHONY: help install install-dev run test test-quick lint types bench bench-large bench-storage soak bench-agent bench-security security-live conformance security-conformance fuzz layout system-packages clean
 
 help: ## Show this list.
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ security-conformance: $(VENV)/.installed-dev ## Falco's rule files, rule fixture
 
 security-live: $(VENV)/.installed-dev system-packages ## As root: 66 real actions on this kernel, and the rules they raise; ARGS="NAME ..." for some.
 	$(BIN)/python -m tests.agent.live.suite $(ARGS)
+
+bench-agent: $(VENV)/.installed-dev system-packages ## The agent's loss and cost as root, beside bpftrace; ARGS="metrics rules slowdown idle".
+	$(BIN)/python -m benchmarks.agent $(ARGS)
 
 bench-security: $(VENV)/.installed-dev ## Events a second through the rules, with the mix.
 	$(BIN)/python -m benchmarks.security $(ARGS)

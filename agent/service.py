@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from agent.budget import Budget, BudgetKeeper, Governor, GovernorMetrics, process_usage, threads_usage
 from agent.config import AgentConfig
 from agent.groupmetrics import GroupMetrics
+from agent.memory import release_after_load
 from agent.runtimes.lookup import ContainerLookup, default_lookup
 from ingest.config.address import parse_address
 from security.pipeline import Pipeline
@@ -269,6 +270,9 @@ class AgentService:
                 _log.exception("a part of the host agent failed to start", extra={"part": name})
             else:
                 self._running.append((name, part))
+        if self._standalone:
+            released = await asyncio.to_thread(release_after_load)
+            _log.debug("memory of the compiler given back", extra={"bytes": released})
         _log.info("Host agent runs", extra={"parts": ", ".join(self.running) or "none"})
 
     async def stop(self) -> None:

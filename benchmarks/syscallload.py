@@ -1,0 +1,81 @@
+"""A program that makes system calls at the speed of C: `python -m benchmarks.syscallload CALL COUNT RATE`.
+
+It starts at a line on standard input and prints calls made and seconds taken. numba compiles the loop, so
+that no C compiler is needed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+CHUNK_SECONDS = 0.002
+_LIBC = ctypes.CDLL(None)
+_GETPPID: Any = _LIBC.getppid
+_GETPPID.argtypes = []
+_GETPPID.restype = ctypes.c_int
+_OPEN: Any = _LIBC.open
+_OPEN.argtypes = [ctypes.c_size_t, ctypes.c_int]
+_OPEN.restype = ctypes.c_int
+_CLOSE: Any = _LIBC.close
+_CLOSE.argtypes = [ctypes.c_int]
+_CLOSE.restype = ctypes.c_int
+
+
+@njit  # type: ignore[untyped-decorator]
+def _getppid(count: int, path: int) -> int:
+    total = 0
+    for _ in range(count):
+        total += _GETPPID()
+    return total
+
+
+@njit  # type: ignore[untyped-decorator]
+def _open(count: int, path: int) -> int:
+    failed = 0
+    for _ in range(count):
+        descriptor = _OPEN(path, 0)
+        failed += descriptor < 0
+        _CLOSE(descriptor)
+    return failed
+
+
+LOOPS: dict[str, Callable[[int, int], int]] = {"getppid": _getppid, "open": _open}
+
+
+def run(call: str, count: int, rate: float = 0.0) -> tuple[int, float]:
+    """Make `count` calls, `rate` a second or as fast as it goes; calls made and seconds."""
+    path = np.frombuffer(b"/dev/null\0", np.uint8).copy()
+    loop, address = LOOPS[call], int(path.ctypes.data)
+    loop(1, address)
+    began = time.perf_counter()
+    if not rate:
+        loop(count, address)
+        return count, time.perf_counter() - began
+    done = 0
+    while done < count:
+        due = min(int((time.perf_counter() - began) * rate), count)
+        loop(due - done, address)
+        done = due
+        time.sleep(CHUNK_SECONDS)
+    return done, time.perf_counter() - began
+
+
+def main() -> None:
+    """Compile, say so, wait for a line, run."""
+    call, count, rate = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    run(call, 1)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    made, seconds = run(call, count, rate)
+    print(made, seconds)
+
+
+if __name__ == "__main__":
+    main()
