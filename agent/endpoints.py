@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from prometheus_client import CollectorRegistry, Gauge
 
 from agent.groupconfig import DiscoveryConfig
-from agent.peers import address_of, workload
+from agent.peers import workload
 from agent.processgroups import GroupNames
 from agent.processscan import ProcessScan
 from agent.runtimes.info import ContainerInfo
@@ -26,6 +26,7 @@ from ingest.config.scrape import ScrapeConfig
 from ingest.metrics import ScrapeMetrics
 from ingest.scrape.pool import PoolContext, ScrapePool
 from ingest.scrape.target import ADDRESS, INSTANCE, JOB, METRICS_PATH, SCHEME, DiscoveredGroup, offset_seed
+from security.fields.connections import address_text
 from tsdb.columns import Appender
 
 LOOK_SECONDS = 30.0
@@ -62,7 +63,7 @@ def exporter_groups(owners: SocketOwners, host: str, now_seconds: float) -> Iter
         if not known and (not EXPORTER.search(name) or OWN_METRICS.search(name)):
             continue
         raw = entry.tcp.local
-        address = address_of(raw) if any(raw) else ("127.0.0.1" if len(raw) == 4 else "::1")
+        address = address_text(raw) if any(raw) else ("127.0.0.1" if len(raw) == 4 else "::1")
         target = {
             ADDRESS: _with_port(address, entry.tcp.local_port),
             METRICS_PATH: "/metrics",
@@ -156,7 +157,7 @@ class EndpointScraper:
         self._task = asyncio.create_task(self._run(), name="endpoints")
 
     async def stop(self) -> None:
-        """Stop scraping; what was scraped goes stale by itself."""
+        """Stop scraping. No stale markers, as when a server stops: it will be scraped again."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -10,6 +10,7 @@ from agent.hostmetrics.paths import read_optional
 from agent.processgroups import Group
 from agent.runtimes.info import ContainerInfo
 from agent.runtimes.lookup import ContainerLookup
+from security.fields.connections import address_text
 from security.fields.containerids import ContainerPath
 
 INTERNET = "internet"
@@ -48,7 +49,7 @@ class PeerNames:
 
     def is_own(self, raw: bytes) -> bool:
         """Whether an address is the host's, or that of a container here."""
-        text = address_of(raw)
+        text = address_text(raw)
         if self._monotonic() - self._read_at >= REFRESH_SECONDS:
             self._read_at = self._monotonic()
             self._own = own_addresses(self._proc)
@@ -56,7 +57,7 @@ class PeerNames:
 
     def server(self, raw: bytes, port: int) -> str:
         """Who is asked at an address and port."""
-        text = address_of(raw)
+        text = address_text(raw)
         info = self._containers.by_address(text)
         if info is not None:
             return workload(info)
@@ -64,7 +65,7 @@ class PeerNames:
 
     def client(self, raw: bytes) -> str:
         """Who asks from an address that is not the host's; public ones are one client."""
-        text = address_of(raw)
+        text = address_text(raw)
         return INTERNET if ipaddress.ip_address(text).is_global else text
 
 
@@ -73,13 +74,6 @@ def workload(info: ContainerInfo) -> str:
     if info.pod_name:
         return f"{info.pod_namespace}/{_POD_SUFFIX.sub('', info.pod_name)}"
     return info.name or ContainerPath(info.id, "").shown_id
-
-
-def address_of(raw: bytes) -> str:
-    """Four or sixteen bytes as text; an IPv4 address mapped into IPv6 becomes IPv4."""
-    address = ipaddress.ip_address(raw)
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)
 
 
 def own_addresses(proc: str = "/proc") -> frozenset[str]:

@@ -67,6 +67,7 @@ def _source(server: str | None, instance: str, header: tuple[str, ...]) -> Sourc
 
         if os.geteuid() != 0:
             raise click.ClickException("watching this host needs root; use --server URL to ask a server")
+        click.echo("loading the probe ...", err=True)
         return HostSource()
     from cli.live.server import ServerSource
     from cli.query import client_of

@@ -188,7 +188,12 @@ class ContainerLookup:
 
     def _run(self) -> None:
         while (container_id := self._waiting.get()) is not None and not self._stopping.is_set():
-            self.resolve(container_id)
+            try:
+                self.resolve(container_id)
+            except Exception:
+                # Whatever one container's files hold, the others are looked up.
+                self._failures.labels("lookup").inc()
+                _log.exception("a container could not be looked up", extra={"container": container_id})
 
     def _put(self, container_id: str | None) -> bool:
         try:
