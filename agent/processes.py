@@ -382,8 +382,10 @@ class ProcessTable:
         for row in (len(header) - 1 - last).tolist():
             record = header[row]
             process = self.get(int(record["pid"]), int(record["start_ns"]))
-            if process is not None and process.ppid != record["ppid"] and not process.ended_ns:
-                process = self._successor(process, row)
+            if process is not None and process.ppid != record["ppid"]:
+                moved = (header["pid"] == record["pid"]) & (header["ppid"] == record["ppid"])
+                moved[: process.since_row + 1] = False
+                process = self._successor(process, int(moved.argmax()))
                 process.ppid = int(record["ppid"])
                 process.parent_start_ns = int(record["parent_start_ns"])
 

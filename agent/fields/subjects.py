@@ -21,6 +21,8 @@ NUMBERS_LIMIT = 131_072
 PROCESS = "process"
 LINEAGE = "lineage"
 Lineage = tuple[Process, ...]
+Phases = list[tuple[int, int]]
+_LAST_ROW = 1 << 62
 _PID_BITS = 22
 _ROW_BITS = 32
 
@@ -34,10 +36,12 @@ class Subjects:
         self.lineages: list[Lineage] = []
         self._lineage_numbers: dict[tuple[int, ...], int] = {}
         self._by_parent: dict[int, int] = {}
+        self._lines_of_batch: dict[int, Phases] = {}
         self._epoch = 0
 
     def begin_batch(self) -> None:
         """Begin anew when there are too many numbers: those of ended processes are never needed again."""
+        self._lines_of_batch.clear()
         if len(self.processes) >= NUMBERS_LIMIT or len(self.lineages) >= NUMBERS_LIMIT:
             self._epoch += 1
             self.processes.clear()
@@ -65,7 +69,10 @@ class Subjects:
             process = table.get(int(pids[place]), int(starts[place]))
             return table.of_record(header[place]) if process is None else process
 
-        return self._numbered(keys, rows, find, self.number)
+        def phases(place: int) -> Phases:
+            return [(state.since_row, self.number(state)) for state in _states_of_batch(find(place))]
+
+        return _numbered(keys, rows, phases)
 
     def ancestors_of_events(
         self,
@@ -78,62 +85,85 @@ class Subjects:
         pids, starts = header["ppid"], header["parent_start_ns"]
         keys = states.astype(np.int64) << _PID_BITS | pids
 
-        def find(place: int) -> Process | None:
-            return table.get(int(pids[place]), int(starts[place]))
+        def phases(place: int) -> Phases:
+            parent = table.get(int(pids[place]), int(starts[place]))
+            return [(0, -1)] if parent is None else self._lines(parent, table)
 
-        return self._numbered(keys, rows, find, lambda parent: self._line(parent, table))
+        return _numbered(keys, rows, phases)
 
-    def _numbered(
-        self,
-        keys: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        find: Callable[[int], Process | None],
-        number: Callable[[Any], int],
-    ) -> NDArray[np.int32]:
-        """A number an event: by key, and by the state at its row for a process that changed in the batch.
-
-        `find` gives the latest state for the place of an event.
-        """
-        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-        found = [find(place) for place in first.tolist()]
-        changed = [place for place, process in enumerate(found) if process and process.previous is not None]
-        numbers = np.fromiter((number(process) for process in found), np.int32, len(found))
-        result = numbers[inverse]
-        if changed:
-            is_changed = np.zeros(len(found), np.bool_)
-            is_changed[changed] = True
-            places = np.flatnonzero(is_changed[inverse])
-            states = [(group, state) for group in changed for state in _states_of_batch(found[group])]
-            bounds = np.array([(group << _ROW_BITS) + max(state.since_row, 0) for group, state in states])
-            wanted = (inverse[places].astype(np.int64) << _ROW_BITS) + rows[places]
-            at = np.searchsorted(bounds, wanted, "right") - 1
-            used, inside = np.unique(at, return_inverse=True)
-            of_used = np.fromiter((number(states[place][1]) for place in used.tolist()), np.int32, len(used))
-            result[places] = of_used[inside]
-        return result
-
-    def _line(self, parent: Process | None, table: ProcessTable) -> int:
-        """Number of the line that begins with a parent."""
-        if parent is None:
-            return -1
+    def _lines(self, parent: Process, table: ProcessTable) -> Phases:
+        """Lines that begin with a parent, by the row of the batch from which on they hold."""
         start = self.number(parent)
+        if start in self._lines_of_batch:
+            return self._lines_of_batch[start]
         known = self._by_parent.get(start)
-        if known is not None and not any(process.superseded for process in self.lineages[known]):
-            return known
-        line = [parent]
-        row = parent.since_row if parent.superseded else 1 << 62
-        while len(line) < ANCESTORS_LIMIT:
-            above = table.at(line[-1].ppid, line[-1].parent_start_ns, row)
-            if above is None or above in line:
-                break
-            line.append(above)
+        if known is not None and not any(
+            process.superseded or process.previous for process in self.lineages[known]
+        ):
+            return [(0, known)]
+        latest = _walk(parent, table, _LAST_ROW)
+        if not any(process.previous for process in latest):
+            found = self._by_parent[start] = self._line_number(latest)
+            return [(0, found)]
+        found_at: dict[int, int] = {}
+        waiting = {0, *_rows_of_changes(latest, table)}
+        while waiting:
+            row = waiting.pop()
+            line = _walk(table.at(parent.pid, parent.start_ns, row) or parent, table, row)
+            found_at[row] = self._line_number(line)
+            # A process may have had other ancestors then, and these may have changed too.
+            waiting |= _rows_of_changes(line, table) - found_at.keys()
+        lines = sorted(found_at.items())
+        self._lines_of_batch[start] = lines
+        return lines
+
+    def _line_number(self, line: list[Process]) -> int:
         key = tuple([self.number(process) for process in line])
         found = self._lineage_numbers.get(key)
         if found is None:
             found = self._lineage_numbers[key] = len(self.lineages)
             self.lineages.append(tuple(line))
-        self._by_parent[start] = found
         return found
+
+
+def _walk(parent: Process, table: ProcessTable, row: int) -> list[Process]:
+    """A parent and its ancestors as they were at a row of the batch."""
+    line = [parent]
+    while len(line) < ANCESTORS_LIMIT:
+        above = table.at(line[-1].ppid, line[-1].parent_start_ns, row)
+        if above is None or above in line:
+            break
+        line.append(above)
+    return line
+
+
+def _numbered(
+    keys: NDArray[np.int64], rows: NDArray[np.int64], phases: Callable[[int], Phases]
+) -> NDArray[np.int32]:
+    """A number an event: by its key, and by its row where there are several phases within the batch.
+
+    `phases` gives, for the place of an event, numbers in order of the rows from which on they hold.
+    """
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    found = [phases(place) for place in first.tolist()]
+    result = np.fromiter((phase[-1][1] for phase in found), np.int32, len(found))[inverse]
+    several = [group for group, phase in enumerate(found) if len(phase) > 1]
+    if several:
+        is_several = np.zeros(len(found), np.bool_)
+        is_several[several] = True
+        places = np.flatnonzero(is_several[inverse])
+        bounds = [(group << _ROW_BITS) + max(row, 0) for group in several for row, _ in found[group]]
+        numbers = np.array([number for group in several for _, number in found[group]], np.int32)
+        wanted = (inverse[places].astype(np.int64) << _ROW_BITS) + rows[places]
+        result[places] = numbers[np.searchsorted(np.array(bounds), wanted, "right") - 1]
+    return result
+
+
+def _rows_of_changes(line: list[Process], table: ProcessTable) -> set[int]:
+    """Rows of the batch at which any of some processes changed."""
+    latest = (table.get(process.pid, process.start_ns) for process in line)
+    states = (state for process in latest for state in _states_of_batch(process))
+    return {max(state.since_row, 0) for state in states}
 
 
 def _states_of_batch(latest: Process | None) -> list[Process]:
