@@ -135,6 +135,9 @@ def _capture_batches(path: Path) -> Iterator[EventBatch]:
         yield from capture.batches()
     if capture.unknown_count:
         click.echo(f"{path}: {capture.unknown_count} events of unknown types left out", err=True)
+    if capture.left_out_count:
+        message = "threads, descriptors, containers or entries of calls over a limit left out"
+        click.echo(f"{path}: {capture.left_out_count} {message}", err=True)
 
 
 def _audit_batches(path: Path) -> Iterator[EventBatch]:

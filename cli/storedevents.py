@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 EVENTS_LIMIT = 200_000
 """Newest events that are looked at."""
+COPY_ATTEMPTS = 5
 _API = "/api/v1/security/events"
+_PAGE_EVENTS = 10_000
 _SANDBOX_PREFIX = "vedette-events-"
 
 
@@ -76,57 +78,82 @@ def read_stored(
 
 
 def _of_server(server: str, start_ns: int) -> Iterator[StoredEvent]:
+    """Events of a server, page by page; a page begins with the last moment of the one before."""
     from cli.apiclient import ApiClient, ApiError
     from security.tuning.storedevents import from_json
 
-    end_ns: int | None = None
-    seen: set[str] = set()
+    end: list[tuple[str, str]] = []
+    before: set[str] = set()
+    count = 0
     try:
         client = ApiClient(server)
-        while len(seen) < EVENTS_LIMIT:
-            parameters = [("start", f"{start_ns / 1e9:.9f}"), ("limit", "10000")]
-            if end_ns is not None:
-                parameters.append(("end", f"{end_ns / 1e9:.9f}"))
-            answer = client.get(_API, parameters)
-            page = answer.get("events", []) if isinstance(answer, dict) else answer
-            fresh = [item for item in page if repr(item) not in seen]
-            if not fresh:
+        while count < EVENTS_LIMIT:
+            answer = client.get(_API, [("start", _seconds(start_ns)), ("limit", str(_PAGE_EVENTS)), *end])
+            page = {repr(item): item for item in (answer["events"] if isinstance(answer, dict) else answer)}
+            events = [from_json(item) for text, item in page.items() if text not in before]
+            if not events:
                 return
-            seen.update(repr(item) for item in fresh)
-            events = [from_json(item) for item in fresh]
             yield from events
-            end_ns = min(event.time_ns for event in events)
+            count += len(events)
+            before = set(page)
+            end = [("end", _seconds(min(event.time_ns for event in events)))]
     except ApiError as error:
         raise click.ClickException(str(error)) from None
 
 
-def _of_store(store: Path, start_ns: int) -> Iterator[StoredEvent]:
+def _seconds(time_ns: int) -> str:
+    """A time as the API takes it, without losing nanoseconds."""
+    return f"{time_ns // 1_000_000_000}.{time_ns % 1_000_000_000:09d}"
+
+
+def _of_store(store: Path, start_ns: int) -> list[StoredEvent]:
     """Events of a store. A copy of its log is opened, so a server may run on it."""
-    from security.eventlog.log import DIRECTORY, WAL_DIRECTORY, EventLog, EventLogOptions
-    from security.eventlog.query import LIMIT_MAX, TIME_MAX_NS, EventQuery
-    from security.tuning.storedevents import from_record
+    from security.eventlog.log import DIRECTORY
 
     source = store / DIRECTORY
     if not source.is_dir():
         raise click.ClickException(f"{source}: no such directory, the store has no event log")
-    with tempfile.TemporaryDirectory(prefix=_SANDBOX_PREFIX) as sandbox:
-        target = Path(sandbox) / DIRECTORY
-        target.mkdir()
-        # The log before the parts: what leaves it in between is in a part.
-        shutil.copytree(source / WAL_DIRECTORY, target / WAL_DIRECTORY)
-        for item in source.iterdir():
-            if item.is_file() and not item.name.endswith(".tmp"):
-                os.symlink(item.resolve(), target / item.name)
-        log = EventLog(Path(sandbox), EventLogOptions(background=False, wal_sync="never"))
-        try:
-            end_ns, seen = TIME_MAX_NS, set[int]()
-            while len(seen) < EVENTS_LIMIT:
-                page = log.select(EventQuery((), start_ns, end_ns, limit=LIMIT_MAX))
-                fresh = [entry for entry in page if entry[0] not in seen]
-                if not fresh:
-                    return
-                seen.update(sequence for sequence, _ in fresh)
-                yield from (from_record(record) for _, record in fresh)
-                end_ns = fresh[-1][1].output.time_ns
-        finally:
-            log.close()
+    for attempt in range(1, COPY_ATTEMPTS + 1):
+        with tempfile.TemporaryDirectory(prefix=_SANDBOX_PREFIX) as sandbox:
+            try:
+                _copy_log(source, Path(sandbox) / DIRECTORY)
+                return _of_copy(Path(sandbox), start_ns)
+            except FileNotFoundError:
+                # The server wrote or merged a part in between.
+                if attempt == COPY_ATTEMPTS:
+                    raise
+    return []
+
+
+def _copy_log(source: Path, target: Path) -> None:
+    """Segments by copy, parts by link; the segments first: what leaves them in between is in a part."""
+    from security.eventlog.log import WAL_DIRECTORY
+
+    (target / WAL_DIRECTORY).mkdir(parents=True)
+    for item in sorted((source / WAL_DIRECTORY).iterdir()):
+        shutil.copyfile(item, target / WAL_DIRECTORY / item.name)
+    for item in source.iterdir():
+        if item.is_file() and not item.name.endswith(".tmp"):
+            os.symlink(item.resolve(), target / item.name)
+
+
+def _of_copy(root: Path, start_ns: int) -> list[StoredEvent]:
+    from security.eventlog.log import EventLog, EventLogOptions
+    from security.eventlog.query import LIMIT_MAX, TIME_MAX_NS, EventQuery
+    from security.tuning.storedevents import from_record
+
+    found: list[StoredEvent] = []
+    log = EventLog(root, EventLogOptions(background=False, wal_sync="never"))
+    try:
+        end_ns, seen = TIME_MAX_NS, set[int]()
+        while len(seen) < EVENTS_LIMIT:
+            page = log.select(EventQuery((), start_ns, end_ns, limit=LIMIT_MAX))
+            fresh = [(sequence, record) for sequence, record in page if sequence not in seen]
+            if not fresh:
+                break
+            seen.update(sequence for sequence, _ in fresh)
+            found += (from_record(record) for _, record in fresh)
+            end_ns = fresh[-1][1].output.time_ns
+    finally:
+        log.close()
+    return found

@@ -13,30 +13,35 @@ from security.capture.state import CONTAINERS_LIMIT, State
 from security.capture.threads import Thread
 from security.fields.containerids import SHOWN_ID_CHARACTERS
 
+DESCRIPTION_BYTES_LIMIT = 262_144
+
 
 def _container(state: State, event: Event, thread: Thread) -> None:
     text = event.text("json")
-    _add(state, _document(text.encode("utf-8", "replace")) if text else _old_form(event))
+    if text:
+        _add_document(state, text.encode("utf-8", "replace"))
+    else:
+        _add(state, {name: event.text(name) for name in ("id", "name", "image")})
 
 
 def _async(state: State, event: Event, thread: Thread) -> None:
     data = event.values.get("data")
     if event.text("name") == "container" and isinstance(data, bytes):
-        _add(state, _document(data.rstrip(b"\0")))
+        _add_document(state, data.rstrip(b"\0"))
 
 
-def _document(data: bytes) -> dict[str, Any]:
-    """The description in a JSON text; empty when it is none. A bad one loses only itself."""
+def _add_document(state: State, data: bytes) -> None:
+    """Take over the description in a JSON text. One that is none, or too long, loses only itself."""
+    if len(data) > DESCRIPTION_BYTES_LIMIT:
+        state.left_out += 1
+        return
     try:
         found = orjson.loads(data)
     except orjson.JSONDecodeError:
-        return {}
+        return
     inner = found.get("container") if isinstance(found, dict) else None
-    return inner if isinstance(inner, dict) else {}
-
-
-def _old_form(event: Event) -> dict[str, Any]:
-    return {name: event.text(name) for name in ("id", "name", "image")}
+    if isinstance(inner, dict):
+        _add(state, inner)
 
 
 def _add(state: State, description: dict[str, Any]) -> None:

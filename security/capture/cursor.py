@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-TEXT_BYTES_LIMIT = 65_535
-"""Of one text or list: its length has 16 bits on disk."""
+TEXT_BYTES_LIMIT = 4_096
+"""Of one text in a list; upstream writes at most 1,024."""
 
 
 class CaptureError(Exception):
@@ -61,7 +61,10 @@ class Cursor:
 
     def text(self, what: str) -> str:
         """A text with its length before it; bytes that are not UTF-8 become surrogates."""
-        return text_of(self.counted(what))
+        data = self.counted(what)
+        if len(data) > TEXT_BYTES_LIMIT:
+            raise self.error(f"{what} of {len(data)} bytes is over the limit of {TEXT_BYTES_LIMIT}")
+        return text_of(data)
 
     def entry(self, size: int, what: str) -> Cursor:
         """A cursor over the next `size` bytes, which this one skips."""

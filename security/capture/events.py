@@ -19,8 +19,9 @@ from security.capture.state import Context
 from security.fields import syscalls
 
 PARAMETERS_LIMIT = 64
-ENTRIES_LIMIT = 262_144
+ENTRIES_LIMIT = 65_536
 """Calls that have begun and not ended, one a thread."""
+ENTRY_BYTES_LIMIT = 16_384
 _TIME_LIMIT_NS = 1 << 63
 _HEADER = struct.Struct("<QQIH")
 _HEADER_COUNTED = struct.Struct("<QQIHI")
@@ -72,6 +73,8 @@ class EventReader:
         self.machine = machine
         self.unknown: Counter[int] = Counter()
         """Events of numbers that are not in the table, by number."""
+        self.left_out = 0
+        """Entries of calls that were over a limit; their exits have fewer parameters."""
         self._table = event_table()
         self._current = current_events()
         self._entries: dict[int, tuple[int, dict[str, Value]]] = {}
@@ -89,9 +92,7 @@ class EventReader:
             if value is not None:
                 values[item.name] = value
         if spec.direction == ENTER:
-            if len(self._entries) >= ENTRIES_LIMIT:
-                self._entries.clear()
-            self._entries[tid] = (code, values)
+            self._enter(tid, code, values, len(block.body))
             return None
         if spec.direction == EXIT:
             entered, earlier = self._entries.pop(tid, (-1, values))
@@ -100,6 +101,17 @@ class EventReader:
         name = self._call(values) if spec.name == _GENERIC else spec.name
         current = spec if spec.direction == HIDDEN else self._current[spec.name]
         return Event(time_ns, tid, cpu, name, current, values)
+
+    def _enter(self, tid: int, code: int, values: dict[str, Value], size: int) -> None:
+        """Keep the entry of a call until its exit."""
+        if len(self._entries) >= ENTRIES_LIMIT:
+            self.left_out += len(self._entries)
+            self._entries.clear()
+        if size > ENTRY_BYTES_LIMIT:
+            self.left_out += 1
+            self._entries.pop(tid, None)
+        else:
+            self._entries[tid] = (code, values)
 
     def _call(self, values: dict[str, Value]) -> str:
         """Name of a call that has no event of its own."""

@@ -40,6 +40,8 @@ from security.fields.table import NUMBER_TYPES, FieldInfo, field_table
 
 SOURCE = "syscall"
 BATCH_EVENTS = 65_536
+BATCH_BYTES = 64 << 20
+"""Of the blocks of one batch."""
 _INT64_LIMIT = 1 << 63
 _SECOND_NS = 1_000_000_000
 
@@ -62,18 +64,25 @@ class Capture:
         """Events of numbers that this reader does not know; they are left out."""
         return self._reader.unknown.total()
 
+    @property
+    def left_out_count(self) -> int:
+        """Threads, descriptors, containers and entries of calls that were over a limit."""
+        return self.state.left_out + self._reader.left_out
+
     def batches(self, size: int = BATCH_EVENTS) -> Iterator[EventBatch]:
         """The events in order, at most `size` in one batch.
 
         Raises CaptureError where the capture cannot be read further, after a batch of what came before.
         """
         events: list[Event] = []
+        bytes_count = 0
         try:
-            for event in self._events():
+            for event, length in self._events():
                 events.append(event)
-                if len(events) >= size:
+                bytes_count += length
+                if len(events) >= size or bytes_count >= BATCH_BYTES:
                     yield self._batch(events)
-                    events = []
+                    events, bytes_count = [], 0
         except CaptureError:
             if events:
                 yield self._batch(events)
@@ -81,7 +90,8 @@ class Capture:
         if events:
             yield self._batch(events)
 
-    def _events(self) -> Iterator[Event]:
+    def _events(self) -> Iterator[tuple[Event, int]]:
+        """Events and the bytes of their blocks."""
         for block in read_blocks(self._stream):
             if block.type not in blocks.EVENTS:
                 self._take(block)
@@ -91,7 +101,7 @@ class Capture:
                 continue
             apply(self.state, event)
             if not event.is_hidden:
-                yield event
+                yield event, len(block.body)
 
     def _take(self, block: Block) -> None:
         """Lists of the capture; blocks of other types are skipped, as upstream does."""

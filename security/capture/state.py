@@ -16,7 +16,9 @@ from security.capture.threads import Thread
 THREADS_LIMIT = 262_144
 DESCRIPTORS_LIMIT = 1 << 20
 """Of all processes."""
-CONTAINERS_LIMIT = 16_384
+CHARACTERS_LIMIT = 1 << 30
+"""Of the texts of all threads and descriptors. Texts that a child shares with its parent count twice."""
+CONTAINERS_LIMIT = 4_096
 ANCESTORS_LIMIT = 64
 _UNKNOWN_PID = -1
 
@@ -53,6 +55,8 @@ class State:
         self._children: dict[int, set[int]] = {}
         self._files: dict[int, dict[int, Descriptor]] = {}
         self._files_count = 0
+        self._weights: dict[int, int] = {}
+        self._characters_count = 0
         self._contexts: dict[int, tuple[int, Context]] = {}
         self._version = 0
 
@@ -70,9 +74,12 @@ class State:
     def put(self, thread: Thread) -> None:
         """Add a thread or take its new form."""
         before = self._threads.get(thread.tid)
-        if before is None and len(self._threads) >= THREADS_LIMIT:
+        weight, known = _weight(thread), self._weights.get(thread.tid, 0)
+        full = before is None and len(self._threads) >= THREADS_LIMIT
+        if full or not self._takes(weight - known):
             self.left_out += 1
             return
+        self._weights[thread.tid] = weight
         if before is None or before.ptid != thread.ptid:
             if before is not None:
                 self._children.get(before.ptid, set()).discard(thread.tid)
@@ -85,6 +92,7 @@ class State:
         thread = self._threads.pop(tid, None)
         if thread is None:
             return
+        self._characters_count -= self._weights.pop(tid)
         self._contexts.pop(tid, None)
         self._version += 1
         siblings = self._children.get(thread.ptid)
@@ -93,7 +101,9 @@ class State:
             if not siblings:
                 del self._children[thread.ptid]
         if thread.is_main:
-            self._files_count -= len(self._files.pop(tid, ()))
+            files = self._files.pop(tid, {})
+            self._files_count -= len(files)
+            self._characters_count -= _names(files)
             if heir != tid:
                 for child in self._children.pop(tid, ()):
                     self.put(replace(self._threads[child], ptid=heir))
@@ -109,28 +119,39 @@ class State:
     def open(self, thread: Thread, descriptor: Descriptor) -> None:
         """Add a descriptor to a thread's process."""
         files = self._files.setdefault(thread.pid, {})
-        if descriptor.number not in files:
-            if self._files_count >= DESCRIPTORS_LIMIT:
-                self.left_out += 1
-                return
-            self._files_count += 1
+        before = files.get(descriptor.number)
+        full = before is None and self._files_count >= DESCRIPTORS_LIMIT
+        if full or not self._takes(len(descriptor.name) - (len(before.name) if before else 0)):
+            self.left_out += 1
+            return
+        self._files_count += before is None
         files[descriptor.number] = descriptor
 
     def close(self, thread: Thread, number: int) -> None:
         """Take a descriptor away."""
-        if self._files.get(thread.pid, {}).pop(number, None) is not None:
+        closed = self._files.get(thread.pid, {}).pop(number, None)
+        if closed is not None:
             self._files_count -= 1
+            self._characters_count -= len(closed.name)
 
     def copy_files(self, source: Thread, target: Thread) -> None:
         """Give a new process the descriptors of the one that made it."""
         files = self._files.get(source.pid)
         if not files or source.pid == target.pid or target.pid in self._files:
             return
-        if self._files_count + len(files) > DESCRIPTORS_LIMIT:
+        full = self._files_count + len(files) > DESCRIPTORS_LIMIT
+        if full or not self._takes(_names(files)):
             self.left_out += len(files)
             return
         self._files_count += len(files)
         self._files[target.pid] = dict(files)
+
+    def _takes(self, characters: int) -> bool:
+        """Account for texts; whether there is room for them."""
+        if characters > 0 and self._characters_count + characters > CHARACTERS_LIMIT:
+            return False
+        self._characters_count += characters
+        return True
 
     def context(self, tid: int) -> Context:
         """Who does something now; the same object as long as nothing about it changes."""
@@ -193,6 +214,16 @@ class State:
                 break
             leader = ancestor
         return leader
+
+
+def _weight(thread: Thread) -> int:
+    """Characters of a thread's longer texts."""
+    lists = (thread.arguments, thread.environment, thread.cgroups)
+    return len(thread.exe) + len(thread.cwd) + sum(sum(map(len, texts)) for texts in lists)
+
+
+def _names(files: Mapping[int, Descriptor]) -> int:
+    return sum(len(item.name) for item in files.values())
 
 
 def _same(before: Context, now: Context) -> bool:

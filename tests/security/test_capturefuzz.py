@@ -143,3 +143,42 @@ def test_a_long_chain_of_parents_costs_little() -> None:
     began = time.process_time()
     assert consume(section() + chain + events) == 2_000
     assert time.process_time() - began < 20
+
+
+def test_texts_of_threads_and_descriptors_have_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("security.capture.state.CHARACTERS_LIMIT", 10_000)
+    threads = [thread(tid, "p", 1, environment=("A=" + "x" * 998,)) for tid in range(2, 22)]
+    opened = [event(307, 2, number, -100, "/" + "y" * 999, 1, 0) for number in range(3, 23)]
+    closed = [event(5, 2, 0, number) for number in range(3, 23)]
+    capture = Capture(io.BytesIO(section() + b"".join((*threads, *opened, *closed, event(186, 2, 0)))))
+    assert sum(batch.count for batch in capture.batches()) == 41
+    assert 8 <= len(capture.state) <= 9
+    assert capture.left_out_count > 20
+    again = Capture(io.BytesIO(section() + b"".join((*threads[:2], *opened[:7] * 9, *closed * 9))))
+    assert sum(batch.count for batch in again.batches()) == 7 * 9 + 20 * 9
+    assert again.left_out_count == 0
+
+
+def test_entries_of_calls_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("security.capture.events.ENTRIES_LIMIT", 4)
+    entries = [event(4, tid, 3) for tid in range(1, 8)]
+    long = event(102, 9, -100, "x" * 20_000, 1, 0)
+    capture = Capture(io.BytesIO(section() + b"".join((*entries, long, event(103, 9, 3)))))
+    [batch] = capture.batches()
+    assert (batch.count, capture.left_out_count) == (1, 5)
+
+
+def test_a_batch_has_a_limit_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("security.capture.source.BATCH_BYTES", 1_000)
+    events = [event(9, 1, 1, b"x" * 300, 3, 1) for _ in range(6)]
+    capture = Capture(io.BytesIO(section() + b"".join(events)))
+    assert [batch.count for batch in capture.batches()] == [3, 3]
+
+
+def test_long_texts_and_descriptions_are_refused() -> None:
+    with pytest.raises(CaptureError, match="comm of 5000 bytes is over the limit of 4096 at byte"):
+        list(Capture(io.BytesIO(section() + thread(1, "c" * 5_000))).batches())
+    text = b'{"container":{"id":"' + b"a" * 300_000 + b'"}}\0'
+    capture = Capture(io.BytesIO(section() + event(324, 1, text, large=True) + event(5, 1, 0)))
+    assert [batch.count for batch in capture.batches()] == [1]
+    assert (capture.state.containers, capture.left_out_count) == ({}, 1)
