@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import http.server
-import threading
 import time
-import urllib.parse
-from decimal import Decimal
 from pathlib import Path
-from typing import Any, ClassVar
 
 import orjson
 import pytest
@@ -214,36 +209,3 @@ def test_stored_events_come_from_files_in_the_form_of_falco(tmp_path: Path) -> N
 def test_a_store_is_read_page_by_page(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("security.eventlog.query.LIMIT_MAX", 7)
     assert run("suggest", "--data", str(store), "--rule", "x")[1].startswith("# 31 stored events")
-
-
-class _Pages(http.server.BaseHTTPRequestHandler):
-    """Answers as the event API does: newest first, within start and end, at most ten."""
-
-    records: ClassVar[list[EventRecord]] = []
-
-    def do_GET(self) -> None:
-        asked = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
-        start, end = (Decimal(asked.get(name, ["9e9"])[0]) for name in ("start", "end"))
-        chosen = [record for record in self.records if start <= Decimal(record.output.time_ns) / 10**9 <= end]
-        page = [orjson.loads(record.to_wire()) for record in chosen[:10]]
-        body = orjson.dumps({"status": "success", "data": page})
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        """Quiet."""
-
-
-def test_events_of_a_server_are_read_page_by_page() -> None:
-    _Pages.records = [raised(at, proc__name="a", proc__pname="b", fd__name="/x") for at in range(25)]
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Pages)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        status, text = run("suggest", "--server", f"http://127.0.0.1:{server.server_port}")
-    finally:
-        server.shutdown()
-        server.server_close()
-    assert status == 0
-    assert "# 25 of 25 events (100 %)\n" in text
