@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import importlib.metadata
 import logging
@@ -31,8 +30,9 @@ from agent.channel.spool import EventSpool
 from agent.channel.stagedfiles import StagedFiles
 from agent.config import AgentConfig, read_agent_config
 from agent.service import AgentService
+from cli.securityparts import read_security_config
 from ingest.config.address import parse_address
-from ingest.config.document import load_config, parse_config
+from ingest.config.document import LoadedConfig, load_config, parse_config
 from ingest.config.errors import ConfigError
 from ingest.config.httpclient import HTTPClientConfig
 from ingest.diskqueue import DiskQueue
@@ -41,6 +41,7 @@ from ingest.remotewrite.forward import ForwardAppender
 from ingest.remotewrite.forwardmetrics import ForwardMetrics
 from ingest.remotewrite.sender import Sender, SenderOptions
 from security.activerules import ActiveRules
+from security.config import SecurityConfig
 from security.pipeline import Pipeline
 from tsdb.errors import StorageError
 
@@ -86,7 +87,7 @@ class AgentProcess:
     def __init__(self, flags: AgentFlags) -> None:
         """Raises ConfigError, StartError."""
         self._flags = flags
-        self._local_config = self._read_config()
+        self._local = self._read_config()
         self._hostname = os.uname().nodename
         self._started_ms = time.time_ns() // 1_000_000
         self._registry = CollectorRegistry()
@@ -97,18 +98,18 @@ class AgentProcess:
         sink = EventSpool(self._events, self._channel_metrics.dropped.labels("disk").inc)
         self._pipeline = Pipeline(self._rules, [sink], hostname=self._hostname)
         self._service = AgentService(
-            self._appender, self._registry, self._local_config, self._pipeline, standalone=True
+            self._appender, self._registry, self._local[0], self._pipeline, standalone=True
         )
         self._files = StagedFiles(flags.data / "pushed", self._apply)
         self._pushed: Sequence[tuple[PushedFile, Path]] = ()
         self._stop = asyncio.Event()
         self._reloads: set[asyncio.Task[None]] = set()
 
-    def _read_config(self) -> AgentConfig:
+    def _read_config(self) -> tuple[AgentConfig, SecurityConfig]:
         if not self._flags.config_file:
-            return AgentConfig()
+            return AgentConfig(), SecurityConfig()
         try:
-            return read_agent_config(load_config(self._flags.config_file))
+            return _sections(load_config(self._flags.config_file))
         except OSError as error:
             raise StartError(f"read {self._flags.config_file}: {error.strerror}") from None
 
@@ -177,7 +178,7 @@ class AgentProcess:
         try:
             await self._files.resume()
             if not self._pushed:
-                await self._use_local_rules()
+                await self._apply_local()
             self._pipeline.start()
             await sender.start()
             await self._service.start()
@@ -247,31 +248,31 @@ class AgentProcess:
             },
         )
 
-    async def _use_local_rules(self) -> None:
-        await self._use_rules(self._flags.rules)
-        if self._rules.problems:
-            problem = self._rules.problems[0].splitlines()[0]
-            log.error("rules are bad, no rule runs", extra={"problem": problem})
-
-    async def _use_rules(self, paths: Sequence[str]) -> None:
-        await asyncio.to_thread(self._rules.reload, paths)
-
     async def _apply(self, files: Sequence[tuple[PushedFile, Path]]) -> None:
-        """Run with files of the server; without any, with the local ones. Raises what is wrong with them."""
-        config, rules = self._local_config, list(self._flags.rules)
+        """Run with files of the server; where it has none, with the local ones. Raises what is wrong."""
+        config, security = self._local
+        rules = [*security.rules_files, *self._flags.rules]
         for file, path in files:
             if file.name == CONFIG_NAME:
                 text = await asyncio.to_thread(path.read_text, encoding="utf-8")
-                config = read_agent_config(parse_config(text, CONFIG_NAME, environ={}))
+                config, security = _sections(parse_config(text, CONFIG_NAME, environ={}))
         pushed_rules = [str(path) for file, path in files if file.name != CONFIG_NAME]
-        await self._use_rules(pushed_rules or rules)
+        options, self._rules.options = self._rules.options, security.rule_options()
+        await asyncio.to_thread(self._rules.reload, pushed_rules or rules)
         if self._rules.problems:
+            self._rules.options = options
             problem = self._rules.problems[0]
             for file, path in files:
                 problem = problem.replace(str(path), file.name)
             raise ValueError(problem)
         self._pushed = files
         await self._service.apply(config)
+
+    async def _apply_local(self) -> None:
+        try:
+            await self._apply(())
+        except ValueError as error:
+            log.error("rules are bad, no rule runs", extra={"err": str(error)})
 
     def _reload_on_signal(self) -> None:
         task = asyncio.get_running_loop().create_task(self._reload())
@@ -280,13 +281,14 @@ class AgentProcess:
 
     async def _reload(self) -> None:
         try:
-            self._local_config = await asyncio.to_thread(self._read_config)
-        except (ConfigError, StartError) as error:
-            log.error("Error reloading config", extra={"err": str(error)})
-            return
-        with contextlib.suppress(ConfigError, ValueError, OSError):
+            self._local = await asyncio.to_thread(self._read_config)
             await self._apply(self._pushed)
-        if self._rules.problems:
-            log.error("Error reloading rules, the running ones stay", extra={"err": self._rules.problems[0]})
+        except (ConfigError, StartError, ValueError, OSError) as error:
+            log.error("Error reloading, what runs stays", extra={"err": str(error)})
         else:
             log.info("Configuration and rules are read again")
+
+
+def _sections(loaded: LoadedConfig) -> tuple[AgentConfig, SecurityConfig]:
+    """What an agent reads of a file. Raises ConfigError."""
+    return read_agent_config(loaded), read_security_config(loaded)

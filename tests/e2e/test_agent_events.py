@@ -14,7 +14,7 @@ import pytest
 from benchmarks.servers import Kind, Server
 from ingest.diskqueue import DiskQueue
 from tests.agent.test_probe import programs_loaded, programs_of
-from tests.e2e.processes import free_port, wait_until
+from tests.e2e.processes import Api, free_port, vedette_kind, wait_until
 from tests.e2e.test_agent import agent_kind
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
@@ -57,7 +57,8 @@ def test_a_killed_agent_keeps_every_event_on_disk_and_leaves_no_program(tmp_path
     folder.mkdir()
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULE.format(folder=tmp_path))
-    kind: Kind = agent_kind(1, f"--security.rules={rules}")
+    server_port = free_port()
+    kind: Kind = agent_kind(server_port, f"--security.rules={rules}")
     number, before = 0, list[int]()
     for turn in range(2):
         agent = Server(kind, free_port(), folder)
@@ -78,6 +79,7 @@ def test_a_killed_agent_keeps_every_event_on_disk_and_leaves_no_program(tmp_path
             while time.monotonic() < ends:
                 touch(tmp_path, number)
                 number += 1
+                time.sleep(0.002)
         finally:
             agent.kill()
         wait_until(lambda: not programs_loaded() & programs, 10, "the kernel is clean")  # noqa: B023
@@ -87,3 +89,30 @@ def test_a_killed_agent_keeps_every_event_on_disk_and_leaves_no_program(tmp_path
         assert after == sorted(after)
         assert len(after) > len(before)
         before = after
+    assert arrived(kind, folder, server_port, tmp_path / "server", len(before)) == before
+
+
+def arrived(kind: Kind, folder: Path, port: int, storage: Path, count: int) -> list[int]:
+    """Numbers of the markers in the event log of a server that the agent finds at last, killed on the way."""
+    storage.mkdir()
+    agent = Server(kind, free_port(), folder)
+    server = Server(vedette_kind(), port, storage)
+    try:
+        server.wait_ready()
+        time.sleep(0.2)
+        server.kill()
+        server = Server(server.kind, port, storage)
+        server.wait_ready()
+
+        def numbers() -> list[int]:
+            status, answer = Api(port).get("/api/v1/security/events", limit=5000)
+            assert status == 200, answer
+            found = [re.search(r"marker-(\d+)", str(event)) for event in answer["data"]]
+            return sorted(int(match.group(1)) for match in found if match is not None)
+
+        wait_until(lambda: len(numbers()) >= count, 60, "events arrive")
+        time.sleep(1)
+        return numbers()
+    finally:
+        agent.kill()
+        server.stop()

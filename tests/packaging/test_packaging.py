@@ -112,7 +112,15 @@ def rendered(**values: str) -> dict[tuple[str, str], Any]:
     """Objects of the chart by kind and name."""
     sets = [f"--set={key.replace('__', '.')}={value}" for key, value in values.items()]
     done = subprocess.run(
-        [helm(), "template", "mon", str(PACKAGING / "helm" / "vedette"), "--namespace=obs", *sets],
+        [
+            helm(),
+            "template",
+            "mon",
+            str(PACKAGING / "helm" / "vedette"),
+            "--namespace=obs",
+            "--kube-version=1.30.0",
+            *sets,
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -129,7 +137,7 @@ def pod(objects: Mapping[tuple[str, str], Any], kind: str, name: str) -> Any:
 
 def test_helm_finds_no_fault_in_the_chart() -> None:
     done = subprocess.run(
-        [helm(), "lint", "--strict", str(PACKAGING / "helm" / "vedette")],
+        [helm(), "lint", "--strict", "--kube-version=1.30.0", str(PACKAGING / "helm" / "vedette")],
         capture_output=True,
         text=True,
         check=False,
