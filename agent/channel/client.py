@@ -29,8 +29,7 @@ from agent.channel.stagedfiles import StagedFiles
 from ingest.clock import Clock, SystemClock
 from ingest.diskqueue import DiskQueue, QueueItem
 from ingest.httpclient import Answer, RequestError
-from ingest.remotewrite.sender import retry_after_seconds
-from tsdb.errors import CorruptionError
+from ingest.queuelane import QueueLane, backoff_seconds, retry_after_seconds
 
 REPORT_SECONDS = 10.0
 TIMEOUT_SECONDS = 30.0
@@ -117,36 +116,24 @@ class ChannelClient:
         self._report_seconds = report_seconds
         self._clock = clock or SystemClock()
         self._jitter = jitter
-        self._filled = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._reports: asyncio.Task[None] | None = None
+        self._lane = QueueLane(queue, self._settle, metrics.dropped.labels("unreadable").inc, self._clock)
         self._told: dict[str, str] = {}
         metrics.queued.set_function(queue.pending_items)
 
     async def start(self) -> None:
         """Begin."""
-        loop = asyncio.get_running_loop()
-
-        def wake() -> None:
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._filled.set)
-
-        self._queue.on_append(wake)
-        self._tasks = [
-            asyncio.create_task(self._report_for_ever(), name="agent-reports"),
-            asyncio.create_task(self._send_for_ever(), name="agent-events"),
-        ]
+        self._reports = asyncio.create_task(self._report_for_ever(), name="agent-reports")
+        await self._lane.start()
 
     async def stop(self, flush_seconds: float = 0.0) -> None:
         """End, after `flush_seconds` for emptying the queue; what is left is sent after the next start."""
-        deadline = self._clock.monotonic() + flush_seconds
-        while self._tasks and self._queue.record_count and self._clock.monotonic() < deadline:
-            await self._clock.sleep(0.05)
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
+        await self._lane.stop(flush_seconds)
+        if self._reports is not None:
+            self._reports.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await task
-        self._tasks = []
+                await self._reports
+            self._reports = None
 
     # Reports.
 
@@ -183,25 +170,6 @@ class ChannelClient:
 
     # Events.
 
-    async def _send_for_ever(self) -> None:
-        position = self._queue.acknowledged
-        while True:
-            self._filled.clear()
-            try:
-                item = await asyncio.to_thread(self._queue.next, position)
-            except (CorruptionError, OSError) as error:
-                _log.error("a record of the queue is unreadable and left out", extra={"error": str(error)})
-                self._metrics.dropped.labels("unreadable").inc()
-                position += 1
-                await asyncio.to_thread(self._queue.acknowledge, position)
-                continue
-            if item is None:
-                await self._filled.wait()
-                continue
-            await self._settle(item)
-            position = item.sequence
-            await asyncio.to_thread(self._queue.acknowledge, position)
-
     async def _settle(self, item: QueueItem) -> None:
         """Send until the server has acknowledged the record, or refused it for good."""
         attempt = 0
@@ -211,8 +179,8 @@ class ChannelClient:
                 return
             attempt += 1
             self._metrics.retries.inc()
-            longest = min(BACKOFF_SECONDS_MIN * 2.0 ** min(attempt - 1, 32), BACKOFF_SECONDS_MAX)
-            await self._clock.sleep(wait_seconds or longest * (0.5 + 0.5 * self._jitter()))
+            usual = backoff_seconds(attempt, BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX, self._jitter)
+            await self._clock.sleep(wait_seconds or usual)
 
     async def _send(self, item: QueueItem) -> float | None:
         """None when the record is settled, else seconds to wait (0 for the usual)."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import email.utils
 import enum
 import logging
 import random
@@ -17,15 +15,13 @@ import cramjam
 from ingest.clock import Clock, SystemClock
 from ingest.diskqueue import DiskQueue, QueueItem
 from ingest.httpclient import Answer, RequestError
+from ingest.queuelane import QueueLane, backoff_seconds, retry_after_seconds
 from ingest.remotewrite.downgrade import to_version_1
 from ingest.remotewrite.forwardmetrics import ForwardMetrics
 from ingest.remotewrite.framing import MEDIA_TYPE
 from ingest.remotewrite.v2 import MESSAGE as MESSAGE_2
-from tsdb.errors import CorruptionError
 
 ANSWER_BYTES_LIMIT = 64 << 10
-RETRY_AFTER_SECONDS_LIMIT = 300.0
-"""A server cannot silence the sender for longer with one answer."""
 VERSION_2_AGAIN_SECONDS = 3600.0
 """A server that refused version 2 is asked again after this long."""
 ABOUT_THE_ENDPOINT = frozenset({401, 403, 404, 407, 408, 425, 429})
@@ -83,7 +79,6 @@ class Sender:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """`jitter` gives numbers from 0 to 1 that spread the waits of many senders."""
-        self._queue = queue
         self._client = client
         self._options = options
         self._metrics = metrics
@@ -92,55 +87,18 @@ class Sender:
         self._version = options.version
         self._version_2_worked = False
         self._refused_2_at = 0.0
-        self._filled = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         self._told = ""
-        self._position = queue.acknowledged
+        self._lane = QueueLane(queue, self._settle, lambda: metrics.dropped("unreadable", 1), self._clock)
         metrics.version.set(self._version)
         metrics.watch_queue(queue.pending_items, lambda: queue.bytes, queue.bytes_limit)
 
     async def start(self) -> None:
         """Begin to send."""
-        loop = asyncio.get_running_loop()
-
-        def wake() -> None:
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._filled.set)
-
-        self._queue.on_append(wake)
-        self._task = asyncio.create_task(self._run(), name="remote-write")
+        await self._lane.start()
 
     async def stop(self, flush_seconds: float = 0.0) -> None:
         """End, after `flush_seconds` for emptying the queue; what is left is sent after the next start."""
-        if self._task is None:
-            return
-        deadline = self._clock.monotonic() + flush_seconds
-        while self._queue.record_count and self._clock.monotonic() < deadline and not self._task.done():
-            await self._clock.sleep(min(0.05, flush_seconds))
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        self._task = None
-
-    async def _run(self) -> None:
-        while True:
-            self._filled.clear()
-            try:
-                item = await asyncio.to_thread(self._queue.next, self._position)
-            except (CorruptionError, OSError) as error:
-                _log.error(
-                    "a record of the queue cannot be read and is left out", extra={"error": str(error)}
-                )
-                self._metrics.dropped("unreadable", 1)
-                self._position += 1
-                await asyncio.to_thread(self._queue.acknowledge, self._position)
-                continue
-            if item is None:
-                await self._filled.wait()
-                continue
-            await self._settle(item)
-            self._position = item.sequence
-            await asyncio.to_thread(self._queue.acknowledge, item.sequence)
+        await self._lane.stop(flush_seconds)
 
     async def _settle(self, item: QueueItem) -> None:
         """Send until it is delivered, refused for good, or too old."""
@@ -153,17 +111,14 @@ class Sender:
                 return
             attempt += 1
             self._metrics.retried.inc(item.item_count)
-            await self._clock.sleep(wait_seconds or self._backoff_seconds(attempt))
+            options = self._options
+            shortest, longest = options.backoff_seconds_min, options.backoff_seconds_max
+            await self._clock.sleep(wait_seconds or backoff_seconds(attempt, shortest, longest, self._jitter))
         self._metrics.dropped("too_old", item.item_count)
 
     def _too_old(self, item: QueueItem) -> bool:
         limit_seconds = self._options.age_limit_seconds
         return bool(limit_seconds) and self._clock.now_ms() - item.created_ms > limit_seconds * 1000
-
-    def _backoff_seconds(self, attempt: int) -> float:
-        options = self._options
-        longest = min(options.backoff_seconds_min * 2.0 ** min(attempt - 1, 32), options.backoff_seconds_max)
-        return longest * (0.5 + 0.5 * self._jitter())
 
     async def _send(self, item: QueueItem, attempt: int) -> tuple[_Outcome, float]:
         refused_seconds = self._clock.monotonic() - self._refused_2_at
@@ -253,15 +208,3 @@ def _written(headers: Mapping[str, str]) -> int:
     names = (_WRITTEN_HEADER, _WRITTEN_HEADER.replace("samples", "histograms"))
     texts = [headers.get(name, "0") for name in names]
     return sum(int(text) for text in texts if text.isascii() and text.isdigit() and len(text) < 10)
-
-
-def retry_after_seconds(text: str, now_ms: int) -> float:
-    """Seconds, or an HTTP date; 0 for neither."""
-    if text.isascii() and text.isdigit() and len(text) < 10:
-        seconds = float(text)
-    else:
-        try:
-            seconds = email.utils.parsedate_to_datetime(text).timestamp() - now_ms / 1000
-        except (ValueError, TypeError, OverflowError):
-            return 0.0
-    return min(max(seconds, 0.0), RETRY_AFTER_SECONDS_LIMIT)

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from ingest.diskqueue import DiskQueue
 from ingest.httpclient import Answer, RequestError
+from ingest.queuelane import backoff_seconds
 from ingest.remotewrite.forward import METADATA_INTERVAL_MS, SERIES_IDLE_MS, ForwardAppender
 from ingest.remotewrite.forwardmetrics import ForwardMetrics
 from ingest.remotewrite.sender import VERSION_2_AGAIN_SECONDS, Sender, SenderOptions
@@ -138,8 +139,7 @@ async def test_waits_double_up_to_the_longest(tmp_path: Path) -> None:
     setup.put(1.0)
     await setup.run()
     assert max(setup.clock.slept) == setup.clock.slept[-1] == 5.0
-    setup.sender._jitter = lambda: 0.0
-    assert setup.sender._backoff_seconds(99) == 2.5
+    assert backoff_seconds(99, 0.03, 5.0, lambda: 0.0) == 2.5
 
 
 @pytest.mark.parametrize(

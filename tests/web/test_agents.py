@@ -427,7 +427,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_events_stay_until_they_are_acknowledged(tmp_path: Path, lie: Answer | Exception) -> None:
     liar = Liar([lie, lie, lie, lie, lie, said(200, {"acknowledged": 99})])
     channel, queue, registry, _ = await channel_to(liar, tmp_path)
-    channel._tasks = [asyncio.create_task(channel._send_for_ever())]
+    await channel._lane.start()
     await until(lambda: queue.record_count == 0)
     await channel.stop()
     assert liar.sequences == ["1"] * 6 + ["2"]
@@ -438,7 +438,7 @@ async def test_what_the_server_blames_on_the_request_is_given_up_and_counted(tmp
     channel, queue, registry, _ = await channel_to(
         Liar([said(400, "no"), said(200, {"acknowledged": 2})]), tmp_path
     )
-    channel._tasks = [asyncio.create_task(channel._send_for_ever())]
+    await channel._lane.start()
     await until(lambda: queue.record_count == 0)
     await channel.stop()
     assert registry.get_sample_value("vedette_agent_events_dropped_total", {"reason": "refused"}) == 1
