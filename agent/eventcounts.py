@@ -30,6 +30,7 @@ from agent.probe.layout import (
 from agent.processes import Process, ProcessTable
 from agent.processgroups import OTHER, Group, GroupNames
 from ingest.gathered import Family, Gathered, counter
+from security.fields.parameters import escape
 
 GROUPS_LIMIT = 1000
 CALLS = ("open", "openat", "openat2", "creat", "connect", "accept", "accept4", "execve", "execveat")
@@ -183,7 +184,7 @@ class EventCounts:
 
     def _group(self, process: Process | None, comm: bytes) -> Group:
         if process is None:
-            return Group(comm.decode("utf-8", "replace"), "")
+            return Group(escape(comm.decode("utf-8", "surrogateescape")), "")
         return self._names.group(process)
 
     def _operations_of(self, events: Events) -> NDArray[np.int64]:

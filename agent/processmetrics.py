@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from agent.containermetrics import NamesOf
 from agent.counttable import CountTable
 from agent.eventcounts import FOLDED
 from agent.grouplabels import GROUP_LABELS, group_labels
-from agent.hostmetrics.paths import read_optional
 from agent.processgroups import OTHER, Group
 from agent.processscan import ProcessScan, ScannedProcess
 from ingest.gathered import Family, Gathered, counter, gauge
@@ -24,6 +24,11 @@ GROUPS_LIMIT = 1000
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 
+FILE_BYTES_LIMIT = 16 << 10
+_IO = re.compile(rb"^\w+: (\d+)", re.MULTILINE)
+_SWAP_OF = re.compile(rb"^VmSwap:\s*(\d+)", re.MULTILINE)
+_SWITCHES_OF = re.compile(rb"^(?:non)?voluntary_ctxt_switches:\s*(\d+)", re.MULTILINE)
+_LIMIT_OF = re.compile(rb"^Max open files\s+(\d+)", re.MULTILINE)
 _STATES = {"R": "Running", "S": "Sleeping", "D": "Waiting", "Z": "Zombie"}
 _NAME = "namedprocess_namegroup"
 
@@ -96,6 +101,8 @@ class ProcessGroupSource:
         self._monotonic = monotonic
         self._counts: CountTable[Group] = CountTable(OTHER, limit, len(_COUNTERS))
         self._last: dict[tuple[int, int], NDArray[np.float64]] = {}
+        self._descriptor_limits: dict[tuple[int, int], int] = {}
+        """Read once a process: they hardly ever change, and the file is slow to read."""
         self.errors: dict[str, str] = {}
 
     def collect(self, out: Gathered) -> None:
@@ -107,15 +114,19 @@ class ProcessGroupSource:
         gauges: dict[int, _Gauges] = {}
         groups: dict[int, Group] = {}
         last, self._last = self._last, {}
+        descriptor_limits, self._descriptor_limits = self._descriptor_limits, {}
         for process in processes:
             row = self._counts.row(process.group, now)
             groups[row] = process.group if row else OTHER
-            status = _fields(read_optional(f"{self._proc}/{process.pid}/status"))
+            status = self._read(process.pid, "status")
             values = self._counters(process, status)
             key = (process.pid, process.start_ticks)
             before = last.get(key)
             self._counts.values[row] += values if before is None else np.maximum(values - before, 0)
             self._last[key] = values
+            if key not in descriptor_limits:
+                descriptor_limits[key] = self._descriptor_limit(process.pid)
+            self._descriptor_limits[key] = descriptor_limits[key]
             self._add(gauges.setdefault(row, _Gauges()), process, status)
         self._counts.forget(now)
         out.add(FOLDED, self._counts.folded_count, "process_group")
@@ -123,46 +134,52 @@ class ProcessGroupSource:
         for row, found in gauges.items():
             self._show(out, self._labels(groups[row]), found, self._counts.values[row], boot_seconds)
 
-    def _counters(self, process: ScannedProcess, status: dict[str, str]) -> NDArray[np.float64]:
+    def _counters(self, process: ScannedProcess, status: bytes) -> NDArray[np.float64]:
         stat = process.stat
-        io = _fields(read_optional(f"{self._proc}/{process.pid}/io"))
-        return np.array(
-            [
-                int(stat[11]) / TICKS,
-                int(stat[12]) / TICKS,
-                *(int(stat[at]) for at in (7, 9)),
-                *(_number(io.get(name)) for name in ("read_bytes", "write_bytes", "rchar", "wchar")),
-                *(_number(status.get(f"{name}_ctxt_switches")) for name in ("voluntary", "nonvoluntary")),
-            ]
-        )
+        # rchar, wchar, syscr, syscw, read_bytes, write_bytes; nothing of a process that is gone.
+        io = [int(value) for value in _IO.findall(self._read(process.pid, "io"))] or [0] * 6
+        switches = [int(value) for value in _SWITCHES_OF.findall(status)] or [0, 0]
+        cpu = (int(stat[11]) / TICKS, int(stat[12]) / TICKS)
+        return np.array([*cpu, int(stat[7]), int(stat[9]), io[4], io[5], io[0], io[1], *switches])
 
-    def _add(self, found: _Gauges, process: ScannedProcess, status: dict[str, str]) -> None:
+    def _read(self, pid: int, name: str) -> bytes:
+        try:
+            descriptor = os.open(f"{self._proc}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return b""
+        try:
+            return os.read(descriptor, FILE_BYTES_LIMIT)
+        except OSError:
+            return b""
+        finally:
+            os.close(descriptor)
+
+    def _add(self, found: _Gauges, process: ScannedProcess, status: bytes) -> None:
         stat = process.stat
         found.processes += 1
         found.threads += int(stat[17])
         found.virtual += int(stat[20])
         found.resident += int(stat[21]) * PAGE_BYTES
-        found.swapped += _number(status.get("VmSwap")) * 1024
+        found.swapped += sum(int(value) for value in _SWAP_OF.findall(status)) << 10
         found.oldest_ticks = min(found.oldest_ticks, process.start_ticks)
         found.states[_STATES.get(stat[0], "Other")] += 1
-        count = self._descriptor_count(process.pid, _number(status.get("FDSize")))
+        count = self._descriptor_count(process.pid)
         found.descriptors += count
-        limit = self._descriptor_limit(process.pid) if count else 0
+        limit = self._descriptor_limits[process.pid, process.start_ticks]
         if limit:
             found.worst_ratio = max(found.worst_ratio, count / limit)
 
-    def _descriptor_count(self, pid: int, table_size: int) -> int:
+    def _descriptor_count(self, pid: int) -> int:
         """Since Linux 6.2 the folder's size is the number of descriptors; a look into it costs far more."""
+        folder = f"{self._proc}/{pid}/fd"
         try:
-            size = os.stat(f"{self._proc}/{pid}/fd").st_size
-            return size or (len(os.listdir(f"{self._proc}/{pid}/fd")) if table_size else 0)
+            return os.stat(folder).st_size or len(os.listdir(folder))
         except OSError:
             return 0
 
     def _descriptor_limit(self, pid: int) -> int:
-        text = read_optional(f"{self._proc}/{pid}/limits") or ""
-        line = next((line for line in text.splitlines() if line.startswith("Max open files")), "")
-        return _number(line.removeprefix("Max open files"))
+        found = _LIMIT_OF.search(self._read(pid, "limits"))
+        return int(found[1]) if found else 0
 
     def _show(
         self,
@@ -183,14 +200,3 @@ class ProcessGroupSource:
         out.add(_OLDEST, round(boot_seconds + found.oldest_ticks / TICKS, 2), *labels)
         for state in (*_STATES.values(), "Other"):
             out.add(_STATE, found.states[state], *labels, state)
-
-
-def _fields(text: str | None) -> dict[str, str]:
-    lines = (line.partition(":") for line in (text or "").splitlines())
-    return {name: value.strip() for name, _, value in lines}
-
-
-def _number(text: str | None) -> int:
-    """The first word as a number, 0 when there is none (a process that is gone, a kernel thread)."""
-    word = (text or "").split(None, 1)[:1]
-    return int(word[0]) if word and word[0].isdigit() else 0

@@ -24,7 +24,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 FALCO_RULES = Path("/work/shared/data/falco-rules/falco_rules.yaml")
-RAW_CALLS = 10_000_000
+RAW_CALLS, RAW_RATE = 5_000_000, 1_000_000
 SUSTAINED_RATE, SUSTAINED_SECONDS = 30_000, 10
 BURST_CALLS = 200_000
 SLOWDOWN_CALLS = 300_000
@@ -122,9 +122,13 @@ def pair_seconds() -> float:
     return Load("open", SLOWDOWN_CALLS).run()[1]
 
 
-def under_load(agent: Agent, name: str, call: str, count: int, rate: float, bar_percent: float) -> None:
-    """Print loss and cost of one load; what the agent does in the second after it is in the cost."""
-    ready = Load(call, count, rate)
+def under_load(agent: Agent, name: str, call: str, count: int, target: float, bar_percent: float) -> None:
+    """Print loss and cost of one load; what the agent does in the second after it is in the cost.
+
+    Other programs' events are in it too. Where the machine is too busy for the rate, the cost at that rate
+    comes from the processor time an event.
+    """
+    ready = Load(call, count, 0 if call == "getppid" else target)
     time.sleep(1)
     before = agent.metrics()
     cpu = agent.cpu_seconds()
@@ -135,10 +139,14 @@ def under_load(agent: Agent, name: str, call: str, count: int, rate: float, bar_
     lost = after.get("vedette_agent_events_lost_total", 0) - before.get("vedette_agent_events_lost_total", 0)
     seen = after["vedette_agent_events_total"] - before["vedette_agent_events_total"]
     share = 100 * used / (seconds + 1)
-    verdict = "ok" if not lost and share < bar_percent else "FAILS"
+    at_target = share if call == "getppid" else max(share, 100 * used / max(seen, 1) * target)
+    verdict = "ok" if not lost and at_target < bar_percent else "FAILS"
+    if made / seconds < 0.9 * target:
+        verdict += f", but the machine made only {made / seconds:,.0f} of {target:,.0f} calls/s"
     print(
-        f"  {name:<34} {made / seconds:>12,.0f} calls/s  {seen:>10,.0f} events  lost {lost:,.0f}  "
-        f"agent {share:5.1f} % of a core (bar {bar_percent:.0f})  {verdict}",
+        f"  {name:<34} {made / seconds:>11,.0f} calls/s  {seen:>9,.0f} events  lost {lost:,.0f}  "
+        f"agent {share:5.1f} % of a core, {1e6 * used / max(seen, 1):5.1f} us an event, "
+        f"{at_target:5.1f} % at the rate (bar {bar_percent:.0f})  {verdict}",
         flush=True,
     )
 
@@ -147,7 +155,7 @@ def loads(rules: str, title: str) -> None:
     """The three loads of the issue."""
     print(f"\n{title}")
     with running_agent(rules) as agent:
-        under_load(agent, "raw calls, not monitored (getppid)", "getppid", RAW_CALLS, 0, 80)
+        under_load(agent, "raw calls, not monitored (getppid)", "getppid", RAW_CALLS, RAW_RATE, 80)
         sustained = SUSTAINED_RATE * SUSTAINED_SECONDS
         under_load(agent, "monitored, sustained (open)", "open", sustained, SUSTAINED_RATE, 50)
         under_load(agent, "burst of one second (open)", "open", BURST_CALLS, BURST_CALLS, 100)
