@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from agent.config import AgentConfig, StatsdConfig, read_agent_config
 from agent.groupconfig import ConnectionsConfig, DiscoveryConfig, ProcessesConfig
 from agent.service import AgentService
 from ingest.config.document import parse_config
+from ingest.config.durations import Duration
 from ingest.config.errors import ConfigError
 from tests.ingest.fakestore import FakeStore
 
@@ -54,9 +57,34 @@ def test_every_key_of_the_section_is_read() -> None:
     assert config_of("") == AgentConfig()
 
 
+def test_groups_connections_checks_and_discovery_are_read() -> None:
+    config = config_of(
+        "agent:\n"
+        "  processes: {limit: 50, groups: [{name: db, comm: [postgres], cmdline: 'main$'}]}\n"
+        "  connections: {enabled: false}\n"
+        "  discovery: {exporters: false, interval: 1m}\n"
+        "  checks:\n"
+        "    redis: [{address: /run/redis.sock, password: secret, interval: 1m}]\n"
+        "    programs: [{name: shop, command: [/opt/shop/check], settings: {a: b}, user: nobody}]\n"
+    )
+    assert config.processes.groups[0].rule().command_line is not None
+    assert not config.connections.enabled
+    shop, redis = config.checks.configured()
+    assert (shop.name, shop.command, shop.settings, shop.user) == (
+        *("shop", ("/opt/shop/check",), b'{"a":"b"}', "nobody"),
+    )
+    assert (redis.instance, redis.interval_seconds) == ("/run/redis.sock", 60.0)
+    assert b"secret" in redis.settings
+    assert "secret" not in " ".join(redis.command)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("agent:\n  processes: {groups: [{name: x, cmdline: '('}]}\n", "cmdline '('"),
+        ("agent:\n  processes: {enabled: false}\n", "connections need processes.enabled"),
+        ("agent:\n  checks: {programs: [{name: '../x', command: [a]}]}\n", "name"),
+        ("agent:\n  checks: {nginx: [{timeout: 1m}]}\n", "timeout at most the interval"),
         ("agent:\n  intervall: 1s\n", "prometheus.yml:2: agent.intervall: field intervall not found"),
         ("agent:\n  interval: 10ms\n", "prometheus.yml:2: agent.interval: interval of 10ms is below 1s"),
         ("agent:\n  statsd:\n    udp: nowhere\n", "prometheus.yml:3: agent.statsd.udp: not a valid listen"),
@@ -113,3 +141,28 @@ async def test_another_configuration_makes_the_parts_anew() -> None:
     assert names.count("vedette_agent_collection_series") == 1
     await service.stop()
     assert list(registry.collect()) == []
+
+
+async def test_as_root_processes_events_and_connections_are_measured_without_configuration() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("the probe needs root")
+    store = FakeStore()
+    config = AgentConfig(interval=Duration(1000), statsd=StatsdConfig(udp=""))
+    service = AgentService(store, CollectorRegistry(), config)
+    await service.start()
+    try:
+        if "processes, files and connections" not in service.running:
+            pytest.skip("no probe on this host; the service said why")
+        wanted = {"namedprocess_namegroup_num_procs", "vedette_process_executions_total", "node_load1"}
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            await (await asyncio.create_subprocess_exec("true")).wait()
+            names = {row.get("__name__") for row in store.rows}
+            if wanted <= names:
+                break
+            await asyncio.sleep(0.2)
+        assert wanted <= names
+        jobs = {row.get("job") for row in store.rows}
+        assert {"node", "process", "events"} <= jobs
+    finally:
+        await service.stop()
