@@ -26,6 +26,8 @@ _TIME_LIMIT_NS = 1 << 63
 _HEADER = struct.Struct("<QQIH")
 _HEADER_COUNTED = struct.Struct("<QQIHI")
 _GENERIC = "syscall"
+_RESULTS = ("res", "fd")
+"""The first parameter of an exit, where it is what the call returned."""
 
 
 @dataclass(slots=True)
@@ -57,8 +59,8 @@ class Event:
     @property
     def result(self) -> int | None:
         """What the call returned (`evt.rawres`)."""
-        found = self.number("res")
-        return self.number("fd") if found is None and "res" not in self.values else found
+        first = self.spec.parameters[0].name if self.spec.parameters else ""
+        return self.number(first) if first in _RESULTS else None
 
     @property
     def is_hidden(self) -> bool:

@@ -19,7 +19,7 @@ _PR_SET_NAME = 15
 _INIT = 1
 _NO_ID = 0xFFFFFFFF
 _INVERTED_NS = 2_000_000_000
-"""A child's own return from clone comes at most this long before the parent's."""
+"""Both returns from a clone, the child's and the parent's, come within this time."""
 
 _NUMBERS = {
     "fd_limit": "fdlimit",
@@ -90,10 +90,16 @@ def _clone(state: State, event: Event, thread: Thread) -> None:
         _parent_returned(state, event, thread, result)
 
 
-def _parent_returned(state: State, event: Event, thread: Thread, tid: int) -> None:
+def _just_made(state: State, tid: int, time_ns: int) -> Thread | None:
+    """A thread whose other return from the same clone was seen; an older one of that number has ended."""
     known = state.known(tid)
-    started = None if known is None else known.start_ns
-    if started is not None and event.time_ns - started < _INVERTED_NS:
+    if known is None or known.start_ns is None or time_ns - known.start_ns >= _INVERTED_NS:
+        return None
+    return known
+
+
+def _parent_returned(state: State, event: Event, thread: Thread, tid: int) -> None:
+    if _just_made(state, tid, event.time_ns) is not None:
         return
     caller = replace(thread, **_described(event, thread, _CLONE_ONLY))
     shares = bool((event.number("flags") or 0) & _CLONE["CLONE_THREAD"])
@@ -115,9 +121,11 @@ def _child_returned(state: State, event: Event) -> None:
     pid, ptid = event.number("pid"), event.number("ptid")
     if pid is None or ptid is None:
         return
-    known = state.known(event.tid)
-    base = known or state.known(pid) or state.known(ptid) or Thread(event.tid, pid, ptid)
-    start_ns = known.start_ns if known and known.start_ns is not None else event.time_ns
+    known = _just_made(state, event.tid, event.time_ns)
+    # A new thread is like the main one of its process, a new process like its parent.
+    maker = state.known(ptid if pid == event.tid else pid)
+    base = known or maker or Thread(event.tid, pid, ptid)
+    start_ns = known.start_ns if known else event.time_ns
     members = _described(event, base, _CLONE_ONLY)
     child = replace(base, **members, tid=event.tid, pid=pid, ptid=ptid, start_ns=start_ns)
     state.put(child)

@@ -91,6 +91,7 @@ class State:
         """Forget a thread that ended; the children of its process go to `heir`."""
         thread = self._threads.pop(tid, None)
         if thread is None:
+            self._drop_files(tid)
             return
         self._characters_count -= self._weights.pop(tid)
         self._contexts.pop(tid, None)
@@ -101,9 +102,7 @@ class State:
             if not siblings:
                 del self._children[thread.ptid]
         if thread.is_main:
-            files = self._files.pop(tid, {})
-            self._files_count -= len(files)
-            self._characters_count -= _names(files)
+            self._drop_files(tid)
             if heir != tid:
                 for child in self._children.pop(tid, ()):
                     self.put(replace(self._threads[child], ptid=heir))
@@ -114,11 +113,11 @@ class State:
 
     def files(self, thread: Thread) -> Mapping[int, Descriptor]:
         """The descriptors of a thread's process by number."""
-        return self._files.get(thread.pid, {})
+        return self._files.get(_process(thread), {})
 
     def open(self, thread: Thread, descriptor: Descriptor) -> None:
         """Add a descriptor to a thread's process."""
-        files = self._files.setdefault(thread.pid, {})
+        files = self._files.setdefault(_process(thread), {})
         before = files.get(descriptor.number)
         full = before is None and self._files_count >= DESCRIPTORS_LIMIT
         if full or not self._takes(len(descriptor.name) - (len(before.name) if before else 0)):
@@ -129,22 +128,31 @@ class State:
 
     def close(self, thread: Thread, number: int) -> None:
         """Take a descriptor away."""
-        closed = self._files.get(thread.pid, {}).pop(number, None)
+        closed = self._files.get(_process(thread), {}).pop(number, None)
         if closed is not None:
             self._files_count -= 1
             self._characters_count -= len(closed.name)
 
     def copy_files(self, source: Thread, target: Thread) -> None:
         """Give a new process the descriptors of the one that made it."""
-        files = self._files.get(source.pid)
-        if not files or source.pid == target.pid or target.pid in self._files:
+        if _process(source) == _process(target):
+            return
+        # What an earlier process of the same number had open is not the new one's.
+        self._drop_files(_process(target))
+        files = self._files.get(_process(source))
+        if not files:
             return
         full = self._files_count + len(files) > DESCRIPTORS_LIMIT
         if full or not self._takes(_names(files)):
             self.left_out += len(files)
             return
         self._files_count += len(files)
-        self._files[target.pid] = dict(files)
+        self._files[_process(target)] = dict(files)
+
+    def _drop_files(self, pid: int) -> None:
+        files = self._files.pop(pid, {})
+        self._files_count -= len(files)
+        self._characters_count -= _names(files)
 
     def _takes(self, characters: int) -> bool:
         """Account for texts; whether there is room for them."""
@@ -214,6 +222,11 @@ class State:
                 break
             leader = ancestor
         return leader
+
+
+def _process(thread: Thread) -> int:
+    """Whose descriptors a thread has; one whose process is not known has its own."""
+    return thread.tid if thread.pid == _UNKNOWN_PID else thread.pid
 
 
 def _weight(thread: Thread) -> int:

@@ -333,6 +333,27 @@ def test_datagrams_change_the_name_of_a_socket() -> None:
     assert one(*BASE, socket, arrived, keys="fd.name fd.is_server") == ("7.7.7.7:9->10.0.0.1:53", True)
 
 
+def test_threads_without_a_known_process_do_not_share_descriptors() -> None:
+    opened = event(307, 7, 3, -100, "/secret", 1, 0)
+    assert one(opened, event(9, 7, 1, b"x", 3, 1), keys="fd.name") == ("/secret",)
+    assert one(opened, event(9, 8, 1, b"x", 3, 1), keys="fd.name fd.num") == (None, 3)
+    assert one(opened, event(186, 7, 0), event(9, 7, 1, b"x", 3, 1), keys="fd.name") == (None,)
+
+
+def test_a_new_process_has_nothing_of_an_earlier_one_with_its_number() -> None:
+    stale = (thread(200, "old", 50), descriptors(200, file_descriptor(9, "/old")))
+    listed = descriptors(100, file_descriptor(3, "/new"))
+    for returned in clone_exits(200):
+        blocks = (*BASE, *stale, listed, returned)
+        keys = "proc.name proc.pname fd.name"
+        assert one(*blocks, event(9, 200, 1, b"x", 9, 1), keys=keys) == ("bash", "bash", None)
+        assert one(*blocks, event(9, 200, 1, b"x", 3, 1), keys=keys) == ("bash", "bash", "/new")
+
+
+def test_a_result_that_the_capture_does_not_have_is_missing() -> None:
+    assert one(*BASE, event(4, 100, 7), event(5, 100), keys="evt.rawres evt.res fd.num") == (None, None, 7)
+
+
 def test_changes_of_directory_users_and_names_are_followed() -> None:
     changes = (
         *(event(95, 100, 0, "sub/.."), event(95, 100, 0, "/var/log"), event(199, 100, 0, 1000)),
