@@ -6,7 +6,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _TIMEOUT_S = 150.0
@@ -42,6 +42,27 @@ class ApiClient:
         url = f"{self._url}{path}?{urllib.parse.urlencode(list(parameters))}"
         return self._data(urllib.request.Request(url, headers=self._headers))
 
+    def stream(self, path: str, parameters: Sequence[tuple[str, str]]) -> Iterator[str]:
+        """Lines of an answer that does not end, as they come. Raises ApiError."""
+        url = f"{self._url}{path}?{urllib.parse.urlencode(list(parameters))}"
+        request = urllib.request.Request(url, headers=self._headers)
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+                for line in response:
+                    yield line.decode("utf-8", "replace").rstrip("\r\n")
+        except urllib.error.HTTPError as error:
+            raise self._error(error.code, error.read().decode(errors="replace")) from None
+        except (urllib.error.URLError, OSError) as error:
+            raise ApiError(f"cannot reach {self._url}: {getattr(error, 'reason', error)}") from None
+
+    @staticmethod
+    def _error(status: int, text: str) -> ApiError:
+        try:
+            answer = json.loads(text)
+            return ApiError(f"{answer.get('errorType', status)}: {answer.get('error', text)}")
+        except (ValueError, AttributeError):
+            return ApiError(f"server answered {status}: {text.strip()[:200]}")
+
     def _data(self, request: urllib.request.Request) -> Any:
         status, text = self._send(request)
         try:
@@ -49,7 +70,7 @@ class ApiClient:
         except ValueError:
             raise ApiError(f"server answered {status}: {text.strip()[:200]}") from None
         if answer.get("status") != "success":
-            raise ApiError(f"{answer.get('errorType', status)}: {answer.get('error', text)}")
+            raise self._error(status, text)
         return answer.get("data")
 
     def _send(self, request: urllib.request.Request) -> tuple[int, str]:

@@ -19,7 +19,7 @@ _COMMANDS = {
     "promql": LazyCommand("cli.promql", "promql", "Format, parse and explain expressions."),
     "test": LazyCommand("cli.test", "test", "Run promqltest files."),
     "security": LazyCommand(
-        "cli.security", "security", "Check, describe, replay and tune Falco rules; list fields."
+        "cli.security", "security", "Events of a server; check, describe, replay and tune Falco rules."
     ),
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cli.securityevents import events
 from cli.securityreplay import replay
 from cli.securityrules import load, load_or_exit
 from cli.securitysuggest import suggest
@@ -96,5 +97,6 @@ def fields(source: str | None, as_json: bool, prefix: str) -> None:
         click.echo(f"{info.name + argument:52} {kind:14} {info.description}")
 
 
+security.add_command(events)
 security.add_command(replay)
 security.add_command(suggest)
