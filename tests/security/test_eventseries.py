@@ -216,3 +216,16 @@ def test_the_query_of_the_issue_joins_events_with_performance(store: Store) -> N
         " and on (pod) rate(container_cpu_usage_seconds_total[5m]) > 1"
     )
     assert store.ask(query) == {Labels.from_dict({"pod": "hot"}): pytest.approx(1 / 300, rel=0.05)}
+
+
+def test_grafanas_annotation_query_gives_one_point_an_event(store: Store) -> None:
+    start = T0 - T0 % 60_000
+    for minute in (2, 5):
+        store.now_ms = start + minute * 60_000 + 30_000
+        store.series.tick()
+        store.write(record("r", time_ns=(start + minute * 60_000 + 20_000) * 1_000_000))
+    store.now_ms = start + 600_000
+    store.series.tick()
+    querier = store.database.querier()
+    matrix = store.engine.range(querier, f"increase({METRIC}[1m]) > 0", start, start + 600_000, 60_000).value
+    assert np.flatnonzero(matrix.present()[0]).tolist() == [3, 6]
