@@ -177,7 +177,7 @@ class Governor:
             else "agent does more again",
             extra={
                 "step": step.name,
-                "level": self.level,
+                "engaged_steps": self.level,
                 "cpu_percent": round(cpu * self.budget.cpu_percent, 2),
                 "cpu_percent_limit": self.budget.cpu_percent,
                 "memory_mib": round(memory * self.budget.memory_bytes / (1 << 20)),
