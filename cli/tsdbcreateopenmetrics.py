@@ -9,6 +9,7 @@ import numpy as np
 
 from cli.openmetricsfile import Columns, OpenMetricsFile
 from cli.tsdblist import block_table
+from cli.tsdbstore import locked_store
 from tsdb.blockmeta import BlockMeta
 from tsdb.errors import LockedError, StorageError
 from tsdb.fs import FileSystem
@@ -46,12 +47,8 @@ def openmetrics(
     range_ms = block_range(_duration(max_block_duration))
     fs = FileSystem()
     try:
-        fs.make_directory(output)
-        lock = fs.lock(output / "lock")
-        try:
+        with locked_store(fs, output):
             metas = create_blocks(fs, reader, output, range_ms)
-        finally:
-            lock.close()
     except LockedError as error:
         raise click.ClickException(f"{error}; stop that server first") from None
     except (StorageError, ValueError, OSError) as error:

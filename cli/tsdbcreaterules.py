@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from cli.apiclient import ApiClient, ApiError
+from cli.tsdbstore import locked_store
 from promql.duration import DurationError, parse_duration
 from promql.rules.group import RuleGroup, load_groups
 from promql.rules.recording import RangeQuery, RecordingRule, RuleError, SeriesSamples
@@ -67,12 +68,8 @@ def rules(
         raise click.ClickException(str(error)) from None
     fs = FileSystem()
     try:
-        fs.make_directory(output_dir)
-        lock = fs.lock(output_dir / "lock")
-        try:
+        with locked_store(fs, output_dir):
             errors = Backfill(fs, output_dir, groups, query).run(start_ms, end_ms)
-        finally:
-            lock.close()
     except LockedError as error:
         raise click.ClickException(f"{error}; stop that server first") from None
     except (StorageError, OSError) as error:

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cli.tsdbselectors import matcher_sets, time_range_options
+from cli.tsdbstore import locked_store
 from tsdb.errors import LockedError, StorageError
 from tsdb.fs import FileSystem
 from tsdb.prometheusblock import migrate
 from tsdb.prometheusblock.migrate import Part, Result, SourceBlock, WalResult
 
-LOCK_FILE = "lock"
 _DAY_S = 24 * 3600
 
 
@@ -63,7 +63,7 @@ def import_prometheus(
         blocks = migrate.source_blocks(fs, directory)
         if store.resolve() == directory.resolve():
             raise StorageError(f"{store} is the Prometheus directory itself; choose another one to write to")
-        with _locked(fs, store):
+        with locked_store(fs, store):
             migrate.remove_unfinished(fs, store)
             results = _run(fs, blocks, store, part, console)
             log = WalResult(skipped="not wanted")
@@ -78,16 +78,6 @@ def import_prometheus(
         raise click.ClickException("interrupted; run the same command again to go on") from None
     _summary(results, log, console)
     sys.exit(1 if log.damage or any(result.failed for result in results) else 0)
-
-
-@contextmanager
-def _locked(fs: FileSystem, store: Path) -> Iterator[None]:
-    fs.make_directory(store)
-    lock = fs.lock(store / LOCK_FILE)
-    try:
-        yield
-    finally:
-        lock.close()
 
 
 def _run(

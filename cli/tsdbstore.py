@@ -1,4 +1,7 @@
-"""A store opened beside its server: blocks by link, the log by copy, nothing in the store itself changed."""
+"""A store at the command line: listed, locked for writing, or opened beside its server.
+
+Beside a server blocks are taken by link and the log by copy; nothing in the store itself changes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tsdb.blockmeta import META_FILE, BlockMeta
-from tsdb.database import WAL_DIRECTORY, Database, open_database
+from tsdb.database import LOCK_FILE, WAL_DIRECTORY, Database, open_database
 from tsdb.errors import StorageError
 from tsdb.fs import FileSystem
 from tsdb.headsnapshot import FILE_NAME as HEAD_SNAPSHOT
@@ -39,6 +42,17 @@ def block_metas(store: Path) -> list[BlockMeta]:
     replaced = {parent.ulid for meta in found for parent in meta.parents}
     kept = [meta for meta in found if meta.ulid not in replaced]
     return sorted(kept, key=lambda meta: (meta.min_time, meta.max_time, meta.ulid))
+
+
+@contextmanager
+def locked_store(fs: FileSystem, store: Path) -> Iterator[None]:
+    """The store, made where it is not there, held against servers. Raises LockedError, OSError."""
+    fs.make_directory(store)
+    lock = fs.lock(store / LOCK_FILE)
+    try:
+        yield
+    finally:
+        lock.close()
 
 
 @contextmanager
