@@ -13,6 +13,7 @@ from security.fields.parameters import escape
 
 NAME_CHARACTERS_LIMIT = 64
 KERNEL_PARENT_PID = 2
+COMM_CHARACTERS = 15
 INTERPRETERS = re.compile(r"^(python|perl|ruby|node|php|lua|bash|sh|dash)[0-9.]*$")
 """Programs whose first file argument tells more than their own name."""
 SCRIPT_ARGUMENTS_LIMIT = 5
@@ -59,7 +60,8 @@ def default_name(process: Process) -> str:
         return f"{exe}:{script}" if script else process.comm
     if exe == "java":
         return f"java:{_java_program(words)}"
-    return process.comm
+    # The kernel cuts names; the file has the rest.
+    return exe if len(process.comm) == COMM_CHARACTERS and exe.startswith(process.comm) else process.comm
 
 
 def _script(words: Sequence[str]) -> str:

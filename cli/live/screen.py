@@ -15,6 +15,8 @@ from security.fields.parameters import escape
 FILTER_CHARACTERS_LIMIT = 64
 FIXED_LINES = 4
 """Title, heading of the table, help, and one line that stays free so that the terminal never scrolls."""
+WIDE_TEXTS = 2
+"""Text columns that share the room that is left; the others are as wide as their texts."""
 _PRIORITY_STYLES = {
     **dict.fromkeys(("Emergency", "Alert"), "bold red"),
     **dict.fromkeys(("Critical", "Error"), "red"),
@@ -123,7 +125,10 @@ class Screen:
         # Without containers there is no need for a column of their names.
         texts_at = [at for at in range(len(self.view.titles)) if not at or any(key[at] for key, _ in rows)]
         for at in texts_at:
-            table.add_column(self.view.titles[at], no_wrap=True, overflow="ellipsis", min_width=5, ratio=3)
+            ratio = 1 if at < WIDE_TEXTS else None
+            table.add_column(
+                self.view.titles[at], no_wrap=True, overflow="ellipsis", min_width=4, ratio=ratio
+            )
         for at, column in enumerate(self.view.columns):
             mark = ("v" if self.descending else "^") if at == self.sort[self.view.name] else ""
             style = "bold cyan" if mark else "bold"

@@ -19,6 +19,7 @@ def process(comm: str, exe_path: str, *arguments: str, ppid: int = 1) -> Process
     ("given", "name"),
     [
         (process("nginx", "/usr/sbin/nginx", "nginx: worker process"), "nginx"),
+        (process("victoria-metric", "/usr/bin/victoria-metrics", "victoria-metrics"), "victoria-metrics"),
         (process("kworker/0:1H-kb", "", ppid=2), "kworker"),
         (process("ksoftirqd/3", "", ppid=2), "ksoftirqd"),
         (process("python3", "/usr/bin/python3.11", "python3", "-u", "/srv/app.py", "x"), "python3.11:app.py"),
