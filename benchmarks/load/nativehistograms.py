@@ -13,26 +13,32 @@ BUCKETS = 24
 SCHEMA = 2
 
 
-def bodies(hosts: int, steps: int, step_ms: int, end_ms: int, seed: int) -> Iterator[bytes]:
-    """A request a scrape; all buckets only grow."""
-    random = np.random.default_rng(seed)
-    counts = np.zeros((hosts, BUCKETS), dtype=np.int64)
-    shape = 40 * np.exp(-(((np.arange(BUCKETS) - BUCKETS / 2) / 5) ** 2))
-    labels = [
-        [
-            (b"__name__", b"request_latency_seconds"),
-            (b"instance", f"host-{host:05d}.example.internal:9100".encode()),
-            (b"job", b"native"),
+class NativeHistograms:
+    """Histograms of a number of hosts, one scrape after the other; all buckets only grow."""
+
+    def __init__(self, hosts: int, step_ms: int, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        self._step_ms = step_ms
+        self._counts = np.zeros((hosts, BUCKETS), dtype=np.int64)
+        self._labels = [
+            [
+                (b"__name__", b"request_latency_seconds"),
+                (b"instance", f"host-{host:05d}.example.internal:9100".encode()),
+                (b"job", b"native"),
+            ]
+            for host in range(hosts)
         ]
-        for host in range(hosts)
-    ]
-    first_ms = end_ms - steps * step_ms
-    for step in range(steps):
-        counts += random.poisson(shape, counts.shape)
-        rows = []
-        for host in range(hosts):
-            deltas = np.diff(counts[host], prepend=0).tolist()
-            total = float(counts[host] @ np.exp2(np.arange(BUCKETS) / 4))
-            each = encode.histogram(first_ms + step * step_ms + host, deltas, SCHEMA, total=total)
-            rows.append(encode.Series(labels[host], histograms=[each]))
-        yield bytes(cramjam.snappy.compress_raw(encode.write_request_v1(rows)))
+
+    def bodies(self, first_ms: int, steps: int) -> Iterator[bytes]:
+        """A request for each of the next `steps` scrapes, the first at `first_ms`."""
+        shape = 40 * np.exp(-(((np.arange(BUCKETS) - BUCKETS / 2) / 5) ** 2))
+        bounds = np.exp2(np.arange(BUCKETS) / 4)
+        for step in range(steps):
+            self._counts += self._random.poisson(shape, self._counts.shape)
+            rows = []
+            for host, labels in enumerate(self._labels):
+                deltas = np.diff(self._counts[host], prepend=0).tolist()
+                t_ms, total = first_ms + step * self._step_ms + host, float(self._counts[host] @ bounds)
+                each = encode.histogram(t_ms, deltas, SCHEMA, total=total)
+                rows.append(encode.Series(labels, histograms=[each]))
+            yield bytes(cramjam.snappy.compress_raw(encode.write_request_v1(rows)))

@@ -2,22 +2,68 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from promql.functions import FUNCTIONS
-from tests.fuzz.differ import Fuzz, close
+from tests.fuzz.differ import Difference, Fuzz, close
+from tests.fuzz.kerneltwins import CONFORMANCE_ONLY, OWN_TESTS
 from tests.fuzz.queries import NOT_INTERPRETED
+from tsdb.kernels.compile import Kernel, import_kernel_modules, registered
 
 CASES_PER_SEED = 350
+SEEDS = (11, 12, 13)
 
 
-@pytest.mark.parametrize("seed", [11, 12, 13])
-def test_engine_and_slow_interpreter_agree_on_random_queries(seed: int) -> None:
-    fuzz = Fuzz(seed)
-    differences = [d for n in range(CASES_PER_SEED) if (d := fuzz.run(n)) is not None]
+@dataclass
+class Runs:
+    """Outcome of the random queries: by seed, and the kernels that they called."""
+
+    differences: dict[int, list[Difference]]
+    skipped: dict[int, int]
+    kernels: set[str]
+
+
+@pytest.fixture(scope="module")
+def runs() -> Runs:
+    """All seeds once, with the kernels noted that are called meanwhile."""
+    found = Runs({}, {}, set())
+    call = Kernel.__call__
+
+    def noted(kernel: Kernel[..., Any], *args: Any, **kwargs: Any) -> Any:
+        found.kernels.add(kernel.name)
+        return call(kernel, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Kernel, "__call__", noted)
+        for seed in SEEDS:
+            fuzz = Fuzz(seed)
+            found.differences[seed] = [d for n in range(CASES_PER_SEED) if (d := fuzz.run(n)) is not None]
+            found.skipped[seed] = sum(fuzz.skipped.values())
+    return found
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_engine_and_slow_interpreter_agree_on_random_queries(runs: Runs, seed: int) -> None:
+    differences = runs.differences[seed]
     repeat = f"python -m tests.fuzz.run --seed {seed} --count {CASES_PER_SEED}"
     assert not differences, "\n".join([*map(str, differences[:5]), f"repeat with: {repeat}"])
-    assert sum(fuzz.skipped.values()) < CASES_PER_SEED // 10
+    assert runs.skipped[seed] < CASES_PER_SEED // 10
+
+
+def test_every_kernel_is_compared_with_a_slow_twin(runs: Runs) -> None:
+    import_kernel_modules(("promql",))
+    prefix = "promql.kernels."
+    every = {k.name.removeprefix(prefix) for k in registered() if k.name.startswith(prefix)}
+    reached = {name.removeprefix(prefix) for name in runs.kernels}
+    assert every - reached == set(OWN_TESTS) | CONFORMANCE_ONLY
+    root = Path(__file__).parents[2]
+    for kernel, (file, test) in OWN_TESTS.items():
+        assert re.search(rf"def test_{test}\w*\(", (root / file).read_text(encoding="utf-8")), kernel
 
 
 def test_a_wrong_engine_would_be_noticed() -> None:

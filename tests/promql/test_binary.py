@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from promql.engine import Engine
 from promql.engineerrors import ExecutionError
 from promql.kernels import binary as kernels
+from promql.matrix import Matrix
+from promql.memory import MemoryStore
 from promql.options import EngineOptions
 from tests.promql.sampledata import VALUES, cells, same_cells, store
 from tests.reference.windows import divide
@@ -49,6 +52,17 @@ COMPARE = {
 maybe = st.one_of(st.none(), VALUES)
 rows_of_three = st.lists(st.lists(maybe, min_size=3, max_size=3), min_size=1, max_size=4)
 Rows = list[list[float | None]]
+
+
+@pytest.mark.parametrize("op", ["==", "!=", "<", "<=", ">", ">="])
+def test_comparison_of_scalars_equals_python(op: str) -> None:
+    python = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le}
+    python |= {">": operator.gt, ">=": operator.ge}
+    engine = Engine(EngineOptions(threads=1))
+    for other in ("1", "2.5", "NaN", "Inf", "-Inf", "-0"):
+        value = engine.range(MemoryStore().querier(), f"time() {op} bool {other}", 0, 4_000, 1_000).value
+        assert isinstance(value, Matrix)
+        assert value.values[0].tolist() == [float(python[op](float(t), float(other))) for t in range(5)]
 
 
 @pytest.mark.parametrize("op", sorted(ARITHMETIC))
