@@ -4,12 +4,13 @@ error where they do (prometheus-surface.md 2.4)."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from promql.engineerrors import ExecutionError
 from promql.kernels import binary as kernels
-from promql.matrix import HistogramCells
+from promql.matrix import ABSENT_BITS, HistogramCells
 from promql.operators.collect import NO_CELLS, Collected, absent_cells, collect
 from promql.operators.operator import Explain, Piece, Series, VectorOperator
 from tsdb.serieslabels import SeriesLabels
@@ -17,14 +18,17 @@ from tsdb.serieslabels import SeriesLabels
 SAME_LABELSET = "vector cannot contain metrics with the same labelset"
 
 
-def merge_equal(rows: Collected, final_labels: SeriesLabels | None = None) -> Collected:
+def merge_equal(
+    rows: Collected, final_labels: SeriesLabels | None = None, flags_merge: bool = False
+) -> Collected:
     """Merge rows with equal labels; raises ExecutionError for a shared step.
 
-    Rows of which only one is going to lose its name are different series. `final_labels` are what is left
-    when names have been dropped: then only these count."""
+    Rows of which only one is going to lose its name are different series, unless `flags_merge`: then the
+    flag of a series is that of its first sample. `final_labels` are what is left when names have been
+    dropped: then only these count."""
     labels = rows.series.labels if final_labels is None else final_labels
     groups, first = labels.group_first_rows()
-    if final_labels is None and rows.series.drop_name.any():
+    if final_labels is None and not flags_merge and rows.series.drop_name.any():
         keys = groups * 2 + rows.series.drop_name
         _, first, groups = np.unique(keys, return_index=True, return_inverse=True)
         groups = groups.astype(np.int64)
@@ -38,9 +42,21 @@ def merge_equal(rows: Collected, final_labels: SeriesLabels | None = None) -> Co
     if kernels.merge_rows(rows.values, rows.index(), groups, values, index, found):
         raise ExecutionError(SAME_LABELSET)
     drop = np.zeros(len(distinct), dtype=np.bool_)
-    np.logical_or.at(drop, groups, rows.series.drop_name)
+    if flags_merge:
+        latest_first = np.argsort(-_first_steps(rows), kind="stable")
+        drop[groups[latest_first]] = rows.series.drop_name[latest_first]
+    else:
+        np.logical_or.at(drop, groups, rows.series.drop_name)
     merged = None if cells is None else HistogramCells(index, cells.pool)
     return Collected(Series(distinct, drop), values, merged)
+
+
+def _first_steps(rows: Collected) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """i64[S]: the step of each row's first sample, the number of steps where there is none."""
+    present = rows.values.view(np.uint64) != np.uint64(ABSENT_BITS)
+    if rows.histograms is not None:
+        present |= rows.histograms.index >= 0
+    return np.where(present.any(axis=1), present.argmax(axis=1), present.shape[1])
 
 
 def refuse_equal(rows: Collected) -> Collected:

@@ -59,7 +59,7 @@ class SetOperator(VectorOperator):
         parts = [(0, lhs.histograms), (len(lhs.values), rest.histograms)]
         cells = concat_cells(parts, len(values), self.grid.steps)
         both = Collected(Series(labels, drop), values, cells)
-        return both if self.grid.steps == 1 else merge_equal(both)
+        return both if self.grid.steps == 1 else merge_equal(both, flags_merge=True)
 
     def batches(self) -> Iterator[Piece]:
         """The result."""

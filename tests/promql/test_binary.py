@@ -237,3 +237,14 @@ def test_delayed_removal_keeps_names_for_aggregations_and_drops_them_at_the_end(
         data.querier(), f'label_replace({query}, "x", "$1", "__name__", "(.+)")', 60_000
     ).value
     assert [str(labels) for labels in kept.labels.rows()] == ['{x="a_total"}', '{x="b_total"}']
+
+
+def test_a_series_of_or_keeps_or_loses_its_name_as_its_first_sample_says() -> None:
+    data = store(60_000, {"m": [None, 4, 9], "n": [1, None, None]})
+    found = DELAYED.range(
+        data.querier(), 'm or abs(label_replace(n, "__name__", "m", "", ""))', 0, 120_000, 60_000
+    )
+    matrix = found.value
+    assert isinstance(matrix, Matrix)
+    assert [str(labels) for labels in matrix.labels.rows()] == ["{}"]
+    same_cells(matrix.values, [[1.0, 4.0, 9.0]])
