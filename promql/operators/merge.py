@@ -56,7 +56,9 @@ def _first_steps(rows: Collected) -> np.ndarray[Any, np.dtype[np.int64]]:
     present = rows.values.view(np.uint64) != np.uint64(ABSENT_BITS)
     if rows.histograms is not None:
         present |= rows.histograms.index >= 0
-    return np.where(present.any(axis=1), present.argmax(axis=1), present.shape[1])
+    first: np.ndarray[Any, np.dtype[np.int64]] = present.argmax(axis=1).astype(np.int64)
+    first[~present.any(axis=1)] = present.shape[1]
+    return first
 
 
 def refuse_equal(rows: Collected) -> Collected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,6 +25,7 @@ from promql.engineerrors import (
 from promql.functions import FUNCTIONS
 from promql.kernels import subquery as subquery_kernels
 from promql.memory import MemoryQuerier, MemorySelection
+from promql.operators import scan
 from promql.operators.operator import PIECE_WORK_MAX, refined
 from promql.optimize import fold_constants, is_step_invariant, shared_expressions
 from promql.options import EngineOptions
@@ -251,6 +253,27 @@ def test_memory_of_a_finished_step_is_given_back() -> None:
     assert budget.bytes_peak == 100
     with pytest.raises(MemoryLimitError):
         budget.hold_bytes(50)
+
+
+def peak_bytes(query: str, series: int) -> int:
+    """The most that a range query over so many series and 300 steps has allocated at once."""
+    data = store(MINUTE_MS, {f'm{{i="{i}"}}': [float(v + i) for v in range(300)] for i in range(series)})
+    querier, engine = data.querier(), Engine(EngineOptions(threads=1))
+    engine.range(querier, query, 0, 299 * MINUTE_MS, MINUTE_MS)
+    tracemalloc.start()
+    try:
+        engine.range(querier, query, 0, 299 * MINUTE_MS, MINUTE_MS)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("query", ["sum(m)", "max by (job) (rate(m[5m]))", "topk(1, m)", "count(m)"])
+def test_an_aggregation_holds_its_result_and_one_piece(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "PIECE_WORK_MAX", 1 << 13)
+    few, many = peak_bytes(query, 60), peak_bytes(query, 360)
+    cells = (360 - 60) * 300 * 8
+    assert many - few < cells / 3
 
 
 def test_long_rows_make_small_pieces() -> None:
