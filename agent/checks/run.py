@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import selectors
 import signal
 import subprocess
@@ -31,7 +32,9 @@ class CheckFailure(Exception):
 
 
 def run_program(program: CheckProgram, stopping: threading.Event | None = None) -> bytes:
-    """What one run prints. Raises CheckFailure or OSError; the process and its children are gone after.
+    """What one run prints. The process and its children are gone after.
+
+    Raises CheckFailure, OSError, or KeyError for a user that there is not.
 
     Waits; for a thread of its own.
     """
@@ -57,7 +60,7 @@ def _started(program: CheckProgram) -> Iterator[subprocess.Popen[bytes]]:
         stderr=subprocess.PIPE,
         cwd="/",
         user=program.user or None,
-        group=program.user or None,
+        group=pwd.getpwnam(program.user).pw_gid if program.user else None,
         extra_groups=[] if program.user else None,
         start_new_session=True,
     )

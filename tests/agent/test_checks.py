@@ -40,6 +40,19 @@ def test_a_check_reads_its_settings_and_prints_metrics() -> None:
     assert run_program(script("import sys; print('got', sys.stdin.read())")) == b'got {"key":"value"}\n'
 
 
+@pytest.mark.root
+def test_a_check_runs_as_another_user() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user needs root")
+    config = CheckConfig(user="nobody")
+    nobody = pwd.getpwnam("nobody")
+    found = run_program(config.program("own", "", ("/usr/bin/id", "-u"), {}))
+    assert found == f"{nobody.pw_uid}\n".encode()
+    assert run_program(config.program("own", "", ("/usr/bin/id", "-G"), {})) == f"{nobody.pw_gid}\n".encode()
+    with pytest.raises(KeyError, match="nosuchuser"):
+        run_program(CheckConfig(user="nosuchuser").program("own", "", ("/usr/bin/id",), {}))
+
+
 @pytest.mark.parametrize(
     ("text", "reason", "message"),
     [
@@ -201,7 +214,7 @@ def postgresql_folder() -> Path | None:
 def test_postgresql_tells_databases_connections_and_sizes(tmp_path: Path) -> None:
     programs = postgresql_folder()
     if programs is None:
-        pytest.skip("PostgreSQL is not installed (scripts/system-packages)")
+        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
     user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
