@@ -43,8 +43,11 @@ class StatsdConfig(Section):
 class BudgetConfig(Section):
     """What the agent may use of the host before it does less."""
 
-    cpu_percent: float = Field(default=2.0, gt=0, le=100)
-    """Percent of one core, averaged over a minute; inside `vedette serve` only the agent's threads count."""
+    cpu_percent: float = Field(default=20.0, gt=0, le=100)
+    """Percent of one core over half a minute; inside `vedette serve` only the agent's threads count.
+
+    A ceiling, not what an ordinary host costs: with less, a host that builds software would lose file events.
+    """
     memory: ByteSize = ByteSize(512 * _MIB)
 
 

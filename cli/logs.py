@@ -25,10 +25,11 @@ def _prometheus_keys(_: WrappedLogger, method: str, event: EventDict) -> EventDi
 def _pipeline() -> list[Processor]:
     return [
         structlog.contextvars.merge_contextvars,
+        # Before level and name, so that a field of that name cannot take their place.
+        structlog.stdlib.ExtraAdder(),
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.PositionalArgumentsFormatter(),
-        structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", key="time", utc=True),
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
