@@ -30,6 +30,7 @@ from security.activerules import ActiveRules
 from security.columns import EventBatch
 from security.engine import RuleEngine
 from security.fields import syscalls
+from tsdb.kernels import compile as kernels
 
 STOP_SECONDS_LIMIT = 10.0
 NICENESS = -5
@@ -151,6 +152,8 @@ class Watcher:
         self._addresses.stop()
 
     def _open(self) -> None:
+        # Not in the watching thread: the ring would fill while a kernel is compiled.
+        kernels.warm("watch")
         probe = self._load()
         observer = Observer(probe)
         for member in probe.missing:

@@ -35,7 +35,9 @@ def accept():
         connection.close()
 threading.Thread(target=accept, daemon=True).start()
 folders = ["/etc", "/usr/lib/python3", "/usr/share", "/usr/bin", "/proc/self"]
+secret = ("shadow", "sudoers", "pam")
 names = [os.path.join(folder, name) for folder in folders for name in sorted(os.listdir(folder))[:400]]
+names = [name for name in names if not any(word in name for word in secret)]
 folder = sys.argv[2]
 commands = "/bin/true; /bin/cat /etc/hostname; /bin/ls " + folder + "; id -u; uname -r; /bin/true --version"
 round = 0

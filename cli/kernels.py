@@ -6,7 +6,7 @@ import time
 
 from tsdb.kernels.compile import import_kernel_modules, registered
 
-PACKAGES_WITH_KERNELS = ("tsdb", "promql", "ingest")
+PACKAGES_WITH_KERNELS = ("tsdb", "promql", "ingest", "agent")
 
 
 def import_all_kernels() -> None:

@@ -87,7 +87,7 @@ def test_a_busy_ring_is_looked_at_more_often(observer: Observer, tmp_path: Path)
     collect(observer, boot_clock_ns())
     observer.step()
     assert observer.pause_seconds == PAUSE_SECONDS
-    script = "for i in range(2000): open('/dev/null').close()"
+    script = "for i in range(12000): open('/dev/null').close()"
     subprocess.run([sys.executable, "-S", "-c", script], cwd=tmp_path, check=True)
     observer.step()
     assert observer.pause_seconds == BUSY_PAUSE_SECONDS
