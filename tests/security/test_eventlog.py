@@ -26,7 +26,7 @@ from tsdb.labels import Matcher, MatchType
 OPTIONS = EventLogOptions(background=False)
 DAY_NS = 86_400_000_000_000
 SEED = int(os.environ.get("VEDETTE_FAULT_SEED", "1"))
-EVERY = int(os.environ.get("VEDETTE_FAULT_EVERY", "16"))
+EVERY = int(os.environ.get("VEDETTE_FAULT_EVERY", "24"))
 
 
 def open_log(path: Path, **changes: Any) -> EventLog:
