@@ -31,6 +31,7 @@ from agent.config import read_agent_config
 from agent.service import AgentService
 from cli.configuration import ConfigurationSource
 from cli.flags import ServeFlags
+from cli.kernelmemory import give_back
 from cli.kernels import import_all_kernels, load_behind_queries
 from cli.securityparts import SecurityError, SecurityParts, read_security_config
 from cli.serveagents import make_agent_registry, pushed_files, read_token
@@ -230,6 +231,7 @@ class Server:
     async def _warm_rest(self) -> None:
         await asyncio.to_thread(prepare_parser)
         seconds = await asyncio.to_thread(load_behind_queries, "read")
+        await asyncio.to_thread(give_back, kernels.registered())
         log.info(
             "Kernels loaded", extra={"kernels": len(kernels.registered("read")), "seconds": round(seconds, 3)}
         )
