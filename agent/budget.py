@@ -91,8 +91,8 @@ class GovernorMetrics:
 
 @dataclass(slots=True)
 class _StepState:
+    calm_seconds: float
     released_at: float = float("-inf")
-    calm_seconds: float = CALM_SECONDS
 
 
 @dataclass
@@ -111,7 +111,7 @@ class Governor:
     _calm_since: float | None = None
 
     def __post_init__(self) -> None:
-        self._states = [_StepState() for _ in self.steps]
+        self._states = [_StepState(CALM_SECONDS) for _ in self.steps]
         self._changed_at = self.clock() + GRACE_SECONDS - WINDOW_SECONDS
 
     def tick(self, usage: Usage) -> None:

@@ -314,6 +314,8 @@ def _warnings(config: PrometheusConfig, jobs: Sequence[ScrapeConfig]) -> list[st
         for job in jobs
         if job.convert_classic_histograms_to_nhcb
     ]
+    if config.remote_write:
+        found.append("remote_write is not supported yet and sends no samples")
     if config.tracing is not None:
         found.append("tracing is not supported yet and sends no spans")
     return found

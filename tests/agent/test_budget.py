@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import threading
+import time
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from agent import budget
 from agent.budget import (
     CALM_SECONDS,
     CALM_SECONDS_MAX,
@@ -16,6 +21,7 @@ from agent.budget import (
     TICK_SECONDS,
     WINDOW_SECONDS,
     Budget,
+    BudgetKeeper,
     Governor,
     GovernorMetrics,
     Step,
@@ -41,9 +47,9 @@ class Host:
             for n in range(len(savings))
         ]
         self.registry = CollectorRegistry()
-        budget = Budget(2.0, 100 * MIB)
-        metrics = GovernorMetrics(self.registry, budget, steps)
-        self.governor = Governor(budget, steps, metrics, clock=lambda: self.now)
+        limits = Budget(2.0, 100 * MIB)
+        metrics = GovernorMetrics(self.registry, limits, steps)
+        self.governor = Governor(limits, steps, metrics, clock=lambda: self.now)
 
     def set(self, number: int, engaged: bool) -> None:
         assert self.engaged[number] != engaged
@@ -167,3 +173,41 @@ def test_the_real_process_and_its_threads_are_measured() -> None:
     assert (before.resident_bytes or 0) > 10 * MIB
     assert of_threads.resident_bytes is None
     assert threads_usage(("no such thread",)).cpu_seconds == 0
+
+
+async def test_a_real_load_is_answered_and_the_work_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real processor time in a real thread; only the waits are shortened, by two hundred."""
+    for name in ("TICK_SECONDS", "WINDOW_SECONDS", "GRACE_SECONDS", "CALM_SECONDS"):
+        monkeypatch.setattr(budget, name, getattr(budget, name) / 200)
+    wanted, allowed, ended = threading.Event(), threading.Event(), threading.Event()
+    allowed.set()
+
+    def burn() -> None:
+        while not ended.is_set():
+            if wanted.is_set() and allowed.is_set():
+                sum(n * n for n in range(2000))
+            else:
+                time.sleep(0.005)
+
+    worker = threading.Thread(target=burn, name="burner")
+    steps = [Step("burning", allowed.clear, allowed.set)]
+    limits = Budget(20.0, 1 << 40)
+    governor = Governor(limits, steps, GovernorMetrics(None, limits, steps))
+    keeper = BudgetKeeper(governor, lambda: threads_usage(("burner",)))
+    worker.start()
+    await keeper.start()
+    try:
+        wanted.set()
+        async with asyncio.timeout(30):
+            while governor.level == 0:
+                await asyncio.sleep(0.01)
+        assert not allowed.is_set()
+        wanted.clear()
+        async with asyncio.timeout(30):
+            while governor.level == 1:
+                await asyncio.sleep(0.01)
+        assert allowed.is_set()
+    finally:
+        ended.set()
+        worker.join()
+        await keeper.stop()
