@@ -197,7 +197,7 @@ class AgentProcess:
         if listener is not None:
             await listener.cleanup()
         await self._http.close()
-        left = {"samples": self._samples.pending_items(), "events": self._events.pending_items()}
+        left = {"samples": self._samples.pending_items, "events": self._events.pending_items}
         self._samples.close()
         self._events.close()
         log.info("Stopped; what is left is sent after the next start", extra=left)
@@ -235,8 +235,8 @@ class AgentProcess:
             hostname=self._hostname[:255],
             version=importlib.metadata.version("vedette"),
             started_ms=self._started_ms,
-            queued_events=self._events.pending_items(),
-            queued_samples=self._samples.pending_items(),
+            queued_events=self._events.pending_items,
+            queued_samples=self._samples.pending_items,
             dropped_events=self._pipeline.dropped_count,
             parts=self._service.running,
             budget_level=self._service.budget_level,

@@ -1,8 +1,7 @@
 """A bounded queue on disk: what waits for a server survives the end of the process.
 
-Format: docs/formats/queue.md; segments and records are framed as in the WAL (`tsdb.wal`). A record is durable
-when `append` returns. Sequence numbers grow by one over the life of the folder, across restarts, so that a
-receiver can tell a repetition from something new.
+Format: docs/formats/queue.md and `queueframing`. A record is durable when `append` returns. Sequence numbers
+grow by one over the life of the folder, across restarts, so that a receiver can tell what is a repetition.
 """
 
 from __future__ import annotations
@@ -22,24 +21,19 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from ingest.queueframing import (
+    RECORD_HEADER,
+    checksum_is_right,
+    read_places,
+    record_bytes,
+    segment_header,
+)
 from tsdb.errors import ClosedError, CorruptionError, LimitError, UnknownVersionError
 from tsdb.fs import AppendFile, FileSystem
-from tsdb.wal import (
-    RECORD_HEADER,
-    SegmentRead,
-    file_header,
-    read_segment,
-    record_bytes,
-    segment_name,
-    segment_numbers,
-)
+from tsdb.wal import segment_name, segment_numbers
 
 SEGMENT_BYTES = 8 << 20
 PAYLOAD_BYTES_LIMIT = 16 << 20
-QUEUE_RECORD = 64
-"""Type of the records, beside those of the WAL."""
-PREFIX = struct.Struct("<qI")
-"""Before each payload: Unix time in ms, number of items."""
 POSITION_SECONDS = 1.0
 """Least time between two writes of the acknowledged position; what is lost of it is sent again."""
 
@@ -74,9 +68,9 @@ class _Segment:
         """Sequence of the last record; `first` - 1 while there is none."""
         return self.first + len(self.offsets) - 1
 
-    def items_after(self, sequence: int) -> int:
-        """Items of the records behind a sequence."""
-        return sum(self.counts[max(0, sequence + 1 - self.first) :])
+    def items_between(self, after: int, upto: int) -> int:
+        """Items of the records behind one sequence, up to another."""
+        return sum(self.counts[max(0, after + 1 - self.first) : max(0, upto + 1 - self.first)])
 
 
 class DiskQueue:
@@ -123,6 +117,8 @@ class DiskQueue:
         self._next = max(self._acknowledged, self._segments[-1].last if self._segments else 0) + 1
         self._write_position()
         self._bytes = sum(segment.size for segment in self._segments)
+        self.pending_items = sum(s.items_between(self._acknowledged, s.last) for s in self._segments)
+        """Items of the records that wait."""
 
     # Opening.
 
@@ -144,20 +140,17 @@ class DiskQueue:
 
     def _open_segment(self, number: int) -> None:
         path = self._directory / segment_name(number)
-        data, state = self._fs.map_file(path), SegmentRead()
+        data = self._fs.map_file(path)
         segment = _Segment(number, path, 0, 0)
-        for batch in read_segment(data, number, state):
-            for record in batch:
-                if record.kind != QUEUE_RECORD:
-                    raise UnknownVersionError(f"{path} has a record of type {record.kind}, no queue has it")
-                segment.first = segment.first or record.sequence
-                payload_at = state.good_bytes - len(record.payload)
-                segment.offsets.append(payload_at - RECORD_HEADER.size)
-                segment.counts.append(PREFIX.unpack_from(record.payload.data)[1])
-        segment.size = state.good_bytes
-        if state.damage:
-            self.damaged_bytes += len(data) - state.good_bytes
-            _log.warning("end of a queue segment is lost", extra={"file": str(path), "reason": state.damage})
+        for place in read_places(data, number):
+            segment.first = segment.first or place.sequence
+            segment.offsets.append(place.offset)
+            segment.counts.append(place.item_count)
+            segment.size = place.end
+        lost_bytes = len(data) - max(segment.size, min(len(data), len(segment_header(number))))
+        if lost_bytes:
+            self.damaged_bytes += lost_bytes
+            _log.warning("end of a queue segment is lost", extra={"file": str(path), "bytes": lost_bytes})
         if segment.last <= self._acknowledged:
             self._fs.remove(path)
             return
@@ -177,7 +170,7 @@ class DiskQueue:
             if self._next == 0:
                 raise ClosedError("the queue is closed")
             sequence = self._next
-            buffers = record_bytes(QUEUE_RECORD, 0, sequence, PREFIX.pack(created_ms, item_count) + payload)
+            buffers = record_bytes(sequence, created_ms, item_count, payload)
             size = sum(map(len, buffers))
             self._make_room(size)
             segment = self._writable(sequence)
@@ -192,6 +185,7 @@ class DiskQueue:
             segment.counts.append(item_count)
             segment.size += size
             self._bytes += size
+            self.pending_items += item_count
             self._next = sequence + 1
         for listener in self._listeners:
             listener()
@@ -200,7 +194,8 @@ class DiskQueue:
     def _make_room(self, size: int) -> None:
         while self._segments and self._bytes + size > self.bytes_limit:
             oldest = self._segments[0]
-            lost = oldest.items_after(self._acknowledged)
+            lost = oldest.items_between(self._acknowledged, oldest.last)
+            self.pending_items -= lost
             self._acknowledged = max(self._acknowledged, oldest.last)
             self._forget_acknowledged(also_active=True)
             if lost:
@@ -212,7 +207,7 @@ class DiskQueue:
         self._close_file()
         numbers = segment_numbers(self._fs, self._directory)
         number = (numbers[-1] if numbers else 0) + 1
-        header = file_header(number)
+        header = segment_header(number)
         path = self._directory / segment_name(number)
         self._file = self._fs.append_file(path)
         self._file.write([header])
@@ -241,19 +236,20 @@ class DiskQueue:
             if self._mapped[0] != segment.number or len(self._mapped[1]) < segment.size:
                 self._mapped = (segment.number, self._fs.map_file(segment.path))
             data = self._mapped[1]
-        length, checksum, found, *_ = RECORD_HEADER.unpack_from(data.data, offset)
+        length, _, found, created_ms, item_count = RECORD_HEADER.unpack_from(data.data, offset)
         end = offset + RECORD_HEADER.size + length
-        if found != sequence or google_crc32c.value(data[offset + 8 : end]) != checksum:
+        if found != sequence or not checksum_is_right(data, offset, end):
             raise CorruptionError(f"record {sequence} of {segment.path} does not match its checksum")
-        body = data[offset + RECORD_HEADER.size : end].tobytes()
-        created_ms, item_count = PREFIX.unpack_from(body)
-        return QueueItem(sequence, created_ms, item_count, body[PREFIX.size :])
+        payload = data[offset + RECORD_HEADER.size : end].tobytes()
+        return QueueItem(sequence, created_ms, item_count, payload)
 
     def acknowledge(self, sequence: int) -> None:
         """Everything up to a sequence has arrived; numbers that were not given out yet are ignored."""
         with self._guard:
             if not self._acknowledged < sequence < self._next:
                 return
+            arrived = [segment for segment in self._segments if segment.first <= sequence]
+            self.pending_items -= sum(s.items_between(self._acknowledged, sequence) for s in arrived)
             self._acknowledged = sequence
             self._forget_acknowledged()
             if self._clock() - self._persisted_at >= POSITION_SECONDS:
@@ -307,11 +303,6 @@ class DiskQueue:
     def record_count(self) -> int:
         """Records that wait."""
         return max(0, self._next - 1 - self._acknowledged)
-
-    def pending_items(self) -> int:
-        """Items of the records that wait."""
-        with self._guard:
-            return sum(segment.items_after(self._acknowledged) for segment in self._segments)
 
     def close(self) -> None:
         """Write the position and let go of the folder. May be called twice."""

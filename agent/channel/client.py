@@ -119,7 +119,7 @@ class ChannelClient:
         self._reports: asyncio.Task[None] | None = None
         self._lane = QueueLane(queue, self._settle, metrics.dropped.labels("unreadable").inc, self._clock)
         self._told: dict[str, str] = {}
-        metrics.queued.set_function(queue.pending_items)
+        metrics.queued.set_function(lambda: queue.pending_items)
 
     async def start(self) -> None:
         """Begin."""

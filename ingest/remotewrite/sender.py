@@ -24,7 +24,7 @@ from ingest.remotewrite.v2 import MESSAGE as MESSAGE_2
 ANSWER_BYTES_LIMIT = 64 << 10
 VERSION_2_AGAIN_SECONDS = 3600.0
 """A server that refused version 2 is asked again after this long."""
-ABOUT_THE_ENDPOINT = frozenset({401, 403, 404, 407, 408, 425, 429})
+ABOUT_THE_ENDPOINT = frozenset({401, 403, 404, 405, 407, 408, 425, 429})
 """Answers that say nothing about the samples: when a wrong token is mended, the samples are still wanted."""
 
 _WRITTEN_HEADER = "x-prometheus-remote-write-samples-written"
@@ -90,7 +90,7 @@ class Sender:
         self._told = ""
         self._lane = QueueLane(queue, self._settle, lambda: metrics.dropped("unreadable", 1), self._clock)
         metrics.version.set(self._version)
-        metrics.watch_queue(queue.pending_items, lambda: queue.bytes, queue.bytes_limit)
+        metrics.watch_queue(lambda: queue.pending_items, lambda: queue.bytes, queue.bytes_limit)
 
     async def start(self) -> None:
         """Begin to send."""

@@ -102,6 +102,17 @@ def test_a_load_beyond_the_budget_engages_as_many_steps_as_it_takes_and_recovers
     assert host.metric("step_engaged", step="step 1") == 0.0
 
 
+def test_a_change_is_one_line_with_fields_that_the_log_can_show(caplog: pytest.LogCaptureFixture) -> None:
+    host = Host([0.5])
+    with caplog.at_level("WARNING", "vedette.agent"):
+        host.run(3.0, 300)
+    (record,) = caplog.records
+    assert record.message == "agent does less to stay within its budget"
+    assert (record.__dict__["step"], record.__dict__["engaged_steps"]) == ("step 0", 1)
+    # Keys that the log format has a meaning of its own for.
+    assert not {"level", "time", "source", "component"} & record.__dict__.keys()
+
+
 def test_an_extreme_load_is_answered_at_every_tick() -> None:
     host = Host([0.1] * 4)
     host.run(0.5, 120)

@@ -31,7 +31,7 @@ def test_records_come_back_in_order_with_their_time_and_count(tmp_path: Path) ->
     queue = DiskQueue(tmp_path, MIB)
     assert [queue.append(b"a" * n, n, 1000 + n) for n in (1, 2, 3)] == [1, 2, 3]
     assert drain(queue) == [QueueItem(n, 1000 + n, n, b"a" * n) for n in (1, 2, 3)]
-    assert (queue.record_count, queue.pending_items()) == (3, 6)
+    assert (queue.record_count, queue.pending_items) == (3, 6)
 
 
 def test_what_is_not_acknowledged_comes_again_after_a_restart(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_what_is_not_acknowledged_comes_again_after_a_restart(tmp_path: Path) ->
     epoch = queue.epoch
     queue.close()
     again = DiskQueue(tmp_path, MIB)
-    assert payloads(again) == [b"3", b"4"]
+    assert (payloads(again), again.pending_items) == ([b"3", b"4"], 2)
     assert again.append(b"5", 1, 5) == 6
     assert again.epoch == epoch
 
@@ -73,6 +73,9 @@ def test_a_full_queue_gives_up_the_oldest_and_tells_how_much(tmp_path: Path) -> 
     kept = [int(payload[:3]) for payload in payloads(queue)]
     assert kept == list(range(100 - len(kept), 100))
     assert 15 <= len(kept) <= 28
+    assert queue.pending_items == 2 * len(kept)
+    queue.acknowledge(99)
+    assert queue.pending_items == 2
     assert sum(lost) == 2 * (100 - len(kept))
 
 
