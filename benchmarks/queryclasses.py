@@ -22,6 +22,9 @@ _ETH0 = 'node_network_receive_bytes_total{device="eth0"}'
 FIRST = QueryClass("first query after a restart", f"sum by (mode) ({_CPU})")
 
 
+CANCELLED = QueryClass("cancelled", 'quantile_over_time(0.9, {job="node"}[1h])', HOUR_S, 720)
+"""Takes seconds; asked by a client that goes away."""
+
 CLASSES = (
     QueryClass("one series, instant", f"node_load1{{{_HOST}}}"),
     QueryClass("one series, range", f"node_load1{{{_HOST}}}", WHOLE, POINTS),

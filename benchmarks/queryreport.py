@@ -39,6 +39,8 @@ class Results:
     sample_count: int
     samples: Mapping[str, int]
     servers: Mapping[str, Mapping[str, Measured]]
+    cancel_ms: float = _NONE
+    """From the going away of a client to the end of its query, on Vedette."""
 
     def ms(self, server: str, name: str) -> float:
         """Median latency in ms; NaN where there is none."""
@@ -99,6 +101,8 @@ def table(results: Results, date: str) -> str:
         cells += [_shown(value / 2**20, ",.0f") for value in rises]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", f"{met} of {count} latency bars met.", *remarks(results)]
+    if results.cancel_ms == results.cancel_ms:
+        lines.append(f"* a heavy query ended {results.cancel_ms:.0f} ms after its client had gone away")
     return "\n".join(lines) + "\n"
 
 

@@ -8,6 +8,7 @@ minutes, and only the measurement needs a quiet machine.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import http.client
 import json
@@ -17,11 +18,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import ingest, queries, queryreport, servers
+from benchmarks import cancelling, ingest, queries, queryreport, servers
 from benchmarks.load.bodies import LoadWriter
 from benchmarks.load.nativehistograms import NativeHistograms
 from benchmarks.load.nodes import Values, make_series
-from benchmarks.queryclasses import FIRST, NATIVE_ONLY, classes_over
+from benchmarks.queryclasses import CANCELLED, FIRST, NATIVE_ONLY, classes_over
 
 LANES = 4
 PORT_FIRST = 19400
@@ -125,6 +126,7 @@ def measure_servers(kinds: list[servers.Kind], folder: Path, repeats: int) -> qu
     classes = classes_over((data.end_ms - data.start_ms) // 1000)
     found: dict[str, dict[str, queryreport.Measured]] = {kind.name: {} for kind in kinds}
     samples: dict[str, int] = {FIRST.name: 0}
+    cancel_ms = float("nan")
     for index, kind in enumerate(kinds):
         with servers.running(kind, PORT_FIRST + index, folder / kind.name) as server:
             found[kind.name][FIRST.name] = queryreport.Measured(_first(server, data), 0)
@@ -135,8 +137,12 @@ def measure_servers(kinds: list[servers.Kind], folder: Path, repeats: int) -> qu
                 found[kind.name][query.name] = _measure_class(server, query, data, repeats)
                 if kind is servers.VEDETTE:
                     samples[query.name] = _samples_read(server, query, data)
+            if kind is servers.VEDETTE:
+                path = queries.request_path(CANCELLED, data.start_ms / 1000, data.end_ms / 1000, ())
+                with contextlib.suppress(RuntimeError):  # over before the client leaves
+                    cancel_ms = cancelling.measure(server, path) * 1e3
         _say(f"{kind.name}: measured")
-    return queryreport.Results(data.series_count, data.sample_count, samples, found)
+    return queryreport.Results(data.series_count, data.sample_count, samples, found, cancel_ms)
 
 
 def main() -> None:

@@ -26,8 +26,9 @@ _ARENA_INITIAL = 1 << 14
 
 def joined(texts: list[bytes]) -> tuple[U8Array, I64Array]:
     """Texts end to end and their spans i64[N, 2], begin and end."""
-    ends = np.cumsum(np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)))
-    spans = np.stack([ends - np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)), ends], axis=1)
+    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    ends = np.cumsum(lengths)
+    spans = np.stack([ends - lengths, ends], axis=1)
     return np.frombuffer(bytearray(b"".join(texts)), dtype=np.uint8), np.ascontiguousarray(spans)
 
 
