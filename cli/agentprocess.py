@@ -30,7 +30,7 @@ from agent.channel.spool import EventSpool
 from agent.channel.stagedfiles import StagedFiles
 from agent.config import AgentConfig, read_agent_config
 from agent.service import AgentService
-from cli.securityparts import read_security_config
+from cli.configuration import read_security_config
 from ingest.config.address import parse_address
 from ingest.config.document import LoadedConfig, load_config, parse_config
 from ingest.config.errors import ConfigError

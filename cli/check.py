@@ -22,6 +22,7 @@ check.add_command(rules)
 @click.argument("files", nargs=-1, required=True)
 def config(files: tuple[str, ...]) -> None:
     """Check that configuration FILES are valid."""
+    from cli.configuration import check_sections
     from ingest.config.document import load_config
     from ingest.config.errors import ConfigError
 
@@ -29,7 +30,7 @@ def config(files: tuple[str, ...]) -> None:
     for name in files:
         click.echo(f"Checking {name}")
         try:
-            load_config(name)
+            check_sections(load_config(name))
         except (ConfigError, OSError) as error:
             failed = True
             click.echo(f"  FAILED: {error}", err=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from agent.config import read_agent_config
 from cli.flags import ServeFlags
-from ingest.config.document import LoadedConfig, load_config, parse_config
+from ingest.config.document import LoadedConfig, load_config, parse_config, read_extension
+from security.config import SecurityConfig
 
 _BUILT_IN = """\
 global:
@@ -24,6 +25,17 @@ _BUILT_IN_TLS = """\
     scheme: https
     tls_config: {insecure_skip_verify: true}
 """
+
+
+def read_security_config(loaded: LoadedConfig) -> SecurityConfig:
+    """The section of a loaded file, or the defaults. Raises ConfigError with file and line."""
+    return read_extension(loaded, "security", SecurityConfig)
+
+
+def check_sections(loaded: LoadedConfig) -> None:
+    """Check the sections of Vedette's own parts. Raises ConfigError."""
+    read_agent_config(loaded)
+    read_security_config(loaded)
 
 
 @dataclass(slots=True)
@@ -56,7 +68,7 @@ class ConfigurationSource:
                 config = load_config(self.path)
                 self._files = config.files
                 self._digest = self._content_digest()
-            read_agent_config(config)
+            check_sections(config)
         except Exception:
             self.succeeded = False
             raise

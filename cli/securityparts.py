@@ -10,7 +10,6 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from cli.flags import ServeFlags
-from ingest.config.document import LoadedConfig, read_extension
 from security.activerules import ActiveRules
 from security.config import SecurityConfig
 from security.eventlog.log import DIRECTORY, EventLog, EventLogOptions
@@ -34,11 +33,6 @@ EVENT_LOG_SHARE = 10
 
 class SecurityError(Exception):
     """Rules or outputs of the configuration cannot be used; the text says why."""
-
-
-def read_security_config(loaded: LoadedConfig) -> SecurityConfig:
-    """The section of a loaded file, or the defaults. Raises ConfigError with file and line."""
-    return read_extension(loaded, "security", SecurityConfig)
 
 
 class SecurityParts:

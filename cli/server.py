@@ -29,11 +29,11 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from agent.config import read_agent_config
 from agent.service import AgentService
-from cli.configuration import ConfigurationSource
+from cli.configuration import ConfigurationSource, read_security_config
 from cli.flags import ServeFlags
 from cli.kernelmemory import give_back
 from cli.kernels import import_all_kernels, load_behind_queries
-from cli.securityparts import SecurityError, SecurityParts, read_security_config
+from cli.securityparts import SecurityError, SecurityParts
 from cli.serveagents import make_agent_registry, pushed_files, read_token
 from cli.serveroptions import engine_options, retention_text, storage_options
 from ingest.config.document import LoadedConfig, config_to_yaml

@@ -101,7 +101,11 @@ class SecurityMetrics(Collector):
             "reason",
             series.refused_count,
         )
-        yield _by_label("vedette_security_eventlog", "What happened in the event log.", "event", log.counts)
+        happened = {name: count for name, count in list(log.counts.items()) if name != "wal_bytes"}
+        yield _by_label("vedette_security_eventlog", "What happened in the event log.", "event", happened)
+        yield _counter(
+            "vedette_security_eventlog_wal_bytes", "Bytes written to its log.", log.counts["wal_bytes"]
+        )
         yield _gauge("vedette_security_eventlog_bytes", "Bytes of the parts.", log.size_bytes)
         yield _gauge("vedette_security_eventlog_records", "Events stored.", log.records_count)
         yield _gauge("vedette_security_eventlog_parts", "Parts.", log.parts_count)

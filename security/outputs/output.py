@@ -66,6 +66,7 @@ class Output:
         self._channel, self._print = channel, print_event
         self._query, self._priority, self._queue_limit = query, priority, queue_limit
         self._spool = spool
+        self._spool_full = False
         self._changed = threading.Condition()
         self._queue: deque[EventRecord] = deque()
         self._closing = False
@@ -149,7 +150,9 @@ class Output:
                 if self._closing and self._spool is not None:
                     break
                 with self._changed:
-                    self._changed.wait_for(lambda: self._reopen, min(pause_s, deadline - time.monotonic()))
+                    self._changed.wait_for(
+                        lambda: self._reopen or self._crowded, min(pause_s, deadline - time.monotonic())
+                    )
             else:
                 failures = 0
         self._finish()
@@ -157,6 +160,12 @@ class Output:
     @property
     def _waiting(self) -> bool:
         return self._spool is not None and self._spool.count > 0
+
+    @property
+    def _crowded(self) -> bool:
+        """Whether the queue should be emptied to disk before the pause is over."""
+        room = self._spool is not None and not self._spool_full
+        return room and len(self._queue) * 2 >= self._queue_limit
 
     def _deliver_some(self) -> None:
         """One delivery, of the spool as long as it holds events. Raises OSError."""
@@ -177,6 +186,7 @@ class Output:
         if spooled:
             assert self._spool is not None
             self._spool.drop(len(records))
+            self._spool_full = False
             self._move_to_spool()
         else:
             with self._changed:
@@ -196,6 +206,7 @@ class Output:
             self.counts["spooled"] += len(records)
         except (SpoolFullError, OSError) as error:
             # They stay in the queue; when that is full too, new ones are dropped and counted.
+            self._spool_full = True
             log.warning("Spool of an output is full", extra={"output": self.name, "err": str(error)})
             return
         with self._changed:

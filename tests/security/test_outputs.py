@@ -252,6 +252,24 @@ def test_syslog_over_tcp_and_tls_loses_nothing_while_the_receiver_is_down(
     assert [rule for rule in rules if rule != "before"] == [*map(str, range(30)), "after"]
 
 
+def test_a_crowded_queue_goes_to_disk_before_the_pause_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_module, "RETRY_PAUSES_S", (60.0,))
+    with socket.create_server(("localhost", 0)) as probe:
+        port = probe.getsockname()[1]
+    target = {"type": "http", "url": f"http://localhost:{port}", "spool": str(tmp_path), "queue": 10}
+    with running(target) as group:
+        [output] = group.outputs
+        group.write([record("first")])
+        until(lambda: output.counts["spooled"] == 1, "the failure")
+        for n in range(6):
+            group.write([record(str(n))] * 5)
+            until(lambda: output.queued_count == 0, "room in the queue")
+        assert output.counts["dropped"] == 0
+        assert output.counts["spooled"] == 31
+
+
 def test_a_certificate_that_is_not_trusted_is_refused_and_the_events_wait(
     tmp_path: Path, certificate: Path
 ) -> None:
