@@ -42,6 +42,9 @@ from security.fields.paths import absolute_path
 from security.fields.syscalls import names
 
 AT_FDCWD = -100
+EXECUTIONS = frozenset(("execve", "execveat"))
+OF_FAILED_EXECUTION = frozenset(("res", "head", "comm", "owner", "given"))
+"""Kinds of parameters of an execution that a failed one has too."""
 PAGE_KIB = 4
 BitNames = tuple[tuple[str, int], ...]
 
@@ -93,16 +96,23 @@ class Events:
 
     def parameters(self, row: int) -> tuple[Parameter, ...]:
         """All parameters of an event; none for calls without a description."""
-        specs = _TABLE.get(self.type(row), ())
         renderer = Renderer(self, row)
-        return tuple(renderer.render(spec) for spec in specs)
+        return tuple(renderer.render(spec) for spec in self._specs(row))
 
     def parameter(self, row: int, name: str) -> Parameter | None:
         """One parameter of an event, None when the event has none of that name."""
-        for spec in _TABLE.get(self.type(row), ()):
+        for spec in self._specs(row):
             if spec.name == name:
                 return Renderer(self, row).render(spec)
         return None
+
+    def _specs(self, row: int) -> tuple[ParameterSpec, ...]:
+        """Parameters the record tells: an execution that failed has nothing of the program."""
+        kind = self.type(row)
+        specs = _TABLE.get(kind, ())
+        if kind in EXECUTIONS and self.batch.header["result"][row] < 0:
+            return tuple(spec for spec in specs if spec.kind in OF_FAILED_EXECUTION)
+        return specs
 
     def render(self, row: int, spec: ParameterSpec) -> Parameter:
         """The parameter of an event that a description asks for."""

@@ -10,6 +10,7 @@ from collections.abc import Hashable
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.events import EXECUTIONS, OF_FAILED_EXECUTION
 from agent.eventtypes import ParameterSpec, parameter_table
 from agent.fields.view import Loader, View
 from agent.probe.layout import ADDRESS, CWD, DATA, DIR1, DIR2, EXTRA, FD, FD_PATH, PATH1, SOCKET
@@ -85,7 +86,12 @@ def _column(view: View, key: ColumnKey, raw: bool) -> AnyColumn:
         spec = _spec(name, key[1] or "")
         if spec is None:
             continue
-        places = np.flatnonzero(view.rows_of(frozenset((name,))))
+        wanted = view.rows_of(frozenset((name,)))
+        if name in EXECUTIONS and spec.kind not in OF_FAILED_EXECUTION:
+            wanted &= view.header["result"] >= 0
+        places = np.flatnonzero(wanted)
+        if not len(places):
+            continue
         part = view if len(places) == len(view) else view.take(places)
         codes[places] = _rendered(part, key, spec, raw).codes
     return Column(codes, vocabulary.dictionary)

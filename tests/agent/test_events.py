@@ -281,3 +281,14 @@ def test_the_server_is_known_by_the_call_or_guessed_by_ports(
     call: str, local: int, remote: int, server: bool
 ) -> None:
     assert is_server(call, local, remote) is server
+
+
+def test_a_failed_execution_has_nothing_of_the_program() -> None:
+    batch = batch_of([record(1, {PATH1: b"/bin/missing"})])
+    batch.header["nr"], batch.header["result"] = 59, -2
+    events = events_of(batch)
+    names = [item.name for item in events.parameters(0)]
+    assert names == ["res", "tid", "pid", "ptid", "comm", "uid", "gid", "filename"]
+    assert events.parameter(0, "exe") is None
+    assert events.arguments(0).startswith("res=-2(ENOENT) tid=")
+    assert events.arguments(0).endswith("filename=/bin/missing")
