@@ -44,9 +44,11 @@ from security.activerules import ActiveRules
 from security.config import SecurityConfig
 from security.pipeline import Pipeline
 from tsdb.errors import StorageError
+from tsdb.kernels import compile as kernels
 
 log = logging.getLogger("vedette.agent")
 
+_PROGRESS_AFTER_SECONDS = 2.0
 _LOOPBACK = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1")
 
 
@@ -176,6 +178,8 @@ class AgentProcess:
             self._channel_metrics,
         )
         try:
+            # Before the budget is watched: compiling is not what the agent costs.
+            await asyncio.to_thread(_warm_watch_path)
             await self._files.resume()
             if not self._pushed:
                 await self._apply_local()
@@ -287,6 +291,13 @@ class AgentProcess:
             log.error("Error reloading, what runs stays", extra={"err": str(error)})
         else:
             log.info("Configuration and rules are read again")
+
+
+def _warm_watch_path() -> None:
+    kernels.import_kernel_modules(("agent",))
+    kernels.warm(
+        "watch", kernels.report_progress_after(_PROGRESS_AFTER_SECONDS, "vedette: compiling kernels")
+    )
 
 
 def _sections(loaded: LoadedConfig) -> tuple[AgentConfig, SecurityConfig]:

@@ -153,7 +153,7 @@ class ChannelClient:
                 ANSWER_BYTES_LIMIT,
             )
             said = parse(ReportAnswer, _good(answer))
-        except (RequestError, ProtocolError) as error:
+        except (RequestError, ValueError) as error:
             self._metrics.reports.labels("failed").inc()
             self._metrics.connected.set(0)
             self._tell("report", "server does not take reports", str(error))

@@ -21,6 +21,7 @@ from agent.channel.protocol import (
     parse,
 )
 from agent.channel.pushedfiles import content_hash, set_hash
+from tsdb.errors import StorageError
 from tsdb.fs import FileSystem
 
 Apply = Callable[[Sequence[tuple[PushedFile, Path]]], Awaitable[None]]
@@ -74,7 +75,10 @@ class StagedFiles:
         except Exception as error:
             self._fail("files of the server are refused, the running ones stay", error, answer.set)
             return
-        await asyncio.to_thread(self._make_current, answer)
+        try:
+            await asyncio.to_thread(self._make_current, answer)
+        except (StorageError, OSError) as error:
+            _log.warning("files of the server run, but not after a restart", extra={"error": str(error)})
         self.status = FilesStatus(set=answer.set)
         _log.info("runs with files of the server", extra={"files": len(files), "set": answer.set[:12]})
 

@@ -26,7 +26,7 @@ from ingest.httpclient import Answer, HTTPClient, RequestError
 from security.output import EventOutput
 from security.record import EventRecord
 from tests.web.conftest import SiteFactory
-from tsdb.errors import UnknownVersionError
+from tsdb.errors import DiskFullError, UnknownVersionError
 
 EPOCH = "0123456789abcdef" * 2
 AGENT = "web-1-00ff00ff"
@@ -295,6 +295,19 @@ async def test_files_are_pushed_by_hash_and_a_bad_set_changes_nothing(make_ends:
     await ends.channel.report_once()
     assert ends.applied[-1] == []
     assert ends.files.status.set == ""
+
+
+async def test_a_full_disk_does_not_end_the_reports(make_ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = await make_ends()
+    ends.agents.pushed = pushed(("rules/00-a.yaml", b"[]"))
+
+    def full(answer: ReportAnswer) -> None:
+        raise DiskFullError("no space left on device")
+
+    monkeypatch.setattr(ends.files, "_make_current", full)
+    await ends.channel.report_once()
+    assert len(ends.applied) == 1
+    assert ends.files.status.set == ends.agents.pushed.hash
 
 
 async def test_the_set_of_the_last_time_runs_before_the_server_is_reached(
