@@ -125,6 +125,18 @@ def test_every_integer_comes_back(streams: list[list[int]], factor: int) -> None
     assert [n for s in decode_page(raw.tobytes(), False) for n in s] == flat
 
 
+def test_noise_is_stored_around_its_middle_even_behind_an_outlier() -> None:
+    values = np.append(1e6, 1000.0 + RNG.integers(0, 200, COUNT - 1))
+    raw = page.pack_floats(np.array([0, COUNT], dtype=np.int64), values.view(np.uint64).copy())
+    form, base = int(raw[kernels.PREFIX_BYTES + 4]), int(raw[15:23].view(np.int64)[0])
+    middle = base + int(raw[23:31].view(np.int64)[0])
+    assert (form >> 1 & 3, base) == (0, 1_000_000)
+    assert 1050 <= middle <= 1150
+    # One byte plane: 200 values about their middle.
+    assert len(raw) == kernels.PREFIX_BYTES + kernels.HEADER_BYTES + COUNT - 1 + kernels.LOW_PADDING
+    assert decode_page(raw.tobytes(), True) == [float_bits(values)]
+
+
 def test_some_streams_are_decoded_to_their_places() -> None:
     streams = [float_bits(values[:50]) for _, values, _ in SERIES]
     offsets = offsets_of(streams)
