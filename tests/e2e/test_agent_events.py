@@ -89,7 +89,8 @@ def test_a_killed_agent_keeps_every_event_on_disk_and_leaves_no_program(tmp_path
         assert after == sorted(after)
         assert len(after) > len(before)
         before = after
-    assert arrived(kind, folder, server_port, tmp_path / "server", len(before)) == before
+    # A kill between the server's log and its note of how far it came stores a request twice, never loses it.
+    assert sorted(set(arrived(kind, folder, server_port, tmp_path / "server", len(before)))) == before
 
 
 def arrived(kind: Kind, folder: Path, port: int, storage: Path, count: int) -> list[int]:
