@@ -124,7 +124,7 @@ def test_consumers_and_rules_get_events_and_failures_cost_one_batch(tmp_path: Pa
         assert (value("vedette_agent_events_total", {"call": "openat"}) or 0) > 0
         assert value("vedette_agent_watching") == 1
         pipeline.load(tmp_path, RULES.replace("openat, fchmodat", "unlink"))
-        assert until(lambda: watcher._enabled == {"unlink"})
+        assert until(lambda: watcher._enabled == frozenset(("unlink",)))
     finally:
         watcher.stop()
     assert not watcher.running

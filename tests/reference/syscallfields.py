@@ -116,6 +116,10 @@ def _complete(process: Process | None, value: Callable[[Process], Any]) -> Any:
     return value(process) if process is not None and process.complete else None
 
 
+def _argument(name: str) -> Callable[[Event], str | None]:
+    return lambda event: event.argument(name)
+
+
 def _nth(event: Event, place: int) -> Process | None:
     return event.line[place] if place < len(event.line) else None
 
@@ -130,7 +134,7 @@ FIELDS: dict[tuple[str, str | None], Callable[[Event], Any]] = {
     ("evt.is_open_write", None): lambda e: e.open_access((os.O_WRONLY, os.O_RDWR)),
     ("evt.args", None): lambda e: e.events.arguments(0),
     **{
-        ("evt.arg", name): (lambda e, name=name: e.argument(name))
+        ("evt.arg", name): _argument(name)
         for name in (
             *("flags", "mode", "name", "path", "oldpath", "newpath", "filename", "domain", "fd"),
             *("target", "linkpath", "res", "tuple", "addr", "size", "dirfd", "exe", "request"),
