@@ -130,7 +130,7 @@ def measure_servers(kinds: list[servers.Kind], folder: Path, repeats: int) -> qu
     for index, kind in enumerate(kinds):
         with servers.running(kind, PORT_FIRST + index, folder / kind.name) as server:
             found[kind.name][FIRST.name] = queryreport.Measured(_first(server, data), 0)
-            server.settle(quiet_s=1.0, timeout_s=15.0)
+            server.settle(quiet_s=3.0, timeout_s=40.0)
             for query in classes:
                 if query.name in NATIVE_ONLY and kind is servers.VICTORIA_METRICS:
                     continue
