@@ -1,7 +1,7 @@
 """A program that makes system calls at the speed of C: `python -m benchmarks.syscallload CALL COUNT RATE`.
 
-It starts at a line on standard input and prints calls made and seconds taken. numba compiles the loop, so
-that no C compiler is needed.
+For each line on standard input it makes the calls, and prints their number and seconds. numba compiles it,
+so that no C compiler is needed.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ def run(call: str, count: int, rate: float = 0.0) -> tuple[int, float]:
 
 
 def main() -> None:
-    """Compile, say so, wait for a line, run."""
+    """Compile, say so, then run once for each line."""
     call, count, rate = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     run(call, 1)
     print("ready", flush=True)
-    sys.stdin.readline()
-    made, seconds = run(call, count, rate)
-    print(made, seconds)
+    for _ in sys.stdin:
+        made, seconds = run(call, count, rate)
+        print(made, seconds, flush=True)
 
 
 if __name__ == "__main__":
