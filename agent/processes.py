@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from agent import procfiles
 from agent.events import Events, execution_flags
@@ -204,17 +205,17 @@ class ProcessTable:
         state_rows = np.zeros(len(events), np.bool_)
         state_rows[events.rows_of(*STATE_CALLS)] = True
         state_rows &= (kinds == KIND_CALL) & (header["result"] >= 0)
-        for row in np.flatnonzero((kinds != KIND_CALL) | state_rows).tolist():
+        for row in np.flatnonzero((kinds != KIND_CALL) | state_rows | _may_tell_of_parents(header)).tolist():
             kind = int(kinds[row])
+            self._follow_parent(header[row], row)
             if kind == KIND_FORK:
                 self._fork(events, row)
             elif kind == KIND_EXEC:
                 self._exec(events, row)
             elif kind == KIND_EXIT:
                 self._exit(header[row])
-            else:
+            elif state_rows[row]:
                 self._change(events, row)
-        self._follow_parents(events)
 
     def purge(self, now_ns: int) -> int:
         """Forget processes that ended `KEEP_ENDED_NS` before `now_ns` (CLOCK_BOOTTIME). Returns how many."""
@@ -375,19 +376,22 @@ class ProcessTable:
             case "setuid" | "setgid" | "setresuid" | "setresgid" as call:
                 _change_ids(process, header, call, first)
 
-    def _follow_parents(self, events: Events) -> None:
+    def _follow_parent(self, record: Any, row: int) -> None:
         """A process whose parent ended has another one; every record names the parent of its moment."""
-        header = events.batch.header
-        _, last = np.unique(header["pid"][::-1], return_index=True)
-        for row in (len(header) - 1 - last).tolist():
-            record = header[row]
-            process = self.get(int(record["pid"]), int(record["start_ns"]))
-            if process is not None and process.ppid != record["ppid"]:
-                moved = (header["pid"] == record["pid"]) & (header["ppid"] == record["ppid"])
-                moved[: process.since_row + 1] = False
-                process = self._successor(process, int(moved.argmax()))
-                process.ppid = int(record["ppid"])
-                process.parent_start_ns = int(record["parent_start_ns"])
+        process = self.get(int(record["pid"]), int(record["start_ns"]))
+        if process is not None and process.ppid != record["ppid"]:
+            process = self._successor(process, row)
+            process.ppid = int(record["ppid"])
+            process.parent_start_ns = int(record["parent_start_ns"])
+
+
+def _may_tell_of_parents(header: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """bool[n]: the first record of each process, and those whose parent is not that of the one before."""
+    order = np.argsort(header["pid"], kind="stable")
+    pids, parents = header["pid"][order], header["ppid"][order]
+    telling = np.ones(len(header), np.bool_)
+    telling[order[1:]] = (pids[1:] != pids[:-1]) | (parents[1:] != parents[:-1])
+    return telling
 
 
 _FIELDS = tuple(item.name for item in fields(Process))

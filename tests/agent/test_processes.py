@@ -18,6 +18,7 @@ from agent.probe.layout import (
     CGROUP,
     CWD,
     EXE,
+    KIND_CALL,
     KIND_EXEC,
     KIND_EXIT,
     KIND_FORK,
@@ -126,6 +127,16 @@ def test_an_orphan_gets_the_parent_its_next_record_names(table: ProcessTable) ->
     orphan = table.get(11, 2 * SECOND)
     assert orphan is not None
     assert [process.pid for process in table.ancestors(orphan)] == [9]
+
+
+def test_a_new_parent_holds_from_the_record_that_names_it_on(table: ProcessTable) -> None:
+    """Also for the rows between it and the next change within the same batch."""
+    table.apply(made_up([(KIND_EXEC, 1, 9, 1, 1), (KIND_EXEC, 1, 10, 1, 1), (KIND_FORK, 2, 11, 2, 10)]))
+    batch = made_up([(KIND_CALL, 3, 11, 2, parent) for parent in (10, 10, 9)] + [(KIND_EXEC, 4, 11, 2, 9)])
+    batch.batch.header["nr"][:3] = 39  # getpid, which changes nothing
+    table.apply(batch)
+    states = [table.at(11, 2 * SECOND, row) for row in range(4)]
+    assert [state and state.ppid for state in states] == [10, 10, 9, 9]
 
 
 def test_a_lost_end_is_noticed_in_proc(table: ProcessTable) -> None:
