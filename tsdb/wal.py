@@ -6,6 +6,7 @@ segment; all but the last carry CONTINUES, and a reader applies all of them or n
 
 from __future__ import annotations
 
+import logging
 import struct
 import threading
 from collections import deque
@@ -23,6 +24,8 @@ from tsdb.errors import ClosedError, DiskFullError, StorageError, UnknownVersion
 from tsdb.fs import SECTOR_BYTES, AppendFile, FileSystem
 
 U8Array = npt.NDArray[np.uint8]
+
+log = logging.getLogger("tsdb.wal")
 
 SEGMENT_BYTES = 128 << 20
 QUEUE_BYTES_LIMIT = 64 << 20
@@ -375,6 +378,7 @@ class Wal:
 
     def _wait_for_space(self, group: list[_Batch], error: DiskFullError) -> bool:
         """Keep the group for another try; its callers are told now. False when the log closes meanwhile."""
+        log.error("Disk full: writes are refused until there is space", extra={"err": str(error)})
         with self._changed:
             self._disk_full = error
             for batch in (*group, *self._queue):
@@ -395,6 +399,7 @@ class Wal:
                 return False
             with self._changed:
                 self._disk_full = None
+            log.info("There is space on the disk again: writes are taken")
             return True
 
     def _fail(self, group: list[_Batch], error: BaseException) -> None:

@@ -242,7 +242,10 @@ def test_a_failed_sync_is_not_tried_again_and_stops_all_writing(tmp_path):
     wal.close()
 
 
-def test_a_full_disk_refuses_batches_until_there_is_space_and_keeps_what_it_took(tmp_path, monkeypatch):
+def test_a_full_disk_refuses_batches_until_there_is_space_and_keeps_what_it_took(
+    tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("INFO", "tsdb.wal")
     monkeypatch.setattr("tsdb.wal.DISK_FULL_RETRY_S", 0.02)
     fs = FaultyFiles()
     wal, observer = make_wal(tmp_path / "wal", fs)
@@ -273,6 +276,11 @@ def test_a_full_disk_refuses_batches_until_there_is_space_and_keeps_what_it_took
     assert batches == [[b"before"], [b"refused"], [b"after"]]
     assert state.damage == ""
     assert observer.failures >= 1
+    said = [record.message for record in caplog.records]
+    assert said == [
+        "Disk full: writes are refused until there is space",
+        "There is space on the disk again: writes are taken",
+    ]
 
 
 def test_a_closed_log_takes_nothing(tmp_path):
