@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
+from promql.parser import prepare as prepare_parser
 from tsdb.kernels.compile import import_kernel_modules, registered
 
 PACKAGES_WITH_KERNELS = ("tsdb", "promql", "ingest", "agent")
@@ -14,17 +16,37 @@ def import_all_kernels() -> None:
     import_kernel_modules(PACKAGES_WITH_KERNELS)
 
 
+FIRST_QUERY_MODULES = (
+    *("tsdb.kernels.headread", "tsdb.kernels.labels"),
+    *("promql.kernels.scan", "promql.kernels.window", "promql.kernels.aggregate", "promql.kernels.render"),
+)
+"""What nearly every first query needs."""
 _PAUSE_S = 0.004
 
 
-def load_behind_queries(group: str) -> float:
-    """Load the kernels of a group one by one, with pauses; seconds it took.
+def load_for_first_query(progress: Callable[[int, int, str], None]) -> None:
+    """Load the kernels of FIRST_QUERY_MODULES and the parser; `progress` as of `tsdb.kernels.compile.warm`.
 
-    numba loads one kernel at a time under a lock that is not fair: without the pauses the first query waits
-    until all are loaded (2 s), with them for its own.
+    Before the server says ready, beside the replay: a first query that had to wait for the kernels behind it
+    took 2.2 s (2026-11-28, busy machine).
+    """
+    prepare_parser()
+    wanted = [kernel for kernel in registered() if kernel.name.rpartition(".")[0] in FIRST_QUERY_MODULES]
+    for done, kernel in enumerate(wanted):
+        progress(done, len(wanted), kernel.name)
+        kernel.compile()
+
+
+def load_rest(group: str, stopping: Callable[[], bool]) -> float:
+    """Load the other kernels of a group one by one, with pauses for queries; seconds it took.
+
+    Ends early when `stopping()`: with a cold cache all of them take minutes, and a server that is told to
+    stop does not wait for them.
     """
     started = time.monotonic()
     for kernel in registered(group):
+        if stopping():
+            break
         if not kernel.ready:
             kernel.compile()
             time.sleep(_PAUSE_S)

@@ -32,7 +32,7 @@ from agent.service import AgentService
 from cli.configuration import ConfigurationSource, read_security_config
 from cli.flags import ServeFlags
 from cli.kernelmemory import give_back
-from cli.kernels import import_all_kernels, load_behind_queries
+from cli.kernels import import_all_kernels, load_for_first_query, load_rest
 from cli.securityparts import SecurityError, SecurityParts
 from cli.serveagents import make_agent_registry, pushed_files, read_token
 from cli.serveroptions import engine_options, retention_text, storage_options
@@ -42,7 +42,6 @@ from ingest.remotewrite.receiver import Receiver, RemoteWriteLimits
 from ingest.scrape.service import ScrapeManager, ScrapeSettings
 from promql.activequeries import ActiveQueries
 from promql.engine import Engine
-from promql.parser import prepare as prepare_parser
 from tsdb.database import Database, open_database
 from tsdb.errors import StorageError
 from tsdb.kernels import compile as kernels
@@ -150,7 +149,7 @@ class Server:
             functools.partial(open_database, path, options, registry=self._registry, progress=self._replay)
         )
         try:
-            database, _ = await asyncio.gather(store, asyncio.to_thread(_warm_write_path))
+            database, _ = await asyncio.gather(store, asyncio.to_thread(_warm_first_paths))
         except (StorageError, OSError) as error:
             raise StartError(f"open storage in {path}: {error}") from None
         self._database = database
@@ -229,8 +228,7 @@ class Server:
         log.info("See you next time!")
 
     async def _warm_rest(self) -> None:
-        await asyncio.to_thread(prepare_parser)
-        seconds = await asyncio.to_thread(load_behind_queries, "read")
+        seconds = await asyncio.to_thread(load_rest, "read", self._stop.is_set)
         await asyncio.to_thread(give_back, kernels.registered())
         log.info(
             "Kernels loaded", extra={"kernels": len(kernels.registered("read")), "seconds": round(seconds, 3)}
@@ -344,9 +342,11 @@ class Server:
         loaded_at.set_function(lambda: self._source.loaded_at_s)
 
 
-def _warm_write_path() -> None:
+def _warm_first_paths() -> None:
     import_all_kernels()
-    kernels.warm("write", kernels.report_progress_after(_PROGRESS_AFTER_S, "vedette: compiling kernels"))
+    progress = kernels.report_progress_after(_PROGRESS_AFTER_S, "vedette: compiling kernels")
+    kernels.warm("write", progress)
+    load_for_first_query(progress)
 
 
 def _since(started: float) -> float:
