@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import re2
 from pydantic import Field, field_validator
 
-from agent.processgroups import GroupRule
 from ingest.config.durations import Duration
 from ingest.config.section import Section
+
+if TYPE_CHECKING:
+    from agent.processgroups import GroupRule
 
 
 class GroupRuleConfig(Section):
@@ -30,6 +34,9 @@ class GroupRuleConfig(Section):
 
     def rule(self) -> GroupRule:
         """The rule as the agent applies it."""
+        # With all that watches processes behind it: not for those who only read the configuration.
+        from agent.processgroups import GroupRule
+
         expression = re2.compile(self.cmdline) if self.cmdline else None
         return GroupRule(self.name, frozenset(self.comm), frozenset(self.exe), expression)
 

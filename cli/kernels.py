@@ -24,17 +24,15 @@ FIRST_QUERY_MODULES = (
 _PAUSE_S = 0.004
 
 
-def load_for_first_query(progress: Callable[[int, int, str], None]) -> None:
-    """Load the kernels of FIRST_QUERY_MODULES and the parser; `progress` as of `tsdb.kernels.compile.warm`.
+def load_for_first_query() -> None:
+    """Load the parser and the kernels of FIRST_QUERY_MODULES, before all others of the read path.
 
-    Before the server says ready, beside the replay: a first query that had to wait for the kernels behind it
-    took 2.2 s (2026-11-28, busy machine).
+    A first query that had to wait for the others took 2.2 s (2026-11-28, busy machine).
     """
     prepare_parser()
-    wanted = [kernel for kernel in registered() if kernel.name.rpartition(".")[0] in FIRST_QUERY_MODULES]
-    for done, kernel in enumerate(wanted):
-        progress(done, len(wanted), kernel.name)
-        kernel.compile()
+    for kernel in registered():
+        if kernel.name.rpartition(".")[0] in FIRST_QUERY_MODULES:
+            kernel.compile()
 
 
 def load_rest(group: str, stopping: Callable[[], bool]) -> float:

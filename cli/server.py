@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import importlib
 import importlib.metadata
 import logging
 import os
@@ -20,7 +21,7 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import uvloop
@@ -28,7 +29,6 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge
 
 from agent.config import read_agent_config
-from agent.service import AgentService
 from cli.configuration import ConfigurationSource, read_security_config
 from cli.flags import ServeFlags
 from cli.kernelmemory import give_back
@@ -51,6 +51,9 @@ from web.querylog import QueryLog
 from web.readiness import Readiness
 from web.services import AppServices, BuildInfo, ReloadState
 from web.tls import server_context
+
+if TYPE_CHECKING:
+    from agent.service import AgentService
 
 log = logging.getLogger("vedette.main")
 
@@ -78,6 +81,7 @@ class Server:
         self._agent: AgentService | None = None
         self._security: SecurityParts | None = None
         self._stop = asyncio.Event()
+        self._ready = asyncio.Event()
         self._reload_lock = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
         self._engine = Engine(
@@ -105,12 +109,12 @@ class Server:
         try:
             await self._open()
             self._readiness.set_ready()
+            self._ready.set()
             log.info("Server is ready to receive requests", extra={"seconds": _since(started)})
-            self._spawn(self._warm_rest())
             if self._flags["config.auto-reload"]:
                 self._spawn(self._watch_configuration())
-            if self._agent is not None:
-                await self._agent.start()
+            if self._flags["agent"]:
+                await self._start_agent()
             await self._stop.wait()
         finally:
             self._readiness.set_stopping()
@@ -145,11 +149,14 @@ class Server:
         """Open the store (replaying its WAL) while the write path's kernels load, then what feeds it."""
         path = self._flags["storage.tsdb.path"]
         options = storage_options(self._flags, self._config)
-        store = asyncio.to_thread(
-            functools.partial(open_database, path, options, registry=self._registry, progress=self._replay)
+        open_store = functools.partial(
+            open_database, path, options, registry=self._registry, progress=self._replay
         )
+        store = asyncio.ensure_future(asyncio.to_thread(open_store))
+        write_path = asyncio.ensure_future(asyncio.to_thread(_warm_write_path))
+        self._spawn(self._warm_read_path(store, write_path))
         try:
-            database, _ = await asyncio.gather(store, asyncio.to_thread(_warm_first_paths))
+            database, _ = await asyncio.gather(store, write_path)
         except (StorageError, OSError) as error:
             raise StartError(f"open storage in {path}: {error}") from None
         self._database = database
@@ -174,9 +181,19 @@ class Server:
         await self._scrape.apply(self._config)
         self._security = await self._start_security(database)
         self._take_agents(path)
-        if self._flags["agent"]:
-            pipeline = self._security.services.pipeline
-            self._agent = AgentService(appender, self._registry, read_agent_config(self._config), pipeline)
+
+    async def _start_agent(self) -> None:
+        """After ready: the agent's modules and its probe take longer than the server itself."""
+        service = await asyncio.to_thread(importlib.import_module, "agent.service")
+        assert self._database is not None
+        assert self._security is not None
+        self._agent = agent = service.AgentService(
+            self._database.appender(),
+            self._registry,
+            read_agent_config(self._config),
+            self._security.services.pipeline,
+        )
+        await agent.start()
 
     def _take_agents(self, path: str) -> None:
         """Let agents in. Raises StartError."""
@@ -227,7 +244,13 @@ class Server:
             await asyncio.to_thread(self._database.close)
         log.info("See you next time!")
 
-    async def _warm_rest(self) -> None:
+    async def _warm_read_path(self, store: asyncio.Future[Any], write_path: asyncio.Future[None]) -> None:
+        """What a first query needs is loaded beside the replay, or right after ready when there is none."""
+        await asyncio.wait([write_path])
+        if store.done():
+            await self._ready.wait()
+        await asyncio.to_thread(load_for_first_query)
+        await self._ready.wait()
         seconds = await asyncio.to_thread(load_rest, "read", self._stop.is_set)
         await asyncio.to_thread(give_back, kernels.registered())
         log.info(
@@ -342,11 +365,9 @@ class Server:
         loaded_at.set_function(lambda: self._source.loaded_at_s)
 
 
-def _warm_first_paths() -> None:
+def _warm_write_path() -> None:
     import_all_kernels()
-    progress = kernels.report_progress_after(_PROGRESS_AFTER_S, "vedette: compiling kernels")
-    kernels.warm("write", progress)
-    load_for_first_query(progress)
+    kernels.warm("write", kernels.report_progress_after(_PROGRESS_AFTER_S, "vedette: compiling kernels"))
 
 
 def _since(started: float) -> float:

@@ -149,7 +149,7 @@ _LabelValue = Annotated[str, Field(max_length=NAME_CHARS_LIMIT)]
 
 
 class _Wire(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, strict=True, extra="forbid")
 
     v: Literal[1]
     rule: _Name

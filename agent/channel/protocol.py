@@ -41,7 +41,7 @@ class ProtocolError(ValueError):
 
 class _Message(BaseModel):
     # Unknown keys are read over, so that either side may be newer.
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(defer_build=True, strict=True, extra="ignore", frozen=True)
 
 
 class PushedFile(_Message):

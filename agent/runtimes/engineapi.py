@@ -30,7 +30,7 @@ IMAGES_LIMIT = 512
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(defer_build=True, extra="ignore")
 
 
 class _MountPoint(_Section):

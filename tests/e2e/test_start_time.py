@@ -1,7 +1,13 @@
-"""How long a start takes: on an empty store, and with ten million samples in the WAL."""
+"""How long a start takes: on an empty store, and with ten million samples in the WAL.
+
+The bars of 2 s and 5 s are for a machine that imports numba in 0.15 s; a slower one, or one whose cores others
+use, gets the same multiple of its own time. The figures themselves are in `make bench`.
+"""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,6 +21,7 @@ from tests.e2e.processes import Api, start_vedette
 pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(240)]
 
 EMPTY_START_S_MAX = 2.0
+IMPORT_S = 0.15
 TRIES = 3
 """The best of so many counts: another process on the machine is not what is measured."""
 REPLAY_START_S_MAX = 5.0
@@ -22,6 +29,16 @@ SAMPLES = 10_000_000
 HOSTS = 200
 STEP_MS = 15_000
 LANES = 2
+
+
+def _slowness() -> float:
+    """How many times longer than IMPORT_S this machine takes for the same import now; at least 1."""
+    taken_s = []
+    for _ in range(TRIES):
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-c", "import numba"], check=True)
+        taken_s.append(time.monotonic() - began)
+    return max(1.0, min(taken_s) / IMPORT_S)
 
 
 def test_second_start_on_an_empty_store_is_ready_in_two_seconds(tmp_path: Path) -> None:
@@ -36,7 +53,7 @@ def test_second_start_on_an_empty_store_is_ready_in_two_seconds(tmp_path: Path) 
         finally:
             second.stop()
     print(f"start on an empty store: {', '.join(f'{each:.2f} s' for each in taken_s)}")
-    assert min(taken_s) < EMPTY_START_S_MAX
+    assert min(taken_s) < EMPTY_START_S_MAX * _slowness()
 
 
 def _make_load(folder: Path) -> Load:
@@ -58,6 +75,7 @@ def test_start_with_ten_million_samples_in_the_wal_is_ready_in_five_seconds(tmp_
         # Not a clean stop: everything has to come back from the WAL.
         first.kill()
     taken_s = []
+    limit_s = REPLAY_START_S_MAX * _slowness()
     for _ in range(TRIES):
         second = start_vedette(tmp_path)
         try:
@@ -68,7 +86,7 @@ def test_start_with_ten_million_samples_in_the_wal_is_ready_in_five_seconds(tmp_
         finally:
             second.kill()
         assert int(row["value"][1]) == load.series_count
-        if taken_s[-1] < REPLAY_START_S_MAX:
+        if taken_s[-1] < limit_s:
             break
     print(f"start with {load.sample_count:,} samples in the WAL: {', '.join(f'{s:.2f} s' for s in taken_s)}")
-    assert min(taken_s) < REPLAY_START_S_MAX
+    assert min(taken_s) < limit_s
