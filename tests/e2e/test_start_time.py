@@ -1,7 +1,7 @@
 """How long a start takes: on an empty store, and with ten million samples in the WAL.
 
-The bars of 2 s and 5 s are for a machine that imports numba in 0.15 s; a slower one, or one whose cores others
-use, gets the same multiple of its own time. The figures themselves are in `make bench`.
+The bars of 2 s and 5 s are for a machine that imports numba in 0.15 s; a slower one, or one whose cores
+others use, gets the same multiple of its own time. The figures themselves are in `make bench`.
 """
 
 from __future__ import annotations
