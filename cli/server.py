@@ -82,6 +82,7 @@ class Server:
         self._security: SecurityParts | None = None
         self._stop = asyncio.Event()
         self._ready = asyncio.Event()
+        self._answers_queries = asyncio.Event()
         self._reload_lock = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
         self._engine = Engine(
@@ -183,7 +184,9 @@ class Server:
         self._take_agents(path)
 
     async def _start_agent(self) -> None:
-        """After ready: the agent's modules and its probe take longer than the server itself."""
+        """After ready: the agent's modules and its probe take longer than the server itself, and a query that
+        comes first should not wait for them."""
+        await self._answers_queries.wait()
         service = await asyncio.to_thread(importlib.import_module, "agent.service")
         assert self._database is not None
         assert self._security is not None
@@ -249,7 +252,10 @@ class Server:
         await asyncio.wait([write_path])
         if store.done():
             await self._ready.wait()
-        await asyncio.to_thread(load_for_first_query)
+        try:
+            await asyncio.to_thread(load_for_first_query)
+        finally:
+            self._answers_queries.set()
         await self._ready.wait()
         seconds = await asyncio.to_thread(load_rest, "read", self._stop.is_set)
         await asyncio.to_thread(give_back, kernels.registered())
