@@ -84,8 +84,9 @@ security-live: $(VENV)/.installed-dev system-packages ## As root: 66 real action
 bench-agent: $(VENV)/.installed-dev system-packages ## The agent's loss and cost as root, beside bpftrace; ARGS="metrics rules slowdown idle".
 	$(BIN)/python -m benchmarks.agent $(ARGS)
 
-bench-security: $(VENV)/.installed-dev ## Events a second through the rules, with the mix.
+bench-security: $(VENV)/.installed-dev ## As root: events a second through the rules, with the mix; from an action to its sample.
 	$(BIN)/python -m benchmarks.security $(ARGS)
+	$(BIN)/python -m benchmarks.eventlatency
 
 fuzz: $(VENV)/.installed-dev ## Random queries against the slow interpreter; ARGS="--seed N --count N".
 	$(BIN)/python -m tests.fuzz.run $(ARGS)
