@@ -21,7 +21,7 @@ V = TypeVar("V")
 
 
 class BlockCache:
-    """Any thread. `used` bytes never exceed `limit`; the counters grow for ever."""
+    """Any thread. `used` bytes never exceed `limit`, also for a reader without the lock; the counters grow for ever."""
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         """`limit` in bytes; 0 keeps nothing."""
@@ -56,12 +56,14 @@ class BlockCache:
         with self._lock:
             if size <= self.limit:
                 before = self._items.pop(key, None)
-                self.used += size - (before[1] if before is not None else 0)
-                self._items[key] = (value, size)
-                while self.used > self.limit:
+                if before is not None:
+                    self.used -= before[1]
+                while self.used + size > self.limit:
                     _, (_, freed) = self._items.popitem(last=False)
                     self.used -= freed
                     self.evictions += 1
+                self._items[key] = (value, size)
+                self.used += size
         return value
 
     def drop(self, owner: int) -> None:
