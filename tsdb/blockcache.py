@@ -21,7 +21,7 @@ V = TypeVar("V")
 
 
 class BlockCache:
-    """Any thread. `used` bytes never exceed `limit`, also for a reader without the lock; the counters grow for ever."""
+    """Any thread. `used` bytes never exceed `limit`, not even for a moment; the counters grow for ever."""
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         """`limit` in bytes; 0 keeps nothing."""

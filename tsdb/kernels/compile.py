@@ -103,7 +103,12 @@ class _DependencyStamp:
     _py_file: str
 
     def get_source_stamp(self) -> tuple[str, str]:
-        return (self._py_file, _source_digest(self._py_file))
+        """Names the module inside its package only, so a copied or moved installation keeps its cache."""
+        module = Path(self._py_file)
+        return (
+            f"{module.parent.parent.name}/{module.parent.name}/{module.name}",
+            _source_digest(self._py_file),
+        )
 
 
 class InTreeKernelCacheLocator(_DependencyStamp, InTreeCacheLocator):
