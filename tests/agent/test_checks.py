@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -211,14 +212,21 @@ def postgresql_folder() -> Path | None:
     return found[-1].parent if found else None
 
 
-def test_postgresql_tells_databases_connections_and_sizes(tmp_path: Path) -> None:
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that another user may enter, which a `tmp_path` under pytest's private root is not."""
+    with tempfile.TemporaryDirectory(prefix="vedette-checks-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def test_postgresql_tells_databases_connections_and_sizes(open_folder: Path) -> None:
     programs = postgresql_folder()
     if programs is None:
         pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
     user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    data = tmp_path / "data"
+    data = open_folder / "data"
     data.mkdir()
     shutil.chown(data, user)
     create = [str(programs / "initdb"), "-D", str(data), "-U", "monitor", "-A", "trust", "--no-sync"]
