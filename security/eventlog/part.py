@@ -6,7 +6,7 @@ columns; messages and fields a row group at a time, and only for rows that are w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from security.eventlog.pieces import Pieces, write_pieces
 from security.eventlog.query import EventQuery, has_words, search_text
 from security.eventlog.rowgroup import GROUP_ROWS, Row, decode_rows, encode_rows
 from security.eventlog.tokens import TokenIndex, may_hold, write_tokens
@@ -24,7 +25,7 @@ from security.record import EventRecord
 from tsdb.columnpack import pack_columns, unpack_columns
 from tsdb.errors import CorruptionError
 from tsdb.fs import FileSystem
-from tsdb.sectionfile import SectionFile, SectionWriter, crc32c
+from tsdb.sectionfile import SectionFile, SectionWriter
 
 KIND = 64
 META, ROWS, ORIGINS, GROUPS, GROUP_DIRECTORY = 1, 2, 3, 4, 5
@@ -94,7 +95,9 @@ def write_part(
         ]
         writer.add(ROWS, pack_columns(columns))
         writer.add(ORIGINS, pack_columns([np.frombuffer("\n".join(origins).encode(), np.uint8)]))
-        _write_groups(writer, [(record.output.message, dict(record.output.fields)) for record in records])
+        rows = [(record.output.message, dict(record.output.fields)) for record in records]
+        groups = (encode_rows(rows[start : start + GROUP_ROWS]) for start in range(0, len(rows), GROUP_ROWS))
+        write_pieces(writer, GROUPS, GROUP_DIRECTORY, groups)
         write_tokens(writer, (search_text(record) for record in records))
         writer.finish()
     except BaseException:
@@ -108,23 +111,6 @@ def write_part(
         fs.remove(path)
         raise
     return meta
-
-
-def _write_groups(writer: SectionWriter, rows: Sequence[Row]) -> None:
-    offsets, lengths, checksums = [], [], []
-    writer.begin(GROUPS)
-    for start in range(0, len(rows), GROUP_ROWS):
-        piece = encode_rows(rows[start : start + GROUP_ROWS])
-        offsets.append(writer.append(piece))
-        lengths.append(len(piece))
-        checksums.append(crc32c(piece))
-    writer.end()
-    directory: list[npt.NDArray[np.integer]] = [
-        np.array(offsets, np.uint64),
-        np.array(lengths, np.uint32),
-        np.array(checksums, np.uint32),
-    ]
-    writer.add(GROUP_DIRECTORY, pack_columns(directory))
 
 
 def _encode_meta(meta: PartMeta) -> bytes:
@@ -233,16 +219,12 @@ class Part:
     def _tokens(self) -> TokenIndex:
         return TokenIndex(self._file)
 
+    @cached_property
+    def _groups(self) -> Pieces:
+        return Pieces(self._file, GROUPS, GROUP_DIRECTORY, "row group")
+
     def _group(self, number: int) -> list[Row]:
-        dtypes = (np.uint64, np.uint32, np.uint32)
-        where = f"{self.path}: row group {number}"
-        offsets, lengths, checksums = unpack_columns(self._file.section(GROUP_DIRECTORY), dtypes, where)
-        if number >= len(offsets):
-            raise CorruptionError(f"{where} is missing")
-        start = int(offsets[number])
-        stored = self._file.raw(GROUPS)[start : start + int(lengths[number])]
-        if crc32c(stored.tobytes()) != int(checksums[number]):
-            raise CorruptionError(f"{where} does not match its checksum")
+        stored, where = self._groups.read(number)
         return decode_rows(stored, where)
 
 

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from security.eventlog.pieces import Pieces, write_pieces
 from tsdb.columnpack import pack_columns, unpack_columns
 from tsdb.errors import CorruptionError
-from tsdb.sectionfile import SectionFile, SectionWriter, crc32c
+from tsdb.sectionfile import SectionFile, SectionWriter
 
 U32Array = npt.NDArray[np.uint32]
 U64Array = npt.NDArray[np.uint64]
@@ -43,23 +44,15 @@ def write_tokens(writer: SectionWriter, texts: Iterable[str]) -> None:
     names = sorted(rows_of)
     joined = "\n".join(names).encode()
     writer.add(TOKENS, pack_columns([np.frombuffer(joined, np.uint8)]))
-    offsets, lengths, checksums = [], [], []
-    writer.begin(POSTINGS)
-    for start in range(0, len(names), PIECE_TOKENS):
-        lists = [rows_of[name] for name in names[start : start + PIECE_TOKENS]]
-        counts = np.array([len(rows) for rows in lists], np.uint32)
-        flat = np.array([row for rows in lists for row in rows], np.uint32)
-        piece = pack_columns([counts, flat])
-        offsets.append(writer.append(piece))
-        lengths.append(len(piece))
-        checksums.append(crc32c(piece))
-    writer.end()
-    directory: list[npt.NDArray[np.integer]] = [
-        np.array(offsets, np.uint64),
-        np.array(lengths, np.uint32),
-        np.array(checksums, np.uint32),
-    ]
-    writer.add(POSTING_DIRECTORY, pack_columns(directory))
+    lists = [rows_of[name] for name in names]
+    pieces = (_encode(lists[start : start + PIECE_TOKENS]) for start in range(0, len(names), PIECE_TOKENS))
+    write_pieces(writer, POSTINGS, POSTING_DIRECTORY, pieces)
+
+
+def _encode(lists: Sequence[Sequence[int]]) -> bytes:
+    counts = np.array([len(rows) for rows in lists], np.uint32)
+    flat = np.array([row for rows in lists for row in rows], np.uint32)
+    return pack_columns([counts, flat])
 
 
 class TokenIndex:
@@ -72,9 +65,7 @@ class TokenIndex:
         # A line break before and after each token, so that one search tells where tokens begin and end.
         self._joined = b"\n" + joined.tobytes() + b"\n"
         self._starts = np.flatnonzero(np.frombuffer(self._joined, np.uint8) == ord("\n"))[:-1]
-        self._directory = unpack_columns(
-            file.section(POSTING_DIRECTORY), [np.uint64, np.uint32, np.uint32], f"{file.path}: postings"
-        )
+        self._pieces = Pieces(file, POSTINGS, POSTING_DIRECTORY, "postings piece")
 
     def rows(self, word: str, count: int) -> npt.NDArray[np.bool_]:
         """bool[count]: rows that may hold the word; all of them for a word without a token."""
@@ -114,14 +105,8 @@ class TokenIndex:
         return mask
 
     def _piece(self, number: int) -> tuple[U32Array, U32Array]:
-        offsets, lengths, checksums = self._directory
-        if number >= len(offsets):
-            raise CorruptionError(f"{self._file.path}: postings of piece {number} are missing")
-        start = int(offsets[number])
-        stored = self._file.raw(POSTINGS)[start : start + int(lengths[number])]
-        if crc32c(stored.tobytes()) != int(checksums[number]):
-            raise CorruptionError(f"{self._file.path}: postings piece {number} does not match its checksum")
-        counts, flat = unpack_columns(stored, [np.uint32, np.uint32], f"{self._file.path}: postings")
+        stored, where = self._pieces.read(number)
+        counts, flat = unpack_columns(stored, [np.uint32, np.uint32], where)
         return counts, flat  # type: ignore[return-value]
 
 

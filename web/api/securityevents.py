@@ -110,15 +110,18 @@ async def _follow(request: web.Request, services: SecurityServices, query: Event
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
         )
         await response.prepare(request)
-        past = []
-        if query.limit:
-            found = await asyncio.to_thread(services.log.select, query)
-            past = [record for _, record in reversed(found)]
-        await response.write(b": follows\n\n" + _messages(past, services.output_options))
+        past, text = await asyncio.to_thread(_past, services, query) if query.limit else ([], b"")
+        await response.write(b": follows\n\n" + text)
         await _stream(request, response, services, subscription, woken, past)
         return response
     finally:
         services.feed.unsubscribe(subscription)
+
+
+def _past(services: SecurityServices, query: EventQuery) -> tuple[list[EventRecord], bytes]:
+    """What the log holds already, in order of time, and its messages."""
+    past = [record for _, record in reversed(services.log.select(query))]
+    return past, _messages(past, services.output_options)
 
 
 async def _stream(
