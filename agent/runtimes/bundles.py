@@ -1,7 +1,7 @@
 """Containers from what OCI runtimes keep on disk: the config.json of containerd, CRI-O, Podman and runc.
 
-Chosen over the CRI's gRPC socket because it needs no further library, works for plain `runc` too, and asks
-nobody: a stuck runtime stays readable. What it lacks is in docs/agent-metrics.md.
+Asked after the runtimes' sockets: it works for plain `runc` too, and asks nobody, so that a stuck runtime
+stays readable. What it lacks beside the CRI is in docs/agent-metrics.md.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ STATES_LIMIT = 1000
 _BUNDLES = (
     ("containerd", "run/containerd/io.containerd.runtime.v2.task/*/{id}/config.json"),
     ("containerd", "run/containerd/io.containerd.runtime.v1.linux/*/{id}/config.json"),
+    ("containerd", "run/k3s/containerd/io.containerd.runtime.v2.task/*/{id}/config.json"),
+    (
+        "containerd",
+        "var/snap/microk8s/common/run/containerd/io.containerd.runtime.v2.task/*/{id}/config.json",
+    ),
     ("cri-o", "run/containers/storage/*-containers/{id}/userdata/config.json"),
     ("podman", "var/lib/containers/storage/*-containers/{id}/userdata/config.json"),
 )
@@ -69,7 +74,7 @@ class _Linux(_Section):
     cgroup_path: str = Field(default="", alias="cgroupsPath")
 
 
-class _Bundle(_Section):
+class OciConfig(_Section):
     """The part of an OCI config.json that is used."""
 
     annotations: dict[str, str] | None = None
@@ -152,7 +157,7 @@ class OciBundles:
 
 
 def _described(container_id: str, runtime: str, path: Path) -> ContainerInfo:
-    bundle = _read(path, _Bundle)
+    bundle = _read(path, OciConfig)
     annotations = bundle.annotations or {}
     namespaces = {namespace.type for namespace in bundle.linux.namespaces or []}
     info = ContainerInfo(

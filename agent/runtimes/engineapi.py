@@ -19,7 +19,7 @@ from agent.runtimes.info import (
     ImageReference,
     Mount,
     bounded_labels,
-    parse_image,
+    complete_image,
 )
 from agent.runtimes.kubernetes import with_pod_labels, with_sandbox
 
@@ -155,12 +155,11 @@ class EngineApi:
 
     def _image(self, container: _Container) -> ImageReference:
         """Names as asked for; what is missing there comes from the image itself."""
-        asked = parse_image(container.config.image)
         key = f"{container.image_id} {container.config.image}"
         if key not in self._images:
             answer = self._get(f"/images/{urllib.parse.quote(container.image_id, safe=':')}/json")
             image = _Image() if answer is None else _Image.model_validate(answer)
-            self._images[key] = _named(asked, container.config.image, image)
+            self._images[key] = complete_image(container.config.image, image.tags or [], image.digests or [])
             if len(self._images) > IMAGES_LIMIT:
                 self._images.popitem(last=False)
         self._images.move_to_end(key)
@@ -190,23 +189,6 @@ class EngineApi:
         if len(body) > BODY_BYTES_LIMIT:
             raise ValueError(f"{self._path}: GET {target}: answer exceeds {BODY_BYTES_LIMIT} bytes")
         return orjson.loads(body)
-
-
-def _named(asked: ImageReference, reference: str, image: _Image) -> ImageReference:
-    """Names of an image that was asked for as `reference`, completed by those the image has."""
-    tags = [parse_image(tag) for tag in image.tags or []]
-    digests = [parse_image(digest) for digest in image.digests or []]
-    by_id = _is_id(reference) and all(name.repository != reference for name in tags)
-    if by_id or not asked.repository:
-        asked = next(iter(tags + digests), ImageReference("", "", asked.digest))
-    elif not asked.tag and not asked.digest:
-        asked = next((name for name in tags if name.repository == asked.repository), asked)
-    same = [name.digest for name in digests if name.repository == asked.repository]
-    return replace(asked, digest=asked.digest or next(iter(same), ""))
-
-
-def _is_id(reference: str) -> bool:
-    return 12 <= len(reference) <= 64 and not reference.strip("0123456789abcdef")
 
 
 def unix_ns(text: str) -> int:

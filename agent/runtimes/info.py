@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 LABELS_LIMIT = 256
@@ -90,6 +90,27 @@ def parse_image(reference: str) -> ImageReference:
     if not colon or "/" in tag:
         head, tag = name, ""
     return ImageReference(head, tag, digest)
+
+
+def complete_image(reference: str, tags: Sequence[str], digests: Sequence[str]) -> ImageReference:
+    """The names of an image that was asked for as `reference`, completed by the names the image has.
+
+    `tags` and `digests` are full references (`registry/name:tag`, `registry/name@sha256:…`).
+    """
+    asked = parse_image(reference)
+    tagged = [parse_image(tag) for tag in tags]
+    digested = [parse_image(digest) for digest in digests]
+    by_id = _is_id(reference) and all(name.repository != reference for name in tagged)
+    if by_id or not asked.repository:
+        asked = next(iter(tagged + digested), ImageReference("", "", asked.digest))
+    elif not asked.tag and not asked.digest:
+        asked = next((name for name in tagged if name.repository == asked.repository), asked)
+    same = [name.digest for name in digested if name.repository == asked.repository]
+    return replace(asked, digest=asked.digest or next(iter(same), ""))
+
+
+def _is_id(reference: str) -> bool:
+    return 12 <= len(reference) <= 64 and not reference.strip("0123456789abcdef")
 
 
 def bounded_labels(labels: Mapping[str, str]) -> Mapping[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import queue
 import threading
 import time
@@ -31,7 +32,15 @@ SOCKETS = (
     ("docker", "/run/docker.sock"),
     ("podman", "/run/podman/podman.sock"),
 )
-"""Engines that answer over HTTP, asked in this order before the files on disk."""
+"""Engines that answer over HTTP, asked in this order, then the next."""
+CRI_SOCKETS = (
+    ("containerd", "/run/containerd/containerd.sock"),
+    ("cri-o", "/run/crio/crio.sock"),
+    ("containerd", "/run/k3s/containerd/containerd.sock"),
+    ("containerd", "/run/k0s/containerd.sock"),
+    ("containerd", "/var/snap/microk8s/common/run/containerd.sock"),
+)
+"""Runtimes that answer by gRPC; the files on disk come last."""
 
 _log = logging.getLogger("vedette.agent")
 
@@ -213,9 +222,30 @@ class ContainerLookup:
             _log.warning("container runtime not readable", extra={"source": source, "error": text})
 
 
+class CriOnDemand:
+    """A CRI socket whose client (HTTP/2, 4 MB) is loaded when the socket is there for the first time."""
+
+    def __init__(self, name: str, path: str) -> None:
+        self.name = name
+        self._path = path
+        self._source: RuntimeSource | None = None
+
+    def find(self, container_id: str) -> ContainerInfo | None:
+        """As `CriSocket.find`."""
+        if self._source is None:
+            if not os.path.exists(self._path):
+                return None
+            from agent.runtimes.cri import CriSocket
+
+            self._source = CriSocket(self.name, self._path)
+        return self._source.find(container_id)
+
+
 def default_lookup(registry: CollectorRegistry | None = None) -> ContainerLookup:
     """A look-up over the runtimes of this machine."""
     from agent.runtimes.bundles import OciBundles
     from agent.runtimes.engineapi import EngineApi
 
-    return ContainerLookup((*(EngineApi(name, path) for name, path in SOCKETS), OciBundles()), registry)
+    engines = [EngineApi(name, path) for name, path in SOCKETS]
+    runtimes = [CriOnDemand(name, path) for name, path in CRI_SOCKETS]
+    return ContainerLookup((*engines, *runtimes, OciBundles()), registry)
