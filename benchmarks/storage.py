@@ -28,6 +28,7 @@ from benchmarks.servers import KINDS, PROMETHEUS, VEDETTE, Kind, missing_program
 
 LANES = 5
 """Ten thousand series are five requests a scrape: a request a lane."""
+SERIES_PER_HOST = 256
 STEP_MS = 15_000
 SEED = 20_260_101
 PORT = 19_340
@@ -76,7 +77,6 @@ FORMS = {
         rest_s=130.0,
     ),
 }
-TWO_HOURS_STEPS = 480
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("subjects", nargs="*", choices=[*SUBJECTS, []], default=[], metavar="SUBJECT")
     parser.add_argument("--form", choices=FORMS, default="quick")
     parser.add_argument("--only", action="append", choices=[kind.name for kind in KINDS])
-    parser.add_argument("--two-hours", action="store_true", help="memory: 480 scrapes instead of 60")
+    parser.add_argument("--series", type=int, help="memory: so many series in place of the form's")
+    parser.add_argument("--scrapes", type=int, help="memory: so many scrapes; 480 are two hours")
     parser.add_argument("--recording", type=Path, help="a recording made before, in place of a new one")
     parser.add_argument("--record", type=Path, help="only make a recording of the form's length, here")
     parser.add_argument("--port", type=int, default=PORT, help="of the first server")
@@ -179,7 +180,10 @@ def _options() -> argparse.Namespace:
 
 def _form(options: argparse.Namespace) -> Form:
     form = FORMS[options.form]
-    return replace(form, memory=(form.memory[0], TWO_HOURS_STEPS)) if options.two_hours else form
+    hosts, scrapes = form.memory
+    if options.series:
+        hosts = -(-options.series // SERIES_PER_HOST)
+    return replace(form, memory=(hosts, options.scrapes or scrapes))
 
 
 def _kinds(only: list[str] | None) -> tuple[Kind, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from cli.kernelmemory import drop_bitcode
 from promql.parser import prepare as prepare_parser
 from tsdb.kernels.compile import import_kernel_modules, registered
 
@@ -33,6 +34,7 @@ def load_for_first_query() -> None:
     for kernel in registered():
         if kernel.name.rpartition(".")[0] in FIRST_QUERY_MODULES:
             kernel.compile()
+        drop_bitcode(kernel)
 
 
 def load_rest(group: str, stopping: Callable[[], bool]) -> float:
@@ -47,5 +49,6 @@ def load_rest(group: str, stopping: Callable[[], bool]) -> float:
             break
         if not kernel.ready:
             kernel.compile()
+            drop_bitcode(kernel)
             time.sleep(_PAUSE_S)
     return time.monotonic() - started
