@@ -48,7 +48,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "web.read-timeout", "5m", _D, "Longest time to read a request; idle connections are closed after it."
     ),
-    Flag("web.max-connections", 512, _POSITIVE, "Accepted as Prometheus accepts it, but not enforced yet."),
+    Flag("web.max-connections", 512, _POSITIVE, "Most connections at one time; others wait."),
     Flag("web.max-body-size", "64MB", _S, "Largest request body; a larger one is answered 413."),
     Flag("web.external-url", "", str, "URL under which the server is reachable from outside."),
     Flag("web.route-prefix", "", str, "Prefix of all routes; the path of --web.external-url by default."),

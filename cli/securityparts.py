@@ -24,6 +24,7 @@ from security.sources.kubernetes_audit import KubernetesAudit
 from security.sources.receiver import BodyReceiver
 from security.sources.tail import FileFollower
 from tsdb.database import Database
+from tsdb.limits import StorageOptions
 
 log = logging.getLogger("vedette.security")
 
@@ -111,6 +112,10 @@ class SecurityParts:
         self._config = config
         if problems:
             raise SecurityError("\n".join(problems))
+
+    def set_retention(self, options: StorageOptions) -> None:
+        """Events live by the store's retentions."""
+        self.services.log.set_retention(options.retention_ms, options.retention_bytes // EVENT_LOG_SHARE)
 
     def _load_rules(self, config: SecurityConfig) -> None:
         rules = self._rules

@@ -47,6 +47,7 @@ from tsdb.errors import StorageError
 from tsdb.kernels import compile as kernels
 from tsdb.replay import ReplayProgress
 from web.app import create_app
+from web.listener import ConnectionLimit, LimitedSite
 from web.querylog import QueryLog
 from web.readiness import Readiness
 from web.services import AppServices, BuildInfo, ReloadState
@@ -136,8 +137,9 @@ class Server:
         except (ConfigError, OSError) as error:
             raise StartError(f"web configuration: {error}") from None
         await runner.setup()
+        limit = ConnectionLimit(self._flags["web.max-connections"], self._registry)
         for address in self._flags.addresses():
-            site = web.TCPSite(runner, address.host, address.port, reuse_address=True, ssl_context=tls)
+            site = LimitedSite(runner, address.host, address.port, limit, tls)
             try:
                 await site.start()
             except OSError as error:
@@ -287,6 +289,7 @@ class Server:
             self._config = config
             self._log_warnings()
             self._services.external_labels = config.globals.external_labels
+            self._apply_storage_options()
             if self._scrape is not None:
                 await self._scrape.apply(config)
             if self._services.agents is not None:
@@ -296,6 +299,15 @@ class Server:
             if self._security is not None:
                 await asyncio.to_thread(self._security.apply, security)
             log.info("Completed loading of configuration file", extra={"file": str(self._source.path)})
+
+    def _apply_storage_options(self) -> None:
+        """As Prometheus does, a reload changes retentions, the out-of-order window and the exemplars held."""
+        options = storage_options(self._flags, self._config)
+        self._services.storage_retention = retention_text(self._flags, self._config)
+        if self._database is not None:
+            self._database.reconfigure(options)
+        if self._security is not None:
+            self._security.set_retention(options)
 
     def _log_warnings(self) -> None:
         for text in self._config.warnings:

@@ -8,7 +8,7 @@ from cli import flagtypes
 from cli.flags import ServeFlags
 from ingest.config.document import LoadedConfig
 from promql.options import EngineOptions
-from tsdb.limits import StorageOptions
+from tsdb.limits import Limits, StorageOptions
 from tsdb.rollup import SeriesRetention, Tier
 
 _RETENTION_DEFAULT = "15d"
@@ -49,8 +49,14 @@ def storage_options(flags: ServeFlags, config: LoadedConfig) -> StorageOptions:
         wal_segment_bytes=flags.size_bytes("storage.tsdb.wal-segment-size"),
         start_timestamps="st-storage" in flags.features(),
         lock_file=not flags["storage.tsdb.no-lockfile"],
+        limits=_limits(config),
         **_rollup_options(config),
     )
+
+
+def _limits(config: LoadedConfig) -> Limits:
+    exemplars = config.config.storage.exemplars
+    return Limits() if exemplars is None else Limits(exemplars=exemplars.max_exemplars)
 
 
 def _out_of_order_window_ms(flags: ServeFlags, config: LoadedConfig) -> int:

@@ -110,6 +110,8 @@ class HeadAppender:
         self._start_timestamps = start_timestamps
         self._codec = PayloadCodec()
         self._log = LogBuffers()
+        self._refused_exemplars: Sequence[int] = ()
+        """Of the batch that holds the head's lock."""
         self.closed = False
         self.active = 0
         """Appends that hold or wait for the head's lock."""
@@ -232,7 +234,7 @@ class HeadAppender:
         self.batches += 1
         self._count(floats, histograms, stored=True)
         stored = len(floats.codes) + len(histograms.codes) - refused
-        return _result(floats, histograms, stored, durable, messages)
+        return _result(floats, histograms, stored, durable, messages, self._refused_exemplars)
 
     def _admit(
         self, floats: _Column, columns: HistogramColumns | None, histograms: _Column, now_ms: int
@@ -268,10 +270,10 @@ class HeadAppender:
     def _side_records(self, batch: WriteBatch) -> list[LogRecord]:
         """What of exemplars and metadata is to be logged; they are stored on the way."""
         records: list[LogRecord] = []
+        self._refused_exemplars = ()
         if batch.exemplars:
-            before = self._exemplars.out_of_order_count
-            exemplars = self._exemplars.add(batch.exemplars)
-            self._metrics.exemplars_out_of_order.inc(self._exemplars.out_of_order_count - before)
+            exemplars, self._refused_exemplars = self._exemplars.add(batch.exemplars)
+            self._metrics.exemplars_out_of_order.inc(len(self._refused_exemplars))
             self._metrics.exemplars_appended.inc(len(exemplars))
             if exemplars:
                 records.append((RecordType.EXEMPLARS, *self._codec.pack(encode_exemplars(exemplars))))
@@ -410,7 +412,12 @@ def _first_time(floats: _Column, histograms: _Column, now_ms: int) -> int:
 
 
 def _result(
-    floats: _Column, histograms: _Column, stored: int, durable: Future[None], messages: Sequence[str]
+    floats: _Column,
+    histograms: _Column,
+    stored: int,
+    durable: Future[None],
+    messages: Sequence[str],
+    refused_exemplars: Sequence[int] = (),
 ) -> AppendResult:
     codes, histogram_codes = (
         np.where(column.codes >= k.COMPARE, np.uint8(Rejected.NO), column.codes)
@@ -418,4 +425,4 @@ def _result(
         else column.codes
         for column in (floats, histograms)
     )
-    return AppendResult(codes, histogram_codes, stored, durable, messages)
+    return AppendResult(codes, histogram_codes, stored, durable, messages, refused_exemplars)

@@ -92,7 +92,8 @@ class AppendResult:
 
     `codes` u8[N] and `histogram_codes` u8[H] hold a `Rejected` a sample. `durable` is done when the WAL
     record is on disk (according to --storage.wal.sync); acknowledge only then. With `atomic` a
-    single rejected sample means that nothing was stored (`stored_count` 0).
+    single rejected sample means that nothing was stored (`stored_count` 0). `refused_exemplars` are indexes
+    of exemplars out of order; they refuse no batch.
     """
 
     codes: U8Array
@@ -101,6 +102,7 @@ class AppendResult:
     durable: Future[None]
     messages: Sequence[str] = field(default=())
     """Text of the first few rejections, in Prometheus's words."""
+    refused_exemplars: Sequence[int] = ()
 
 
 class Appender(Protocol):

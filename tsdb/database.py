@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class Database:
         self._progress = progress
         self.metrics = StorageMetrics(registry)
         self.symbols = SymbolTable()
-        self.exemplar_store = ExemplarStore(options.limits.exemplars)
+        self.exemplar_store = ExemplarStore(options.limits.exemplars, options.out_of_order_window_ms)
         self._metadata = MetadataStore(options.limits.metadata_entries)
         self.head = self._make_head()
         self._lock = self._take_lock()
@@ -228,6 +228,25 @@ class Database:
     def metadata(self) -> list[Metadata]:
         """Metadata of remote-written families."""
         return self._metadata.all()
+
+    # Settings.
+
+    def reconfigure(self, options: StorageOptions) -> None:
+        """Take over what a reload of the configuration may change: retentions, roll-ups, the out-of-order
+        window, the number of exemplars. Retentions are applied by the next round of background work."""
+        with self.head.lock:
+            self.options = replace(
+                self.options,
+                retention_ms=options.retention_ms,
+                retention_bytes=options.retention_bytes,
+                out_of_order_window_ms=options.out_of_order_window_ms,
+                tiers=options.tiers,
+                full_resolution_ms=options.full_resolution_ms,
+                series_retention=options.series_retention,
+                limits=replace(self.options.limits, exemplars=options.limits.exemplars),
+            )
+            self.head.late_window_ms = options.out_of_order_window_ms
+        self.exemplar_store.configure(options.limits.exemplars, options.out_of_order_window_ms)
 
     # Figures.
 

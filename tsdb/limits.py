@@ -13,7 +13,7 @@ from tsdb.rollup import ROLLUP_LABEL, SeriesRetention, Tier
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Zero means no limit."""
+    """Zero means no limit; of `exemplars`, none."""
 
     active_series: int = 0
     labels_per_series: int = 1024

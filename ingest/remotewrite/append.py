@@ -116,12 +116,12 @@ class RequestAppender:
             outcome.refuse(str(error))
             return outcome
         samples, rows = request.columns()
-        exemplars = self._exemplars(request, reader, outcome)
+        exemplars, exemplar_rows = self._exemplars(request, reader, outcome)
         metadata = tuple(reader.metadata()) if len(request.span_kind) else ()
         if not len(rows) and histograms is None and not exemplars and not metadata:
             return outcome
         batch = WriteBatch(samples if len(rows) else None, histograms, exemplars, metadata)
-        result = self._append_known(batch, request, reader, rows, histogram_rows, outcome)
+        result = self._append_known(batch, request, reader, rows, histogram_rows, exemplar_rows, outcome)
         outcome.durable = result.durable
         if _is_stored(result):
             outcome.samples_written, outcome.histograms_written = len(rows), len(histogram_rows)
@@ -131,7 +131,8 @@ class RequestAppender:
                 return outcome
             outcome.samples_written = int(np.count_nonzero(result.codes == Rejected.NO))
             outcome.histograms_written = int(np.count_nonzero(result.histogram_codes == Rejected.NO))
-        outcome.exemplars_written = len(exemplars)
+        outcome.exemplars_written = len(exemplars) - len(result.refused_exemplars)
+        self._report_exemplars(result, reader, exemplar_rows, outcome)
         self._count_written(request, outcome, partial)
         return outcome
 
@@ -263,11 +264,14 @@ class RequestAppender:
         batch = to_batch(found, request.start_t_ms is not None)
         return HistogramColumns(request.refs[row_array], batch), row_array
 
-    def _exemplars(self, request: DecodedRequest, reader: Reader, outcome: Outcome) -> tuple[Exemplar, ...]:
-        """Exemplars of known rows. What is wrong with one is never an error, but for bad references."""
+    def _exemplars(
+        self, request: DecodedRequest, reader: Reader, outcome: Outcome
+    ) -> tuple[tuple[Exemplar, ...], list[int]]:
+        """Exemplars of known rows and the row of each. What is wrong with one here is counted and never an
+        error, but for bad references."""
         if not len(request.span_kind):
-            return ()
-        found = []
+            return (), []
+        found, rows = [], []
         for index in np.flatnonzero(request.span_kind == SPAN_EXEMPLAR).tolist():
             row = int(request.span_row[index])
             start, end = int(request.span_start[index]), int(request.span_end[index])
@@ -276,6 +280,7 @@ class RequestAppender:
             except v2.BadSymbolsError as error:
                 series = _pairs_or_none(reader, row)
                 if series is not None:
+                    self._metrics.refused_exemplars.labels("invalid_labels").inc()
                     outcome.refuse(f"parsing exemplar for series {print_labels(series)}: {error}")
                 continue
             if int(request.refs[row]) == MISSING:
@@ -283,10 +288,29 @@ class RequestAppender:
             try:
                 labels = Labels.from_pairs((name.decode(), text.decode()) for name, text in pairs)
             except (UnicodeDecodeError, InvalidLabelsError):
+                self._metrics.refused_exemplars.labels("invalid_labels").inc()
                 continue
-            if sum(len(name) + len(text) for name, text in labels) <= EXEMPLAR_LABELS_CHARACTERS_MAX:
-                found.append(Exemplar(int(request.refs[row]), labels, value, t_ms))
-        return tuple(found)
+            if sum(len(name) + len(text) for name, text in labels) > EXEMPLAR_LABELS_CHARACTERS_MAX:
+                self._metrics.refused_exemplars.labels("labels_too_long").inc()
+                continue
+            found.append(Exemplar(int(request.refs[row]), labels, value, t_ms))
+            rows.append(row)
+        return tuple(found), rows
+
+    def _report_exemplars(
+        self, result: AppendResult, reader: Reader, rows: list[int], outcome: Outcome
+    ) -> None:
+        """Exemplars out of order are errors of version 2 only, as in Prometheus."""
+        if not result.refused_exemplars:
+            return
+        self._metrics.refused_exemplars.labels("out_of_order").inc(len(result.refused_exemplars))
+        if isinstance(reader, v1.Reader):
+            return
+        for index in result.refused_exemplars:
+            text = "out of order exemplar"
+            if outcome.error_count < ERRORS_REPORTED_MAX:
+                text = f"{text} for series {print_labels(reader.labels(rows[index]))}"
+            outcome.refuse(text)
 
     # Storing.
 
@@ -297,6 +321,7 @@ class RequestAppender:
         reader: Reader,
         rows: I64Array,
         histogram_rows: I64Array,
+        exemplar_rows: list[int],
         outcome: Outcome,
     ) -> AppendResult:
         """Append; look up again, and append again, what was garbage collected in between."""
@@ -314,9 +339,16 @@ class RequestAppender:
             if atomic:
                 lost[:], lost_histograms[:] = True, True
             again = _pick(batch, request, rows, histogram_rows, lost, lost_histograms)
+            # An atomic batch stored no exemplars; otherwise those of lost series hang on refs of nobody.
+            sent_again = [i for i, row in enumerate(exemplar_rows) if atomic or row in lost_rows]
+            exemplars = [
+                replace(batch.exemplars[i], ref=int(request.refs[exemplar_rows[i]])) for i in sent_again
+            ]
+            again = replace(again, exemplars=exemplars)
             later = self._appender.append(again, atomic=atomic)
             codes, histogram_codes = result.codes.copy(), result.histogram_codes.copy()
             codes[lost], histogram_codes[lost_histograms] = later.codes, later.histogram_codes
+            refused = [*result.refused_exemplars, *(sent_again[i] for i in later.refused_exemplars)]
             # The later record follows the earlier one in the log: when it is durable, so are both.
             result = replace(
                 later,
@@ -324,6 +356,7 @@ class RequestAppender:
                 histogram_codes=histogram_codes,
                 stored_count=result.stored_count + later.stored_count,
                 messages=(),
+                refused_exemplars=refused,
             )
         return result
 

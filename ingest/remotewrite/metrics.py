@@ -29,7 +29,7 @@ class ReceiverMetrics:
         )
         self.written = Counter(
             "vedette_remote_write_written_total",
-            "Samples, histograms and exemplars stored from remote write.",
+            "Samples, histograms and exemplars accepted from remote write.",
             ("kind",),
             registry=registry,
         )
@@ -37,6 +37,12 @@ class ReceiverMetrics:
         self.rejected = Counter(
             "vedette_remote_write_rejected_samples_total",
             "Samples and histograms of remote write that were refused, by reason.",
+            ("reason",),
+            registry=registry,
+        )
+        self.refused_exemplars = Counter(
+            "vedette_remote_write_rejected_exemplars_total",
+            "Exemplars of remote write that were refused, by reason.",
             ("reason",),
             registry=registry,
         )

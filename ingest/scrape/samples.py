@@ -479,6 +479,7 @@ class TargetSamples:
         )
 
     def _count_refused(self, result: AppendResult, own: int) -> None:
+        self._metrics.count("exemplar_out_of_order", len(result.refused_exemplars))
         codes = np.concatenate((result.codes[:own], result.histogram_codes))
         if not codes.any():
             return

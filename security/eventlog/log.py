@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from security.eventlog.part import SUFFIX, Entry, Part, write_part
@@ -107,6 +107,10 @@ class EventLog:
             self._thread.start()
 
     # Writing.
+
+    def set_retention(self, retention_ms: int, retention_bytes: int) -> None:
+        """Other limits, from the next round of background work on; 0 for none."""
+        self._options = replace(self._options, retention_ms=retention_ms, retention_bytes=retention_bytes)
 
     def write(self, records: Sequence[EventRecord]) -> Future[None]:
         """Take events; the result is done when they are on disk. Raises StorageError."""

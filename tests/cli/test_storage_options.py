@@ -52,3 +52,8 @@ def test_flags_of_the_log_and_of_blocks_reach_the_store() -> None:
     assert options.wal_segment_bytes == 16 << 20
     assert options.wal_sync == "interval"
     assert options.start_timestamps
+
+
+def test_the_number_of_exemplars_reaches_the_store() -> None:
+    assert options_of("global: {}\n").limits.exemplars == 100_000
+    assert options_of("storage: {exemplars: {max_exemplars: -1}}\n").limits.exemplars == -1

@@ -176,6 +176,46 @@ def test_the_same_sample_again_is_accepted(running: Running) -> None:
     assert running.api.write([series("good", [(running.good_ms, 42.0)], job="x")]) == (204, "")
 
 
+def test_exemplars_are_counted_and_answered_as_prometheus_does(running: Running) -> None:
+    """Out of order is an error of version 2; a repetition and what is too long is not; neither is stored."""
+    now_ms = int(time.time() * 1000)
+
+    def send(t_ms: int, texts: list[tuple[bytes, int]], version: int = 2) -> tuple[int, str | None, str]:
+        symbols = encode.Symbols()
+        if version == 1:
+            exemplars = [encode.exemplar_v1([(b"trace_id", text)], at, 0.5) for text, at in texts]
+        else:
+            exemplars = [
+                encode.packed(1, symbols.refs([(b"trace_id", text)]))
+                + encode.double_field(2, 0.5)
+                + encode.varint_field(3, at)
+                for text, at in texts
+            ]
+        row = encode.Series([(b"__name__", b"traced")], [(t_ms, 1.0)], exemplars=exemplars)
+        message = encode.write_request_v1([row]) if version == 1 else encode.write_request_v2([row], symbols)
+        headers = {**V2_HEADERS, **({"Content-Type": "application/x-protobuf"} if version == 1 else {})}
+        status, answered, body = running.api.request("POST", "/api/v1/write", snappy(message), headers)
+        return status, answered.get("X-Prometheus-Remote-Write-Exemplars-Written"), body.decode()
+
+    def stored() -> list[str]:
+        _, answer = running.api.get("/api/v1/query_exemplars", query="traced", start=now_ms / 1000 - 60)
+        return [each["labels"]["trace_id"] for row in answer["data"] for each in row["exemplars"]]
+
+    refused = "prometheus_tsdb_exemplar_out_of_order_exemplars_total"
+    before = metric(running.api, refused)
+    assert send(now_ms, [(b"a", now_ms - 10), (b"b", now_ms)]) == (204, "2", "")
+    assert send(now_ms + 1, [(b"b", now_ms), (b"x" * 121, now_ms + 1)]) == (204, "1", "")
+    text = 'out of order exemplar for series {__name__="traced"}\n'
+    assert send(now_ms + 2, [(b"late", now_ms - 5), (b"c", now_ms + 2)]) == (400, "1", text)
+    assert send(now_ms + 3, [(b"late", now_ms - 5)], version=1) == (204, None, "")
+    assert stored() == ["a", "b", "c"]
+    assert running.api.query("traced", (now_ms + 3) / 1000)["result"][0]["value"][1] == "1"
+    assert metric(running.api, refused) == before + 2
+    reasons = "vedette_remote_write_rejected_exemplars_total"
+    assert metric(running.api, f'{reasons}{{reason="out_of_order"}}') == 2
+    assert metric(running.api, f'{reasons}{{reason="labels_too_long"}}') == 1
+
+
 RESOLUTION = (
     "exceeded maximum resolution of 11,000 points per timeseries."
     " Try decreasing the query resolution (?step=XX)"
@@ -292,7 +332,7 @@ def test_bad_configuration_is_refused_at_reload(
 
 
 def metric(api: Api, name: str) -> float:
-    """Value of one of the server's own metrics without labels."""
+    """Value of one of the server's own metrics, its labels as /metrics writes them."""
     _, _, body = api.request("GET", "/metrics")
     for line in body.decode().splitlines():
         if line.startswith(name + " "):

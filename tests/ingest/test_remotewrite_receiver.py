@@ -405,6 +405,29 @@ async def test_exemplars_and_metadata_travel_with_the_batch(setup: Setup) -> Non
     assert (metadata.family, metadata.type, metadata.help) == ("up", "gauge", "Is it up?")
 
 
+@pytest.mark.parametrize("version", [1, 2])
+async def test_exemplars_of_a_series_created_again_are_sent_again_under_its_ref(
+    setup: Setup, version: int
+) -> None:
+    """Version 1 stored nothing the first time, so that the other series' exemplars are sent again too."""
+    first = [Series(UP, [(1, 1.0)]), Series(DOWN, [(1, 1.0)])]
+    await (setup.v1(*first) if version == 1 else setup.v2(*first))
+    setup.appender.forgotten = {0}
+    symbols = encode.Symbols()
+    if version == 1:
+        exemplar = encode.exemplar_v1([(b"trace_id", b"abc")], 2, 0.5)
+    else:
+        exemplar = encode.packed(1, symbols.refs([(b"trace_id", b"abc")])) + encode.varint_field(3, 2)
+    rows = [Series(UP, [(2, 2.0)], exemplars=[exemplar]), Series(DOWN, [(2, 2.0)], exemplars=[exemplar])]
+    if version == 1:
+        assert (await setup.send(encode.write_request_v1(rows)))[0] == 204
+    else:
+        assert (await setup.send(encode.write_request_v2(rows, symbols), V2))[0] == 204
+    sent_again = [each.ref for each in setup.appender.batches[-1].exemplars]
+    assert sent_again == ([2, 1] if version == 1 else [2])
+    assert setup.metric("vedette_remote_write_written_total", kind="exemplar") == 2
+
+
 async def test_metadata_of_version_2_is_stored_under_the_metric(setup: Setup) -> None:
     symbols = encode.Symbols()
     symbols.refs(UP)

@@ -204,9 +204,16 @@ def test_blocks_grow_by_three_and_old_ones_go(store):
     assert store.metric("prometheus_tsdb_time_retentions_total") > 0
     left = store.read()
     assert max(left[name(0)]) == max(store.expected[name(0)])
-    reopen(store, retention_bytes=1)
+    store.db.reconfigure(replace(store.options, retention_bytes=1))
     store.db.maintenance.retain()
     assert store.db.blocks() == ()
+
+
+def test_another_window_is_in_force_for_the_next_sample(store):
+    store.add([(name(0), T0, 1.0)])
+    for window_ms, accepted in ((0, 0), (HOUR, 1)):
+        store.db.reconfigure(replace(store.options, out_of_order_window_ms=window_ms))
+        assert store.append([(name(0), T0 - MINUTE, 2.0)]).stored_count == accepted
 
 
 def test_the_latest_sample_is_the_one_before_what_was_deleted(store):
