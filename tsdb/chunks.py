@@ -7,6 +7,7 @@ reader is done.
 
 from __future__ import annotations
 
+import mmap
 import threading
 from pathlib import Path
 
@@ -62,11 +63,16 @@ class ChunkLog:
         """Move full segments beyond `memory_bytes` to files below `root`; return how many. Raises
         DiskFullError, OSError.
 
-        The oldest stay in memory: they are dropped first, and a segment is then written at most once.
+        The oldest stay in memory: they are dropped first, and a segment is then written at most once. Of n
+        times as much as the budget only an n-th of the budget stays, since keeping little of much saves
+        little writing.
         """
         with self._lock:
-            unwritten = sorted(self.segments.keys() - self._files.keys() - {self.current_index})
-            full = {index: self.segments[index] for index in unwritten[memory_bytes // SEGMENT_BYTES :]}
+            complete = self.segments.keys() - {self.current_index}
+            limit = memory_bytes // SEGMENT_BYTES
+            kept = limit * limit // max(limit, len(complete), 1)
+            unwritten = sorted(complete - self._files.keys())
+            full = {index: self.segments[index] for index in unwritten[kept:]}
         for index, data in full.items():
             path = root / DIRECTORY / f"{index:08d}"
             fs.make_directory(path.parent)
@@ -79,6 +85,16 @@ class ChunkLog:
                 else:
                     fs.remove(path)
         return len(full)
+
+    def release_pages(self) -> None:
+        """Unmap what was read from the files; it stays in the system's cache, and is mapped again when
+        read."""
+        with self._lock:
+            read = [self.segments[index] for index in self._files if index in self.segments]
+        for data in read:
+            mapped = data.base.obj if isinstance(data.base, memoryview) else data.base
+            if isinstance(mapped, mmap.mmap):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def drop_before(self, position: int) -> None:
         """Let go of segments whose chunks are all older than the chunk at a position."""

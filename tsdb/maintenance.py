@@ -61,8 +61,10 @@ class Maintenance:
         with self._lock:
             self._db.metrics.compactions_triggered.inc()
             self.compact_head()
-            self._db.head.chunk_log.remove_files(self._db.fs)
-            self._db.head.chunk_log.spill(self._db.fs, self._db.path, self._db.options.chunk_memory_bytes)
+            chunk_log = self._db.head.chunk_log
+            chunk_log.remove_files(self._db.fs)
+            chunk_log.spill(self._db.fs, self._db.path, self._db.options.chunk_memory_bytes)
+            chunk_log.release_pages()
             self.compact_blocks()
             # What goes before what is made: a full disk must not keep the retention from running.
             drop_superfluous(self._db)

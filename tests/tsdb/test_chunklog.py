@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -41,17 +42,53 @@ def test_full_segments_go_to_files_and_are_read_from_there(store):
     assert len(before.read(0, 10).t_ms) == 30_000
 
 
+def names_of_files(store: Store) -> list[str]:
+    return sorted(path.name for path in (store.path / chunks.DIRECTORY).iterdir())
+
+
 def test_the_oldest_segments_stay_in_memory_up_to_a_budget(store):
     log = chunks.ChunkLog()
-    for _ in range(5):
+    four = 4 * chunks.SEGMENT_BYTES
+    for _ in range(4):
         log.rotate()
-    two = 2 * chunks.SEGMENT_BYTES
-    assert [log.spill(store.db.fs, store.path, two) for _ in range(2)] == [3, 0]
-    names = [f"{index:08d}" for index in (2, 3, 4)]
-    assert sorted(path.name for path in (store.path / chunks.DIRECTORY).iterdir()) == names
+    assert log.spill(store.db.fs, store.path, four) == 0
+    log.rotate()
+    assert [log.spill(store.db.fs, store.path, four) for _ in range(2)] == [2, 0]
+    assert names_of_files(store) == ["00000003", "00000004"]
     log.drop_before(1 << chunks.SEGMENT_SHIFT)
     log.rotate()
-    assert log.spill(store.db.fs, store.path, two) == 0
+    assert log.spill(store.db.fs, store.path, four) == 0
+
+
+def test_of_many_times_the_budget_less_than_the_budget_stays_in_memory(store):
+    log = chunks.ChunkLog()
+    four = 4 * chunks.SEGMENT_BYTES
+    for _ in range(16):
+        log.rotate()
+    assert [log.spill(store.db.fs, store.path, four) for _ in range(2)] == [15, 0]
+    assert names_of_files(store) == [f"{index:08d}" for index in range(1, 16)]
+
+
+def resident_bytes(path: Path) -> int:
+    """Resident bytes of this process's mappings of a file."""
+    found, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if not line.split(maxsplit=1)[0].endswith(":"):
+            inside = line.endswith(str(path))
+        elif inside and line.startswith("Rss:"):
+            found += int(line.split()[1]) * 1024
+    return found
+
+
+def test_pages_read_from_files_are_let_go_and_come_back(store):
+    fill(store)
+    store.db.maintenance.run()
+    file = next((store.path / chunks.DIRECTORY).iterdir())
+    assert store.read() == store.expected
+    assert resident_bytes(file) > 0
+    store.db.head.chunk_log.release_pages()
+    assert resident_bytes(file) == 0
+    assert store.read() == store.expected
 
 
 def test_files_go_when_their_chunks_are_in_blocks_and_readers_keep_theirs(store):
