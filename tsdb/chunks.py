@@ -92,7 +92,8 @@ class ChunkLog:
         with self._lock:
             read = [self.segments[index] for index in self._files if index in self.segments]
         for data in read:
-            mapped = data.base.obj if isinstance(data.base, memoryview) else data.base
+            base: object = data.base
+            mapped = base.obj if isinstance(base, memoryview) else base
             if isinstance(mapped, mmap.mmap):
                 mapped.madvise(mmap.MADV_DONTNEED)
 
