@@ -28,10 +28,10 @@ from promql.metrics import EngineMetrics
 from promql.operators.collect import Collected, collect
 from promql.operators.operator import Explain, Operator, RangeOperator, ScalarOperator, Series, VectorOperator
 from promql.operators.rangeresult import range_vectors
-from promql.optimize import fold_constants, unwrap
+from promql.optimize import unwrap
 from promql.options import EngineOptions
-from promql.parser import parse
 from promql.plan import PlanBuilder
+from promql.prepared import PreparedQuery, prepare_query
 from promql.result import QueryResult, RangeVectors, finish_rows
 from promql.stepcounts import StepCounts
 from promql.types import type_of
@@ -149,13 +149,13 @@ class Engine:
         """The plan of a query; `step_ms` 0 means an instant query at start. With `analyze` the query is
         evaluated and the plan shows rows, pieces, samples and time (children's included) of each operator."""
         steps = (end_ms - start_ms) // step_ms + 1 if step_ms else 1
-        expr = fold_constants(parse(text, self.parser_options()))
+        query = prepare_query(text, self.parser_options())
         ctx = self._context(querier, Grid(start_ms, step_ms, steps), end_ms, None, None, cancel)
-        if isinstance(unwrap(expr), StringLiteral):
+        if isinstance(unwrap(query.expr), StringLiteral):
             return Explain("String")
         if not analyze:
-            return self._operator(ctx, expr).explain()
-        operator = self._operator(replace(ctx, measured=True), expr)
+            return self._operator(ctx, query).explain()
+        operator = self._operator(replace(ctx, measured=True), query)
         if isinstance(operator, RangeOperator):
             range_vectors(operator)
         elif isinstance(operator, ScalarOperator):
@@ -198,16 +198,15 @@ class Engine:
             ctx = replace(ctx, step_counts=StepCounts(ctx.grid.steps))
         try:
             started = self._clock()
-            expr = parse(text, self.parser_options())
-            value_type = type_of(expr)
+            query = prepare_query(text, self.parser_options())
+            value_type = query.type
             if not instant and value_type not in (ValueType.SCALAR, ValueType.VECTOR):
                 raise PreparationError(
                     f'invalid expression type "{value_type.value}" for range query, '
                     "must be Scalar or instant Vector"
                 )
-            expr = fold_constants(expr)
             with Entered(self._active, text):
-                value = self._evaluate(ctx, expr, instant, timings, started)
+                value = self._evaluate(ctx, query, instant, timings, started)
         except RecursionError as error:
             raise ExecutionError("expression is nested too deeply to be evaluated") from error
         finally:
@@ -221,8 +220,8 @@ class Engine:
         infos = tuple(ctx.annotations.infos(text))
         return QueryResult(value_type, value, warnings, infos, _stats(ctx, timings, stats == "all"))
 
-    def _operator(self, ctx: EvalContext, expr: Expr) -> Operator:
-        builder = PlanBuilder.for_query(ctx, expr)
+    def _operator(self, ctx: EvalContext, query: PreparedQuery) -> Operator:
+        builder, expr = PlanBuilder.for_query(ctx, query), query.expr
         kind = type_of(expr)
         if kind is ValueType.SCALAR:
             return builder.scalar(expr)
@@ -231,12 +230,12 @@ class Engine:
         return builder.vector(expr)
 
     def _evaluate(
-        self, ctx: EvalContext, expr: Expr, instant: bool, timings: _Timings, started: float
+        self, ctx: EvalContext, query: PreparedQuery, instant: bool, timings: _Timings, started: float
     ) -> Matrix | RangeVectors | float | str:
-        plain = unwrap(expr)
+        plain = unwrap(query.expr)
         if isinstance(plain, StringLiteral):
             return plain.value
-        operator = self._operator(ctx, expr)
+        operator = self._operator(ctx, query)
         prepared = self._clock()
         timings.prepare_s = prepared - started
         try:

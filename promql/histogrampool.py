@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from promql.contiguous import contiguous
 from promql.kernels.histogrampool import Pool
 from promql.matrix import HistogramCells
 from tsdb.histogram import HistogramBatch
@@ -16,7 +17,7 @@ HISTOGRAM_HEAD_BYTES = 168
 
 
 def _flat(array: npt.NDArray[np.generic], dtype: type[np.generic]) -> npt.NDArray[np.generic]:
-    return np.require(array, dtype=dtype, requirements=["C", "W"])
+    return contiguous(array, dtype)
 
 
 def pool_of(batch: HistogramBatch) -> Pool:

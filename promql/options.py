@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 
 LOOKBACK_MS_DEFAULT = 5 * 60 * 1000
 TIMEOUT_S_DEFAULT = 120.0
@@ -12,6 +13,11 @@ BYTES_MAX_DEFAULT = 2 << 30
 SUBQUERY_STEP_MS_DEFAULT = 60_000
 SUBQUERY_STEPS_MAX = 10_000_000
 """Inner steps of one subquery; Prometheus has no such limit and runs into --query.max-samples instead."""
+
+
+@cache
+def _cores() -> int:
+    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,4 +59,4 @@ class EngineOptions:
     @property
     def thread_count(self) -> int:
         """Resolved number of worker threads."""
-        return self.threads or os.cpu_count() or 1
+        return self.threads or _cores()

@@ -30,7 +30,6 @@ from promql.ast import (
 from promql.context import EvalContext
 from promql.duration import DurationError, evaluate_duration
 from promql.engineerrors import ExecutionError, PreparationError
-from promql.histogramhints import selectors_with_resolved_hints
 from promql.matrix import Grid
 from promql.operators.aggregate import Aggregate, Quantile
 from promql.operators.binary import VectorBinary, with_scalar
@@ -46,7 +45,8 @@ from promql.operators.scan import RangeScan, SelectorTimes, VectorScan, selector
 from promql.operators.setops import SetOperator
 from promql.operators.shared import SharedCell, SharedOperator
 from promql.operators.subquery import EmptyVector, Repeat, RepeatScalar, Subquery, subquery_grid
-from promql.optimize import is_step_invariant, shared_expressions, unwrap
+from promql.optimize import is_step_invariant, unwrap
+from promql.prepared import PreparedQuery
 from promql.types import type_of
 from tsdb.select import SelectHints
 
@@ -84,10 +84,10 @@ class PlanBuilder:
         self._hints_resolved: frozenset[Position] = frozenset()
 
     @classmethod
-    def for_query(cls, ctx: EvalContext, expr: Expr) -> PlanBuilder:
+    def for_query(cls, ctx: EvalContext, query: PreparedQuery) -> PlanBuilder:
         """The builder of a whole query."""
-        builder = cls(ctx, shared_expressions(expr))
-        builder._hints_resolved = selectors_with_resolved_hints(expr)
+        builder = cls(ctx, query.shared)
+        builder._hints_resolved = query.resolved_hints
         return builder
 
     @property

@@ -25,6 +25,7 @@ I64Array = npt.NDArray[np.int64]
 N = TypeVar("N", bound=np.generic)
 
 CACHE_TEXTS_LIMIT = 16_384
+UNKNOWN_TEXTS_LIMIT = 256
 CACHE_TEXTS_A_CALL = 256
 """Texts that one call may add, so that a list of unique ones does not push out the common ones."""
 _OVERLAY_BASE = 1 << 31
@@ -60,6 +61,8 @@ class SymbolTable:
         """Bounds and arena for single reads; replaced together when either grows."""
         self._known: dict[str, int] = {"": 0}
         self._cached: dict[int, str] = {0: ""}
+        self._unknown: dict[str, int] = {}
+        """Texts that were asked for in vain, and the length of the table by then."""
 
     def __len__(self) -> int:
         return self._count
@@ -68,6 +71,9 @@ class SymbolTable:
         """Id of a known string, or None."""
         known = self._known.get(text)
         if known is None:
+            count = self._count
+            if self._unknown.get(text) == count:
+                return None
             joined, offsets = _joined((text,))
             found = np.empty(1, dtype=np.int64)
             with self._lock:
@@ -76,6 +82,9 @@ class SymbolTable:
                 find_regions(joined, offsets, seed0, seed1, arena, bounds, slots, tags, found)
             known = int(found[0])
             if known < 0:
+                if len(self._unknown) >= UNKNOWN_TEXTS_LIMIT:
+                    self._unknown = {}
+                self._unknown[text] = count
                 return None
             self._remember(text, known)
         return known

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from promql.contiguous import contiguous
 from promql.kernels import render as kernels
 from promql.kernels.decimal import TIME_BYTES_MAX
 from promql.matrix import Matrix
@@ -60,11 +61,6 @@ class Keys(NamedTuple):
     close: U8Array
 
 
-def _own(array: npt.NDArray[Any], kind: type[np.generic]) -> npt.NDArray[Any]:
-    """The array as kernels take it: of the type, contiguous, and not read-only (copied if need be)."""
-    return np.require(array, dtype=kind, requirements=["C", "W"])
-
-
 def _bytes(text: bytes) -> U8Array:
     return np.frombuffer(bytearray(text), dtype=np.uint8)
 
@@ -105,7 +101,7 @@ def time_texts(t_ms: I64Array) -> Texts:
     """Texts of timestamps, with spare room behind the last for word loads."""
     data = np.empty((len(t_ms) + 1) * TIME_BYTES_MAX, dtype=np.uint8)
     offsets = np.empty(len(t_ms) + 1, dtype=np.int64)
-    kernels.render_times(_own(t_ms, np.int64), data, offsets)
+    kernels.render_times(contiguous(t_ms, np.int64), data, offsets)
     return Texts(data, offsets)
 
 
@@ -114,7 +110,7 @@ def _quoted(labels: SeriesLabels) -> tuple[U32Array, U32Array, U8Array, I64Array
     symbols = labels.symbols
     ids = np.concatenate([labels.name_ids, labels.value_ids])
     if symbols.are_stored(ids):
-        names, values = _own(labels.name_ids, np.uint32), _own(labels.value_ids, np.uint32)
+        names, values = contiguous(labels.name_ids, np.uint32), contiguous(labels.value_ids, np.uint32)
         return names, values, *quoted_symbols(symbols.stored).of(ids)
     distinct, places = np.unique(ids, return_inverse=True)
     texts = [quote_label(text) for text in symbols.texts(distinct.tolist())]
@@ -128,7 +124,7 @@ def label_texts(labels: SeriesLabels) -> Texts:
     names, values, texts, spans = _quoted(labels)
     rows = np.empty(len(labels) + 1, dtype=np.int64)
     data = np.empty(len(names) * PAIR_BYTES_GUESS + 2 * len(labels), dtype=np.uint8)
-    offsets = _own(labels.offsets, np.int64)
+    offsets = contiguous(labels.offsets, np.int64)
     size = kernels.render_labels(offsets, names, values, texts, spans, data, rows)
     if size > len(data):
         data = np.empty(size, dtype=np.uint8)
@@ -153,20 +149,20 @@ def histogram_texts(pool: HistogramBatch, chosen: I64Array) -> Texts:
     data = np.empty(size, dtype=np.uint8)
     offsets = np.empty(len(chosen) + 1, dtype=np.int64)
     kernels.render_histograms(
-        _own(chosen, np.int64),
-        _own(pool.schema, np.int32),
-        _own(pool.zero_threshold, np.float64),
-        _own(pool.zero_count, np.float64),
-        _own(pool.count, np.float64),
-        _own(pool.sum, np.float64),
-        _own(pool.pos_offsets, np.int64),
-        _own(pool.pos_index, np.int32),
-        _own(pool.pos_count, np.float64),
-        _own(pool.neg_offsets, np.int64),
-        _own(pool.neg_index, np.int32),
-        _own(pool.neg_count, np.float64),
-        _own(pool.custom_offsets, np.int64),
-        _own(pool.custom_values, np.float64),
+        contiguous(chosen, np.int64),
+        contiguous(pool.schema, np.int32),
+        contiguous(pool.zero_threshold, np.float64),
+        contiguous(pool.zero_count, np.float64),
+        contiguous(pool.count, np.float64),
+        contiguous(pool.sum, np.float64),
+        contiguous(pool.pos_offsets, np.int64),
+        contiguous(pool.pos_index, np.int32),
+        contiguous(pool.pos_count, np.float64),
+        contiguous(pool.neg_offsets, np.int64),
+        contiguous(pool.neg_index, np.int32),
+        contiguous(pool.neg_count, np.float64),
+        contiguous(pool.custom_offsets, np.int64),
+        contiguous(pool.custom_values, np.float64),
         data,
         offsets,
     )
@@ -185,7 +181,7 @@ class MatrixRows:
     def __init__(self, matrix: Matrix) -> None:
         series, steps = matrix.values.shape
         self.labels = matrix.labels
-        self.values = _own(matrix.values, np.float64).reshape(-1)
+        self.values = contiguous(matrix.values, np.float64).reshape(-1)
         self.lows = np.arange(series, dtype=np.int64) * steps
         self.highs = self.lows + steps
         self.counts = _count_points(self.values, self.lows, self.highs)
@@ -218,9 +214,9 @@ class RangeVectorRows:
 
     def __init__(self, labels: SeriesLabels, samples: SampleBatch) -> None:
         self.labels = labels
-        self.values = _own(samples.values, np.float64)
-        self.lows = _own(samples.offsets[:-1], np.int64)
-        self.highs = _own(samples.offsets[1:], np.int64)
+        self.values = contiguous(samples.values, np.float64)
+        self.lows = contiguous(samples.offsets[:-1], np.int64)
+        self.highs = contiguous(samples.offsets[1:], np.int64)
         self.counts = _count_points(self.values, self.lows, self.highs)
         self._t_ms = samples.t_ms
         self.pool = samples.histograms

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from promql.contiguous import contiguous
 from promql.kernels import extended as kernels
 from promql.kernels import starttimes
 from promql.matrix import F64Array
@@ -37,7 +38,7 @@ def start_time_window(
     row whose start lies before its previous sample."""
     first, step, _, span, _ = window
     assert samples.start_t_ms is not None
-    starts = np.require(samples.start_t_ms, np.int64, ("C", "W"))
+    starts = contiguous(samples.start_t_ms, np.int64)
     columns = (samples.offsets, samples.t_ms, samples.values, starts)
     if name == "irate":
         return starttimes.instant_rate(*columns, first, step, span, out)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from promql.contiguous import contiguous
 from promql.histogrampool import batch_of, pool_of
 from promql.kernels import histogramcombine, histogramextended, histogramrate
 from promql.kernels.histogramarith import neighbours
@@ -97,7 +98,7 @@ def _report(flags: U8Array, table: tuple[tuple[int, str, str], ...], note: Note)
 
 
 def _flat(array: npt.NDArray[np.int64]) -> I64Array:
-    return np.require(array, np.int64, ("C", "W"))
+    return contiguous(array, np.int64)
 
 
 def start_time_resets(offsets: I64Array, t_ms: I64Array, start_ms: I64Array | None) -> BoolArray:
@@ -266,7 +267,7 @@ def _transitions(
     histogramrate.transitions(
         offsets,
         times,
-        np.require(samples.values, np.float64, ("C", "W")),
+        contiguous(samples.values, np.float64),
         rows,
         _flat(batch.t_ms),
         differs,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from promql.ast import Position
 from promql.context import EvalContext
+from promql.contiguous import contiguous
 from promql.engineerrors import StorageReadError
 from promql.kernels import overtime
 from promql.kernels import rollup as kernels
@@ -62,9 +63,9 @@ class RolledRows:
         return clean(
             replace(
                 batch,
-                offsets=np.require(batch.offsets, np.int64, ("C", "W")),
-                t_ms=np.require(batch.t_ms, np.int64, ("C", "W")),
-                values=np.require(batch.values, np.float64, ("C", "W")),
+                offsets=contiguous(batch.offsets, np.int64),
+                t_ms=contiguous(batch.t_ms, np.int64),
+                values=contiguous(batch.values, np.float64),
             )
         )
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from promql.annotations import for_metric, quoted
 from promql.ast import VectorSelector
 from promql.context import EvalContext
+from promql.contiguous import contiguous
 from promql.engineerrors import StorageReadError
 from promql.histogramhints import resolve_hints
 from promql.histogrampool import batch_of, pool_of, take_pool
@@ -122,12 +123,12 @@ def read(ctx: EvalContext, selection: Selection, lo: int, hi: int, lead: bool = 
     except StorageError as error:
         raise StorageReadError(str(error)) from error
     ctx.budget.count_read(len(batch.t_ms))
-    return replace(
-        batch,
-        offsets=np.require(batch.offsets, np.int64, ("C", "W")),
-        t_ms=np.require(batch.t_ms, np.int64, ("C", "W")),
-        values=np.require(batch.values, np.float64, ("C", "W")),
-        histograms=batch.histograms if batch.histograms is not None and len(batch.histograms) else None,
+    return SampleBatch(
+        contiguous(batch.offsets, np.int64),
+        contiguous(batch.t_ms, np.int64),
+        contiguous(batch.values, np.float64),
+        batch.start_t_ms,
+        batch.histograms if batch.histograms is not None and len(batch.histograms) else None,
     )
 
 
@@ -271,8 +272,8 @@ class VectorScan(RowwiseOperator):
             pool = resolve_hints(pool)
         if pool is not None:
             index = self._latest(
-                np.require(pool.row_offsets, np.int64, ("C", "W")),
-                np.require(pool.t_ms, np.int64, ("C", "W")),
+                contiguous(pool.row_offsets, np.int64),
+                contiguous(pool.t_ms, np.int64),
                 len(batch),
             )
             histogram_ms = _gather(pool.t_ms, index, _NEVER_MS)

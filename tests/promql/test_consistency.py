@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from promql import prepared
 from promql.engine import Engine
 from promql.engineerrors import ExecutionError
 from promql.matrix import ABSENT, Matrix
@@ -97,6 +98,7 @@ def test_sharing_sub_expressions_changes_nothing(seed: int, monkeypatch: pytest.
         part = random_query(seed * 1000 + number, depth=2)
         queries.append(f"({part}) or ({part}) + ignoring () ({part})")
     shared = [evaluate(ENGINE, seed, query) for query in queries]
-    monkeypatch.setattr("promql.plan.shared_expressions", lambda expr: frozenset())
+    monkeypatch.setattr(prepared, "_prepare_cached", prepared._prepare)
+    monkeypatch.setattr(prepared, "shared_expressions", lambda expr: frozenset())
     for query, cells in zip(queries, shared, strict=True):
         assert_same(query, cells, evaluate(ENGINE, seed, query))

@@ -1,0 +1,41 @@
+"""What planning wants to know of a query's text, found once and kept: dashboards ask the same again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from promql.ast import Expr, Position, ValueType
+from promql.histogramhints import selectors_with_resolved_hints
+from promql.limits import CACHED_QUERIES_MAX, CACHED_QUERY_BYTES_MAX
+from promql.optimize import fold_constants, shared_expressions
+from promql.parser import parse
+from promql.parseroptions import ParserOptions
+from promql.types import type_of
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedQuery:
+    """A checked tree with its constants folded, its type as it was written, the sub-expressions to share, and
+    the selectors whose reset hints are resolved."""
+
+    expr: Expr
+    type: ValueType
+    shared: frozenset[Expr]
+    resolved_hints: frozenset[Position]
+
+
+def prepare_query(text: str, options: ParserOptions) -> PreparedQuery:
+    """Parse and look over a query. Raises ParseError."""
+    if len(text) <= CACHED_QUERY_BYTES_MAX:
+        return _prepare_cached(text, options)
+    return _prepare(text, options)
+
+
+def _prepare(text: str, options: ParserOptions) -> PreparedQuery:
+    tree = parse(text, options)
+    expr = fold_constants(tree)
+    return PreparedQuery(expr, type_of(tree), shared_expressions(expr), selectors_with_resolved_hints(expr))
+
+
+_prepare_cached = lru_cache(maxsize=CACHED_QUERIES_MAX)(_prepare)
