@@ -19,6 +19,7 @@ from tests.reference.histograms import (
     kahan,
 )
 from tests.reference.promqlvalues import (
+    EDGE_WIDTH,
     LAST_DIGIT_COUNTS,
     Cell,
     EvaluationError,
@@ -58,6 +59,15 @@ def _periodic(function: Callable[[float], float]) -> Callable[[float], float]:
     return apply
 
 
+def _bounded(function: Callable[[float], float]) -> Callable[[float], float]:
+    def apply(x: float) -> float:
+        if 0 < abs(abs(x) - 1) < EDGE_WIDTH:
+            raise Unspecified("argument at the edge of a function's domain")
+        return safe(function)(x)
+
+    return apply
+
+
 MATH: dict[str, Callable[[float], float]] = {
     "abs": abs,
     "ceil": _keeps_infinity(math.ceil),
@@ -71,11 +81,10 @@ MATH: dict[str, Callable[[float], float]] = {
     "deg": lambda x: x * 180 / math.pi,
     "rad": lambda x: x * math.pi / 180,
     "sinh": _sinh,
-    "atanh": safe(_atanh),
+    "atanh": _bounded(_atanh),
+    **{name: _bounded(getattr(math, name)) for name in ("asin", "acos", "acosh")},
     **{name: _periodic(getattr(math, name)) for name in ("sin", "cos", "tan")},
-    **{
-        name: safe(getattr(math, name)) for name in ("asin", "acos", "atan", "cosh", "tanh", "asinh", "acosh")
-    },
+    **{name: safe(getattr(math, name)) for name in ("atan", "cosh", "tanh", "asinh")},
 }
 
 

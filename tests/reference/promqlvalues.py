@@ -101,20 +101,27 @@ def bits(value: float) -> int:
 
 
 def merge_rows(rows: Iterable[Row]) -> list[Row]:
-    """Rows with equal labels become one; sharing a step is an error."""
+    """Rows with equal labels become one, which loses its name if the one with the first sample does; sharing
+    a step is an error."""
     merged: dict[Labels, Row] = {}
     for row in present(rows):
         held = merged.get(row.labels)
         if held is None:
             merged[row.labels] = Row(row.labels, list(row.cells), row.drop)
             continue
+        if first_step(row) < first_step(held):
+            held.drop = row.drop
         for k, cell in enumerate(row.cells):
             if cell is not None:
                 if held.cells[k] is not None:
                     raise EvaluationError("vector cannot contain metrics with the same labelset")
                 held.cells[k] = cell
-        held.drop |= row.drop
     return list(merged.values())
+
+
+def first_step(row: Row) -> int:
+    """The step of a row's first sample."""
+    return next(k for k, cell in enumerate(row.cells) if cell is not None)
 
 
 def present(rows: Iterable[Row]) -> list[Row]:
@@ -124,6 +131,9 @@ def present(rows: Iterable[Row]) -> list[Row]:
 
 LAST_DIGIT_COUNTS = 1e4
 """Where a number is this much larger than the period, its last digits, which libm chooses, decide."""
+
+EDGE_WIDTH = 1e-15
+"""Where a number is this near to the edge of a domain, its last digit decides whether there is a result."""
 
 
 def power(x: float, y: float) -> float:
