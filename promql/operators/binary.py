@@ -23,6 +23,7 @@ from promql.operators.collect import NO_CELLS, Collected, absent_cells, collect,
 from promql.operators.histogrambinary import binary_histograms
 from promql.operators.merge import checked, merge_equal
 from promql.operators.operator import (
+    PIECE_WORK_MAX,
     Explain,
     Piece,
     RowwiseOperator,
@@ -232,15 +233,24 @@ class VectorBinary(VectorOperator):
         out = np.empty((len(i), self.grid.steps))
         if op in TRIMS:
             out[:] = ABSENT
-        elif op in kernels.COMPARISONS:
-            code, flag = kernels.COMPARISONS[op], int(self._expr.return_bool)
-            kernels.compare_rows(code, lhs.values, rhs.values, i, j, flag, out)
         else:
-            kernels.arithmetic_rows(kernels.CODES[op], lhs.values, rhs.values, i, j, out)
+            rows_max = max(1, PIECE_WORK_MAX // max(self.grid.steps, 1))
+            for at in range(0, len(i), rows_max):
+                self.ctx.budget.check()
+                here = slice(at, at + rows_max)
+                self._compute_rows(lhs, rhs, i[here], j[here], out[here])
         cells = None
         if lhs.histograms is not None or rhs.histograms is not None or op in TRIMS:
             cells = self._histograms(lhs, rhs, i, j, out)
         return Collected(many.series, out, cells)
+
+    def _compute_rows(self, lhs: Collected, rhs: Collected, i: I64Array, j: I64Array, out: F64Array) -> None:
+        op = self._expr.op
+        if op in kernels.COMPARISONS:
+            code, flag = kernels.COMPARISONS[op], int(self._expr.return_bool)
+            kernels.compare_rows(code, lhs.values, rhs.values, i, j, flag, out)
+        else:
+            kernels.arithmetic_rows(kernels.CODES[op], lhs.values, rhs.values, i, j, out)
 
     def _histograms(
         self, lhs: Collected, rhs: Collected, i: I64Array, j: I64Array, out: F64Array

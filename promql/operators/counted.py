@@ -59,6 +59,10 @@ class CountedRange(RangeOperator):
         """The child's."""
         return self._child.splits()
 
+    def samples_a_window(self) -> int:
+        """The child's."""
+        return self._child.samples_a_window()
+
     def load(self, lo: int, hi: int) -> RangePiece:
         """The child's, counted."""
         piece = self._child.load(lo, hi)

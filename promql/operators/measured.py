@@ -135,6 +135,10 @@ class MeasuredRange(RangeOperator):
         """The child's."""
         return self._child.splits()
 
+    def samples_a_window(self) -> int:
+        """The child's."""
+        return self._child.samples_a_window()
+
     def load(self, lo: int, hi: int) -> RangePiece:
         """The child's."""
         with self._figures.timed():

@@ -178,6 +178,10 @@ class RangeOperator(_SeriesOperator):
         """Row ranges of sensible size, in order, covering all rows."""
 
     @abstractmethod
+    def samples_a_window(self) -> int:
+        """About how many samples a window holds, known once `series()` was called."""
+
+    @abstractmethod
     def load(self, lo: int, hi: int) -> RangePiece:
         """Samples of a run of rows: one of the `splits` or a part of one. Thread-safe once `series()` was
         called."""

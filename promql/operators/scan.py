@@ -338,6 +338,12 @@ class RangeScan(RangeOperator):
         self.series()
         return split_rows(cast(Selection, self._selection).sample_bounds(), self._times.steps)
 
+    def samples_a_window(self) -> int:
+        """The mean, from the selection's bounds."""
+        bounds = cast(Selection, self._selection).sample_bounds()
+        span_ms = self.window.range_ms + self.window.step_ms * (self.window.steps - 1)
+        return int(bounds.sum()) * self.window.range_ms // max(span_ms * len(bounds), 1)
+
     def load(self, lo: int, hi: int) -> RangePiece:
         """Read, and strip stale markers."""
         rollup = rollup_of(cast(Selection, self._selection)) if self._rolled else None

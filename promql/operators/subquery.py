@@ -67,6 +67,10 @@ class Subquery(RangeOperator):
         """The child's, cut for the cells of the windows."""
         return refined(self._child.splits(), self.window.steps)
 
+    def samples_a_window(self) -> int:
+        """Inner steps in the range."""
+        return self.window.range_ms // self._child.grid.step_ms
+
     def load(self, lo: int, hi: int) -> RangePiece:
         """The child's cells as samples."""
         piece = self._child.load(lo, hi)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from promql.annotations import for_metric, quoted
 from promql.ast import Call, MatrixSelector, Position
 from promql.engineerrors import ExecutionError
+from promql.histogrampool import concat_cells
 from promql.kernels import overtime, regression, windowquantile
 from promql.kernels import scan as scan_kernels
 from promql.kernels import window as kernels
@@ -37,9 +38,11 @@ from promql.operators.operator import (
     VectorOperator,
     WindowGrid,
     drop_metadata,
+    refined,
 )
 from promql.operators.rollups import ROLLED_FUNCTIONS
 from tsdb.labels import METRIC_NAME, TYPE_LABEL
+from tsdb.samplerows import take_sample_rows
 from tsdb.select import SampleBatch
 
 I64Array = npt.NDArray[np.int64]
@@ -47,6 +50,20 @@ I64Array = npt.NDArray[np.int64]
 COUNTER_SUFFIXES = ("_total", "_sum", "_count", "_bucket")
 ANCHORED_FUNCTIONS = ("changes", "delta", "increase", "rate", "resets")
 SMOOTHED_FUNCTIONS = ("delta", "increase", "rate")
+
+SAMPLE_NS = (
+    {"rate": 2, "increase": 2, "quantile_over_time": 4, "sum_over_time": 9, "avg_over_time": 9}
+    | {"double_exponential_smoothing": 17, "deriv": 40, "predict_linear": 40}
+    | {"stddev_over_time": 47, "stdvar_over_time": 47, "mad_over_time": 200}
+)
+"""Time a sample of each window where the kernel goes through all of them; the others take less than 30 ns a
+cell, however long the window is. Measured where windows do not repeat (steps below the interval)."""
+
+CELL_NS = 100
+"""The most that a cell of a full piece may take, so that a piece is over within about 50 ms."""
+
+HISTOGRAM_CELLS_MAX = 1 << 13
+"""Windows with histograms between two looks at the cancel flag: 1 to 10 us each."""
 
 IGNORED_HISTOGRAMS = "ignored histograms in a range containing both floats and histograms{for_metric}"
 
@@ -200,13 +217,29 @@ class WindowOperator(RowwiseOperator):
                 )
 
     def splits(self) -> Sequence[tuple[int, int]]:
-        """The child's."""
-        return self._child.splits()
+        """The child's, cut smaller where a cell takes longer: between two pieces a query can be stopped."""
+        pieces = self._child.splits()
+        work = self._child.samples_a_window() * SAMPLE_NS.get(self._name, 0) // CELL_NS
+        return pieces if work < 2 else refined(pieces, self._child.window.steps * work)
 
     def load(self, lo: int, hi: int) -> Piece:
         """Samples of the rows through the kernels."""
         piece = self._child.load(lo, hi)
-        samples, window = piece.samples, self._child.window
+        steps, rows = self._child.window.steps, hi - lo
+        rows_max = max(1, HISTOGRAM_CELLS_MAX // max(steps, 1))
+        if piece.samples.histograms is None or piece.rolled is not None or rows <= rows_max:
+            return self._evaluate(piece)
+        values, cells = np.empty((rows, steps)), []
+        for at in range(0, rows, rows_max):
+            self.ctx.budget.check()
+            picked = np.arange(at, min(at + rows_max, rows), dtype=np.int64)
+            part = self._evaluate(RangePiece(lo + at, take_sample_rows(piece.samples, picked)))
+            values[at : at + len(picked)] = part.values
+            cells.append((at, part.histograms))
+        return Piece(lo, values, concat_cells(cells, rows, steps))
+
+    def _evaluate(self, piece: RangePiece) -> Piece:
+        lo, samples, window = piece.lo, piece.samples, self._child.window
         out = np.empty((len(samples), window.steps))
         if piece.rolled is not None:
             present = ROLLED_FUNCTIONS[self._name](piece.rolled, window, out)
