@@ -10,7 +10,6 @@ import socket
 import stat
 import struct
 from dataclasses import dataclass
-from typing import Any
 
 from agent.probe.layout import ADDRESS, DESCRIPTOR_STRUCT, FD, FD_PATH, SOCKET, TUPLE_STRUCT
 from agent.probe.ringbuffer import Batch, names_to_path
@@ -76,7 +75,7 @@ def descriptor(batch: Batch, row: int, call: str = "") -> Descriptor | None:
         return _socket(sock, batch.field(row, ADDRESS), info["inode"], device, call)
     if info["pseudo"]:
         path = path.removeprefix("/")
-    character = _character(path, info)
+    character = named_character(path, info["mode"], bool(info["pseudo"]))
     return Descriptor(character, path, info["inode"], device, info["upper"])
 
 
@@ -92,15 +91,16 @@ def _user_device(device: int) -> int:
     return (minor & 0xFF) | major << 8 | (minor & ~0xFF) << 12
 
 
-def _character(path: str, info: dict[str, Any]) -> str:
-    if info["pseudo"]:
+def named_character(path: str, mode: int, pseudo: bool) -> str:
+    """The type of a descriptor that is no socket; `pseudo` says that its path is only a name."""
+    if pseudo:
         if path.startswith("memfd:"):
             return "M"
         if path.startswith("bpf"):
             return "b"
         if path in _ANONYMOUS:
             return _ANONYMOUS[path]
-    return kind_character(info["mode"])
+    return kind_character(mode)
 
 
 def kind_character(mode: int) -> str:

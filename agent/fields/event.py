@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Hashable
 
 import numpy as np
@@ -20,7 +21,7 @@ _MODE_ARGUMENT = {"open": 2, "openat": 3, "creat": 1}
 _OPEN_HOW = np.dtype([("flags", "<i8"), ("mode", "<i8"), ("resolve", "<i8")])
 Numbers = NDArray[np.int64]
 Truths = NDArray[np.bool_]
-_ACCESS, _CREAT, _TMPFILE, _EXECUTE = 3, 0o100, 0o20200000, 0o111
+_ACCESS, _CREAT, _EXCL, _TMPFILE, _EXECUTE = 3, 0o100, 0o200, 0o20200000, 0o111
 _CREATES_FLAGS = 0o1101
 _READS = frozenset(("read", "readv", "pread64", "preadv", "recvfrom", "recvmsg", "recvmmsg"))
 _WRITES = frozenset(("write", "writev", "pwrite64", "pwritev", "sendto", "sendmsg", "sendmmsg"))
@@ -48,9 +49,7 @@ def flags_of(view: View, call: str) -> tuple[NDArray[np.int64], NDArray[np.int64
     if call == "creat":
         return np.full(len(view), _CREATES_FLAGS, np.int64), args[:, _MODE_ARGUMENT[call]]
     if call == "openat2":
-        how = view.events.batch.structs(
-            EXTRA, np.dtype([("flags", "<i8"), ("mode", "<i8"), ("resolve", "<i8")])
-        )
+        how = view.events.batch.structs(EXTRA, _OPEN_HOW)
         return how["flags"], how["mode"]
     return args[:, _FLAGS_ARGUMENT[call]], args[:, _MODE_ARGUMENT[call]]
 
@@ -83,6 +82,23 @@ def _writes(flags: Numbers, mode: Numbers) -> Truths:
 def _creates_program(flags: Numbers, mode: Numbers) -> Truths:
     creates = ((flags & _CREAT) != 0) | ((flags & _TMPFILE) == _TMPFILE)
     return np.asarray(creates & ((mode & _EXECUTE) != 0))
+
+
+def _creates(view: View, key: ColumnKey) -> AnyColumn:
+    """Whether an open made its file: only where flags and result alone tell.
+
+    `O_CREAT` without `O_EXCL` does not say whether the file was there before: such an open has no value.
+    """
+    holds, known = np.zeros(len(view), np.bool_), np.ones(len(view), np.bool_)
+    succeeded = view.header["result"] >= 0
+    for name in OPEN_CALLS & set(view.type_names.values()):
+        flags, _ = flags_of(view, name)
+        rows = view.rows_of(frozenset((name,))) & succeeded
+        unnamed = (flags & _TMPFILE) == _TMPFILE
+        creates = (flags & _CREAT) != 0
+        holds |= rows & (unnamed | (creates & ((flags & _EXCL) != 0)))
+        known &= ~rows | unnamed | ~creates | ((flags & _EXCL) != 0)
+    return numbers_where(holds, known)
 
 
 def _is_call(view: View) -> NDArray[np.bool_]:
@@ -134,6 +150,28 @@ def _length(types: frozenset[str]) -> Loader:
         return numbers_where(np.maximum(results, 0), view.rows_of(types) & (results >= 0))
 
     return load
+
+
+def _network_length(types: frozenset[str]) -> Loader:
+    """Bytes of a call that moves data over IPv4 or IPv6."""
+    load = _length(types)
+
+    def of_network(view: View, key: ColumnKey) -> AnyColumn:
+        column = load(view, key)
+        assert isinstance(column, NumberColumn)
+        if not view.has_socket:
+            return NumberColumn(column.values, np.zeros(len(view), np.bool_))
+        present = np.isin(view.sockets.family, (socket.AF_INET, socket.AF_INET6))
+        return numbers_where(column.values, present if column.present is None else present & column.present)
+
+    return of_network
+
+
+def _other_error(view: View, key: ColumnKey) -> AnyColumn:
+    """1 for a failed call that is about neither files nor the network."""
+    named = frozenset(name for name, kind in _CATEGORIES.items() if kind in ("file", "net"))
+    failed = (view.header["result"] < 0) & _is_call(view) & ~view.rows_of(named)
+    return NumberColumn(failed.astype(np.int64))
 
 
 def _time_between(view: View, key: ColumnKey) -> AnyColumn:
@@ -195,5 +233,12 @@ def loaders() -> dict[str, Loader]:
         "evt.count.error": _count_error(None),
         "evt.count.error.file": _count_error("file"),
         "evt.count.error.net": _count_error("net"),
+        "evt.count.error.other": _other_error,
+        "evt.is_open_create": _creates,
+        "evt.buflen.net": _network_length(moves),
+        "evt.buflen.net.in": _network_length(_READS),
+        "evt.buflen.net.out": _network_length(_WRITES),
+        # No call that waits for descriptors or time is traced.
+        "evt.is_wait": lambda view, key: NumberColumn(np.zeros(len(view), np.bool_)),
         "evt.is_async": lambda view, key: NumberColumn(np.zeros(len(view), np.bool_)),
     }

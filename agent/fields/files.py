@@ -18,23 +18,26 @@ from agent.fields.view import Loader, View, numbers_where
 from agent.probe.layout import ACTIONS, ADDRESS, CWD, DIR1, DIR2, FD_PATH, PATH1, PATH2, RESULT, SOCKET
 from security.columns import MISSING_CODE, AnyColumn, Column, ColumnKey, Dictionary, ListColumn
 from security.fields.connections import TYPE_NAMES
+from security.fields.fspaths import FS_PATHS
 
 _CREATES = frozenset(name for name, action in ACTIONS.items() if action.fd == RESULT)
 _USES = frozenset(name for name, action in ACTIONS.items() if action.fd not in (0, RESULT))
 _DUPLICATES = frozenset(("dup", "dup2", "dup3"))
 _NAME: ColumnKey = ("fd.name", None)
 _CHARACTER: ColumnKey = ("fd.typechar", None)
-_PATHS = frozenset(
-    (
-        *("open", "openat", "openat2", "mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "chmod"),
-        *("fchmodat", "chown", "lchown", "fchownat", "umount", "umount2"),
-    )
-)
-_DESCRIPTOR_PATHS = frozenset(("fchmod", "fchown"))
-_RENAMES = frozenset(("rename", "renameat", "renameat2"))
-_LINKS = frozenset(("link", "linkat", "symlink", "symlinkat"))
-_SYMLINKS = frozenset(("symlink", "symlinkat"))
-_MOUNT = frozenset(("mount",))
+
+
+def _calls(part: str, *parameters: str) -> frozenset[str]:
+    """Calls whose `name`, `source` or `target` is one of these parameters."""
+    return frozenset(call for call, found in FS_PATHS.items() if found.get(part) in parameters)
+
+
+_DESCRIPTOR_PATHS = _calls("name", "fd")
+_PATHS = frozenset(call for call, found in FS_PATHS.items() if "name" in found) - _DESCRIPTOR_PATHS
+_RENAMES = _calls("source", "oldpath")
+_SYMLINKS = _calls("source", "linkpath")
+_LINKS = _SYMLINKS | _calls("source", "newpath")
+_MOUNT = _calls("source", "dev")
 
 
 def descriptor_numbers(view: View) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from agent.events import Events
 from agent.eventtypes import FORK_EVENT
-from agent.fields import ancestors, arguments, connections, containers, event, files, process, users
+from agent.fields import ancestors, arguments, connections, containers, event, files, process, running, users
 from agent.fields.view import CODES_LIMIT, ContainerInfos, Known, Loader, View
 from agent.processes import ProcessTable
 from security.columns import MISSING_CODE, AnyColumn, Column, ColumnKey, Dictionary, EventBatch
@@ -22,7 +22,7 @@ _UNKNOWN = -2
 def loaders() -> dict[str, Loader]:
     """How the column of each field is made, by field. Fields that are not here are always missing."""
     found: dict[str, Loader] = {}
-    for module in (ancestors, arguments, connections, containers, event, files, process, users):
+    for module in (ancestors, arguments, connections, containers, event, files, process, running, users):
         found |= module.loaders()
     return found
 

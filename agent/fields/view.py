@@ -18,6 +18,7 @@ from agent.fields.subjects import LINEAGE, PROCESS, Lineage, Subjects
 from agent.fields.vocabulary import Lasting
 from agent.probe.layout import CALL_LIMIT, DESCRIPTOR_STRUCT, FD, SOCKET
 from agent.processes import Process, ProcessTable
+from agent.processnow import ProcessNow, ThreadUse
 from agent.runtimes.info import ContainerInfo
 from security.columns import MISSING_CODE, AnyColumn, Column, ColumnKey, Dictionary, NumberColumn
 from security.fields.containerids import ContainerPath
@@ -41,16 +42,26 @@ class Known:
     """Last other end of each datagram socket, by inode (`fd.name_changed`)."""
     sources: dict[str, Dictionary] = field(default_factory=dict)
     """The dictionary whose codes a derived field's memo is about."""
+    thread_use: ThreadUse = field(default_factory=ThreadUse)
 
     def __post_init__(self) -> None:
         self.subjects = Subjects(self.lasting)
         self._interners: dict[Hashable, RowInterner] = {}
         self.containers: list[ContainerPath | None] = [None]
         self._container_numbers: dict[str, int] = {}
+        self._running: dict[tuple[int, int], ProcessNow] = {}
+
+    def process_now(self, pid: int, start_ns: int) -> ProcessNow:
+        """A process as `/proc` shows it, read once a batch."""
+        found = self._running.get((pid, start_ns))
+        if found is None:
+            found = self._running[pid, start_ns] = ProcessNow(pid, start_ns)
+        return found
 
     def begin_batch(self) -> None:
         """Let go of what has become too large; columns of earlier batches are not used any more."""
         self.lasting.begin_batch()
+        self._running.clear()
         self.subjects.begin_batch()
         for interner in self._interners.values():
             interner.begin_batch()

@@ -67,7 +67,7 @@ thread.cap_effective CHARBUF | effective capabilities
 proc.cmdlinehash CHARBUF | hash of the command line
 proc.fdopencount UINT64 | open descriptors
 proc.fdlimit INT64 | limit of descriptors
-proc.fdusage DOUBLE | part of that limit in use
+proc.fdusage DOUBLE | part of that limit in use, in percent
 proc.vmsize UINT64 | virtual memory in KiB
 proc.vmrss UINT64 | resident memory in KiB
 proc.vmswap UINT64 | swapped memory in KiB
@@ -81,7 +81,7 @@ thread.exectime RELTIME | processor time since the last switch
 thread.totexectime RELTIME | processor time in all
 thread.cgroups CHARBUF | control groups
 thread.cgroup CHARBUF AkD | control group of one controller
-thread.cpu DOUBLE | processor use in the last second
+thread.cpu DOUBLE | processor use in the last second, in percent of a core
 thread.cpu.user DOUBLE | the same in user mode
 thread.cpu.system DOUBLE | the same in kernel mode
 thread.vmsize UINT64 | virtual memory of the main thread
