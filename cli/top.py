@@ -54,7 +54,7 @@ def top(
             time.sleep(interval)
             Poller(source, screen, interval).poll()
             console = Console(soft_wrap=False)
-            console.print(screen.frame(console.height, time.time()))
+            console.print(screen.frame(console.width, console.height, time.time()))
         else:
             _run(Console(), screen, Poller(source, screen, interval))
     finally:
@@ -132,7 +132,7 @@ def _run(console: Console, screen: Screen, poller: Poller) -> None:
         going = True
         while going:
             with poller.lock:
-                frame = screen.frame(console.height, time.time())
+                frame = screen.frame(console.width, console.height, time.time())
             live.update(frame, refresh=True)
             try:
                 key = keyboard.key(0.5)

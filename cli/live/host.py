@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from agent.containermetrics import ContainerSource
+from agent.containermetrics import ContainerSource, NamesOf
 from agent.events import Events
 from agent.groupconfig import ConnectionsConfig, ProcessesConfig
 from agent.groupmetrics import GroupMetrics
 from agent.hostcollector import Source as MetricSource
 from agent.probe.layout import KIND_EXEC
 from agent.probe.program import ProbeError
-from agent.processes import ProcessTable
+from agent.processes import Process, ProcessTable
 from agent.runtimes.lookup import default_lookup
 from agent.watcher import Watcher
 from cli.live.views import Happening, Reading, SourceError, Wanted
@@ -32,7 +32,8 @@ BATCH_LIMIT = 100
 class Executions:
     """Consumer of a watcher that keeps the last programs that were started. Any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, names_of: NamesOf) -> None:
+        self._names_of = names_of
         self._lock = threading.Lock()
         self._kept: deque[Happening] = deque(maxlen=EVENTS_LIMIT)
 
@@ -44,11 +45,18 @@ class Executions:
         for row in rows.tolist():
             process = table.get(int(header["pid"][row]), int(header["start_ns"][row]))
             if process is not None:
-                where = f" [{process.container.shown_id}]" if process.container else ""
-                text = f"{process.pid}{where} {process.command_line}"
+                text = f"{process.pid}{self._where(process)} {process.command_line}"
                 made.append(Happening(int(events.time_unix_ns[row]) / 1e9, "", process.comm, text))
         with self._lock:
             self._kept.extend(made)
+
+    def _where(self, process: Process) -> str:
+        """The container by name, by its id as long as the runtime has not told the name."""
+        if process.container is None:
+            return ""
+        names = self._names_of(process.container.id)
+        name = (names.container or names.name) if names else ""
+        return f" [{name or process.container.shown_id}]"
 
     def newest(self) -> list[Happening]:
         """All that is kept, newest first."""
@@ -69,7 +77,7 @@ class HostSource:
             *groups.sources,
             ContainerSource(names_of=self._containers.names_of),
         ]
-        self._executions = Executions()
+        self._executions = Executions(self._containers.names_of)
         consumers = [*groups.consumers, self._executions.consume]
         self._watcher: Watcher | None = Watcher(None, None, consumers=consumers, calls=groups.calls)
         try:

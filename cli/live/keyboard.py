@@ -11,12 +11,20 @@ from typing import Any
 
 ESCAPE_SECONDS = 0.05
 """How long the rest of an escape sequence may take."""
+SEQUENCE_BYTES_LIMIT = 8
 _SEQUENCES = {
     "\x1b[A": "up",
     "\x1b[B": "down",
     "\x1b[C": "right",
     "\x1b[D": "left",
     "\x1b[H": "home",
+    "\x1b[1~": "home",
+    "\x1b[F": "end",
+    "\x1b[4~": "end",
+    "\x1b[5~": "pageup",
+    "\x1b[6~": "pagedown",
+    "\x1bOF": "end",
+    "\x1bOH": "home",
     "\x1bOA": "up",
     "\x1bOB": "down",
     "\x1b": "escape",
@@ -54,5 +62,7 @@ class Keyboard:
             return "q"
         if data == b"\x1b" and select.select([self._descriptor], [], [], ESCAPE_SECONDS)[0]:
             data += os.read(self._descriptor, 2)
+            while data[1:2] == b"[" and data[-1:].isdigit() and len(data) < SEQUENCE_BYTES_LIMIT:
+                data += os.read(self._descriptor, 1) or b"~"
         text = data.decode("utf-8", "replace")
         return _SEQUENCES.get(text, text if len(text) == 1 else "")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cli.live.views import EVENTS, VIEWS, Happening, Row, View
+from cli.live.views import EVENTS, VIEWS, Column, Happening, Row, View
 from security.fields.parameters import escape
 
 FILTER_CHARACTERS_LIMIT = 64
@@ -17,6 +17,21 @@ FIXED_LINES = 4
 """Title, heading of the table, help, and one line that stays free so that the terminal never scrolls."""
 WIDE_TEXTS = 2
 """Text columns that share the room that is left; the others are as wide as their texts."""
+WIDE_TEXT_CELLS = 12
+"""Below that number columns are left out, from the right, so that names stay readable."""
+NARROW_CELLS = 76
+"""Below that the title names the shown view only."""
+_KEYS = (
+    ("1 2 3 4, tab", "another view"),
+    ("s S, right left", "sort by the next or the previous column"),
+    ("r", "turn the order round"),
+    ("/", "show only rows with a text; enter keeps it, escape takes it back"),
+    ("up down, j k", "scroll by a line"),
+    ("page up, page down, home, end", "scroll by a screen"),
+    ("space, p", "stand still, go on"),
+    ("? or any key", "this page, and back"),
+    ("q", "quit"),
+)
 _PRIORITY_STYLES = {
     **dict.fromkeys(("Emergency", "Alert"), "bold red"),
     **dict.fromkeys(("Critical", "Error"), "red"),
@@ -36,6 +51,10 @@ class Screen:
     typing: bool = False
     """Whether keys go into the filter."""
     paused: bool = False
+    helping: bool = False
+    """Whether the page of keys and columns is shown instead of the view."""
+    page: int = 1
+    """Lines of the last frame's body."""
     offset: int = 0
     rows: list[Row] = field(default_factory=list)
     happenings: list[Happening] = field(default_factory=list)
@@ -46,7 +65,12 @@ class Screen:
         if self.typing:
             self._type(key)
             return True
+        if self.helping and key != "q":
+            self.helping = False
+            return True
         match key:
+            case "?" | "h":
+                self.helping = True
             case "q" | "\x03":
                 return False
             case "1" | "2" | "3" | "4":
@@ -67,8 +91,14 @@ class Screen:
                 self.offset += 1
             case "up" | "k":
                 self.offset = max(self.offset - 1, 0)
+            case "pagedown":
+                self.offset += self.page
+            case "pageup":
+                self.offset = max(self.offset - self.page, 0)
             case "home":
                 self.offset = 0
+            case "end":
+                self.offset = len(self.rows) + len(self.happenings)
         return True
 
     def _type(self, key: str) -> None:
@@ -96,16 +126,25 @@ class Screen:
         at = self.sort[self.view.name]
         return sorted(rows, key=lambda row: row[1][at] or 0.0, reverse=self.descending)
 
-    def frame(self, height: int, now_seconds: float) -> Group:
-        """The screen as it is now, `height` lines high."""
-        lines = max(height - FIXED_LINES, 1)
-        body = self._events(lines) if self.view is EVENTS else self._table(lines)
-        return Group(self._head(now_seconds), body, self._help())
+    def frame(self, width: int, height: int, now_seconds: float) -> Group:
+        """The screen as it is now, at most `width` cells wide and `height` lines high."""
+        self.page = max(height - FIXED_LINES, 1)
+        hidden = 0
+        if self.helping:
+            body: RenderableType = self._page()
+        elif self.view is EVENTS:
+            body = self._events(self.page)
+        else:
+            body, hidden = self._table(width, self.page)
+        return Group(self._head(width, now_seconds), body, self._help(hidden))
 
-    def _head(self, now_seconds: float) -> Text:
+    def _head(self, width: int, now_seconds: float) -> Text:
         shown = Text(f"vedette top  {escape(self.title)}  ", style="bold", no_wrap=True, overflow="ellipsis")
-        for number, view in enumerate(VIEWS, 1):
-            shown.append(f" {number} {view.name} ", style="reverse" if view is self.view else "")
+        if width < NARROW_CELLS:
+            shown.append(f" {VIEWS.index(self.view) + 1}/{len(VIEWS)} {self.view.name} ", style="reverse")
+        else:
+            for number, view in enumerate(VIEWS, 1):
+                shown.append(f" {number} {view.name} ", style="reverse" if view is self.view else "")
         shown.append(time.strftime("  %H:%M:%S", time.localtime(now_seconds)))
         if self.paused:
             shown.append("  paused", style="yellow")
@@ -113,50 +152,105 @@ class Screen:
             shown.append(f"  /{escape(self.filter)}{'_' if self.typing else ''}", style="cyan")
         return shown
 
-    def _help(self) -> Text:
+    def _help(self, hidden: int) -> Text:
         if self.note:
             return Text(escape(self.note), style="red", no_wrap=True, overflow="ellipsis")
-        keys = "q quit  1-4 tab view  s S sort  r reverse  / filter  up down scroll  space pause"
+        keys = "q quit  ? help  tab view  s sort  r reverse  / filter  space pause"
+        if hidden:
+            keys = f"+{hidden} columns in a wider terminal  {keys}"
         return Text(keys, style="dim", no_wrap=True, overflow="ellipsis")
 
-    def _table(self, lines: int) -> Table:
-        table = _new_table()
+    def _page(self) -> Table:
+        """Keys, and what the columns of the view mean."""
+        table = Table.grid(padding=(0, 2, 0, 0))
+        about = [(column.title, column.about) for column in self.view.columns]
+        for name, text in (*_KEYS, ("", ""), *about)[: self.page]:
+            table.add_row(
+                Text(name, style="bold", no_wrap=True), Text(text, no_wrap=True, overflow="ellipsis")
+            )
+        return table
+
+    def _table(self, width: int, lines: int) -> tuple[RenderableType, int]:
+        """The table, and how many of its columns the terminal is too narrow for."""
         rows = self.chosen_rows()
+        if not rows:
+            return self._nothing(bool(self.rows)), 0
+        self.offset = min(self.offset, max(len(rows) - lines, 0))
+        shown = rows[self.offset : self.offset + lines]
         # Without containers there is no need for a column of their names.
         texts_at = [at for at in range(len(self.view.titles)) if not at or any(key[at] for key, _ in rows)]
-        for at in texts_at:
-            ratio = 1 if at < WIDE_TEXTS else None
+        room = width
+        for place, at in enumerate(texts_at):
+            longest = max(len(self.view.titles[at]), *(len(escape(key[at])) for key, _ in shown))
+            room -= (min(longest, WIDE_TEXT_CELLS) if place < WIDE_TEXTS else longest) + 1
+        numbers_at = self._fitting(shown, room)
+        table = _new_table()
+        for place, at in enumerate(texts_at):
+            ratio = 1 if place < WIDE_TEXTS else None
             table.add_column(
                 self.view.titles[at], no_wrap=True, overflow="ellipsis", min_width=4, ratio=ratio
             )
-        for at, column in enumerate(self.view.columns):
-            mark = ("v" if self.descending else "^") if at == self.sort[self.view.name] else ""
-            style = "bold cyan" if mark else "bold"
-            table.add_column(mark + column.title, justify="right", no_wrap=True, header_style=style)
-        self.offset = min(self.offset, max(len(rows) - lines, 0))
-        for key, values in rows[self.offset : self.offset + lines]:
-            texts = [Text(escape(key[at])) for at in texts_at]
-            for value, column in zip(values, self.view.columns, strict=True):
-                texts.append(Text("" if value is None else column.show(value)))
-            table.add_row(*texts)
-        return table
+        for at in numbers_at:
+            style = "bold cyan" if at == self.sort[self.view.name] else "bold"
+            table.add_column(self._title(at), justify="right", no_wrap=True, header_style=style)
+        for key, values in shown:
+            numbers = (_number(self.view.columns[at], values[at]) for at in numbers_at)
+            table.add_row(*(Text(escape(key[at])) for at in texts_at), *(Text(text) for text in numbers))
+        return table, len(self.view.columns) - len(numbers_at)
 
-    def _events(self, lines: int) -> Table:
-        table = _new_table()
-        table.add_column("TIME", no_wrap=True, width=8)
-        table.add_column("PRIORITY", no_wrap=True, width=9)
-        table.add_column("NAME", no_wrap=True, overflow="ellipsis", ratio=1)
-        table.add_column("WHAT", no_wrap=True, overflow="ellipsis", ratio=3)
+    def _title(self, at: int) -> str:
+        mark = ("↓" if self.descending else "↑") if at == self.sort[self.view.name] else ""
+        return mark + self.view.columns[at].title
+
+    def _fitting(self, shown: list[Row], room: int) -> list[int]:
+        """Number columns that fit, from the left; the one that is sorted by always does."""
+        by = self.sort[self.view.name]
+
+        def cells(at: int) -> int:
+            column = self.view.columns[at]
+            return 1 + max(len(self._title(at)), *(len(_number(column, values[at])) for _, values in shown))
+
+        room -= cells(by)
+        chosen = {by}
+        for at in range(len(self.view.columns)):
+            if at == by:
+                continue
+            room -= cells(at)
+            if room < 0:
+                break
+            chosen.add(at)
+        return sorted(chosen)
+
+    def _nothing(self, filtered: bool) -> Text:
+        why = f" match /{escape(self.filter)}" if filtered else ""
+        return Text(f"no {self.view.name}{why}", style="dim", no_wrap=True, overflow="ellipsis")
+
+    def _events(self, lines: int) -> RenderableType:
         wanted = self.filter.lower()
         found = [
             h for h in self.happenings if not wanted or wanted in f"{h.priority} {h.name} {h.text}".lower()
         ]
+        if not found:
+            return self._nothing(bool(self.happenings))
+        # Programs that this host starts have no priority.
+        judged = any(item.priority for item in found)
+        table = _new_table()
+        table.add_column("TIME", no_wrap=True, width=8)
+        if judged:
+            table.add_column("PRIORITY", no_wrap=True, width=9)
+        table.add_column("NAME", no_wrap=True, overflow="ellipsis", ratio=1)
+        table.add_column("WHAT", no_wrap=True, overflow="ellipsis", ratio=3)
         self.offset = min(self.offset, max(len(found) - lines, 0))
         for item in found[self.offset : self.offset + lines]:
-            stamp = time.strftime("%H:%M:%S", time.localtime(item.time_seconds))
-            priority = Text(escape(item.priority), style=_PRIORITY_STYLES.get(item.priority, ""))
-            table.add_row(Text(stamp), priority, Text(escape(item.name)), Text(escape(item.text)))
+            cells = [Text(time.strftime("%H:%M:%S", time.localtime(item.time_seconds)))]
+            if judged:
+                cells.append(Text(escape(item.priority), style=_PRIORITY_STYLES.get(item.priority, "")))
+            table.add_row(*cells, Text(escape(item.name)), Text(escape(item.text)))
         return table
+
+
+def _number(column: Column, value: float | None) -> str:
+    return "" if value is None else column.show(value)
 
 
 def _new_table() -> Table:

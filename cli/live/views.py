@@ -64,6 +64,7 @@ class Column:
     title: str
     wanted: Wanted
     show: Callable[[float], str]
+    about: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,8 @@ class View:
     sort: int = 0
 
     def rows(self, reading: Reading) -> list[Row]:
-        """One row a label set that any column has a value for; those without a name are totals, left out."""
-        keys = {key for values in reading.values() for key in values if key[0]}
+        """One row a label set that any column has more than 0 for. Totals have no name and are left out."""
+        keys = {key for values in reading.values() for key, value in values.items() if key[0] and value}
         values = [reading.get(column.wanted, {}) for column in self.columns]
         return [(key, tuple(column.get(key) for column in values)) for key in keys]
 
@@ -91,6 +92,11 @@ def amount(value: float) -> str:
 def size(value: float) -> str:
     """Bytes in binary units: 512, 1.5K, 20M."""
     return _scaled(value, 1024, ("", "K", "M", "G", "T"))
+
+
+def limit(value: float) -> str:
+    """Bytes of a limit; 0 stands for none."""
+    return size(value) if value else "-"
 
 
 def _scaled(value: float, base: int, units: Sequence[str]) -> str:
@@ -116,14 +122,24 @@ PROCESSES = View(
     ("groupname", "name"),
     ("GROUP", "CONTAINER"),
     (
-        Column("PROCS", Wanted(f"{_GROUP}_num_procs"), amount),
-        Column("CPU%", Wanted(f"{_GROUP}_cpu_seconds_total", rate=True), percent),
-        Column("MEM", Wanted(f"{_GROUP}_memory_bytes", where=(("memtype", "resident"),)), size),
-        Column("READ/s", Wanted(f"{_GROUP}_read_bytes_total", rate=True), size),
-        Column("WRITE/s", Wanted(f"{_GROUP}_write_bytes_total", rate=True), size),
-        Column("EXEC/s", Wanted("vedette_process_executions_total", rate=True), amount),
-        Column("OPEN/s", Wanted("vedette_process_opens_total", rate=True), amount),
-        Column("ERR/s", Wanted("vedette_process_errors_total", rate=True), amount),
+        Column("PROCS", Wanted(f"{_GROUP}_num_procs"), amount, "processes of the group"),
+        Column(
+            "CPU%",
+            Wanted(f"{_GROUP}_cpu_seconds_total", rate=True),
+            percent,
+            "processor use; 100 is one core",
+        ),
+        Column(
+            "MEM",
+            Wanted(f"{_GROUP}_memory_bytes", where=(("memtype", "resident"),)),
+            size,
+            "resident memory; pages that processes share count for each",
+        ),
+        Column("READ/s", Wanted(f"{_GROUP}_read_bytes_total", rate=True), size, "bytes read from disks"),
+        Column("WRITE/s", Wanted(f"{_GROUP}_write_bytes_total", rate=True), size, "bytes written to disks"),
+        Column("EXEC/s", Wanted("vedette_process_executions_total", rate=True), amount, "programs started"),
+        Column("OPEN/s", Wanted("vedette_process_opens_total", rate=True), amount, "files opened"),
+        Column("ERR/s", Wanted("vedette_process_errors_total", rate=True), amount, "calls that failed"),
     ),
     sort=1,
 )
@@ -132,12 +148,22 @@ CONTAINERS = View(
     ("name", "image"),
     ("CONTAINER", "IMAGE"),
     (
-        Column("PROCS", Wanted("container_processes"), amount),
-        Column("CPU%", Wanted("container_cpu_usage_seconds_total", rate=True), percent),
-        Column("MEM", Wanted("container_memory_working_set_bytes"), size),
-        Column("LIMIT", Wanted("container_spec_memory_limit_bytes"), size),
-        Column("RX/s", Wanted("container_network_receive_bytes_total", rate=True), size),
-        Column("TX/s", Wanted("container_network_transmit_bytes_total", rate=True), size),
+        Column("PROCS", Wanted("container_processes"), amount, "processes"),
+        Column(
+            "CPU%",
+            Wanted("container_cpu_usage_seconds_total", rate=True),
+            percent,
+            "processor use; 100 is one core",
+        ),
+        Column(
+            "MEM",
+            Wanted("container_memory_working_set_bytes"),
+            size,
+            "memory without what can be dropped at once",
+        ),
+        Column("LIMIT", Wanted("container_spec_memory_limit_bytes"), limit, "limit of memory, - for none"),
+        Column("RX/s", Wanted("container_network_receive_bytes_total", rate=True), size, "bytes received"),
+        Column("TX/s", Wanted("container_network_transmit_bytes_total", rate=True), size, "bytes sent"),
     ),
     sort=1,
 )
@@ -146,12 +172,17 @@ CONNECTIONS = View(
     ("client", "server", "port", "protocol"),
     ("CLIENT", "SERVER", "PORT", "PROTO"),
     (
-        Column("OPEN", Wanted(f"{_CONNECTION}_open"), amount),
-        Column("NEW/s", Wanted(f"{_CONNECTION}_opened_total", rate=True), amount),
-        Column("FAIL/s", Wanted(f"{_CONNECTION}_failed_total", rate=True), amount),
-        Column("SENT/s", Wanted(f"{_CONNECTION}_sent_bytes_total", rate=True), size),
-        Column("RECV/s", Wanted(f"{_CONNECTION}_received_bytes_total", rate=True), size),
-        Column("RTT ms", Wanted(f"{_CONNECTION}_round_trip_seconds"), milliseconds),
+        Column("OPEN", Wanted(f"{_CONNECTION}_open"), amount, "connections that are open"),
+        Column("NEW/s", Wanted(f"{_CONNECTION}_opened_total", rate=True), amount, "connections made"),
+        Column("FAIL/s", Wanted(f"{_CONNECTION}_failed_total", rate=True), amount, "connections that failed"),
+        Column("SENT/s", Wanted(f"{_CONNECTION}_sent_bytes_total", rate=True), size, "bytes sent"),
+        Column("RECV/s", Wanted(f"{_CONNECTION}_received_bytes_total", rate=True), size, "bytes received"),
+        Column(
+            "RTT ms",
+            Wanted(f"{_CONNECTION}_round_trip_seconds"),
+            milliseconds,
+            "round trip as the kernel measures it",
+        ),
     ),
     sort=1,
 )

@@ -16,18 +16,34 @@ import time
 import urllib.parse
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from cli.live.host import HostSource
+from cli.live.keyboard import Keyboard
 from cli.live.screen import Screen
 from cli.live.server import query_of
-from cli.live.views import CONNECTIONS, EVENTS, PROCESSES, Happening, Row, Wanted, amount, size
+from cli.live.views import (
+    CONNECTIONS,
+    CONTAINERS,
+    EVENTS,
+    PROCESSES,
+    Happening,
+    Row,
+    View,
+    Wanted,
+    amount,
+    size,
+)
+from cli.top import Poller
+from tests.agent.containers import runc_container
 
 
 def frame(screen: Screen, width: int = 80, height: int = 24) -> list[str]:
     console = Console(file=io.StringIO(), width=width, height=height, color_system=None)
-    console.print(screen.frame(height, 0.0))
+    console.print(screen.frame(width, height, 0.0))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 
@@ -49,7 +65,7 @@ def test_a_frame_fits_80_by_24_and_is_sorted(screen: Screen) -> None:
     assert len(lines) == 23
     assert all(len(line) <= 80 for line in lines)
     assert lines[1].split() == [
-        *("GROUP", "CONTAINER", "PROCS", "vCPU%", "MEM", "READ/s", "WRITE/s", "EXEC/s", "OPEN/s", "ERR/s"),
+        *("GROUP", "CONTAINER", "PROCS", "↓CPU%", "MEM", "READ/s", "WRITE/s", "EXEC/s", "OPEN/s", "ERR/s"),
     ]
     assert lines[2].split() == ["postgres", "1", "150.0", "48M", "0", "0", "12", "0"]
     assert lines[3].split()[:2] == ["nginx", "front"]
@@ -58,7 +74,7 @@ def test_a_frame_fits_80_by_24_and_is_sorted(screen: Screen) -> None:
 def test_keys_sort_reverse_filter_scroll_and_switch(screen: Screen) -> None:
     for key in ("S", "r"):
         assert screen.press(key)
-    assert "^PROCS" in frame(screen)[1]
+    assert "↑PROCS" in frame(screen)[1]
     for key in ("/", "N", "g", "i", "x", "backspace", "enter"):
         assert screen.press(key)
     assert [line.split()[0] for line in frame(screen)[2:-1]] == ["nginx"]
@@ -100,6 +116,95 @@ def test_an_empty_and_a_tiny_screen_are_drawn() -> None:
         shown = Screen("x", view)
         assert len(frame(shown)) == 3
         assert frame(shown, 20, 3)
+
+
+def test_a_narrow_terminal_keeps_names_and_the_column_of_the_order(screen: Screen) -> None:
+    screen.rows.append(row("a-name-of-many-letters", 2.0))
+    screen.sort["processes"] = 7
+    lines = frame(screen, 48)
+    assert "1/4 processes" in lines[0]
+    assert lines[1].split() == ["GROUP", "CONTAINER", "PROCS", "CPU%", "MEM", "↓ERR/s"]
+    assert lines[2].startswith("a-name-of-m")
+    assert lines[-1].startswith("+4 columns in a wider terminal")
+    assert all(len(line) <= 48 for line in lines)
+    assert "columns in" not in frame(screen, 100)[-1]
+
+
+def test_help_names_keys_and_what_the_columns_are(screen: Screen) -> None:
+    screen.press("?")
+    text = "\n".join(frame(screen, 100, 40))
+    assert "100 is one core" in text
+    assert "page up, page down" in text
+    assert len(frame(screen, 30, 8)) <= 7
+    screen.press("2")
+    assert (screen.view, screen.helping) == (PROCESSES, False)
+    screen.press("?")
+    assert not screen.press("q")
+
+
+def test_an_empty_view_says_so_and_idle_rows_are_left_out() -> None:
+    shown = Screen("x", CONNECTIONS)
+    assert frame(shown)[1].strip() == "no connections"
+    opened, failed = (column.wanted for column in CONNECTIONS.columns[1:3])
+    idle, busy = ("a", "b", "1", "tcp"), ("a", "c", "2", "tcp")
+    shown.rows = CONNECTIONS.rows(
+        {opened: {idle: 0.0, busy: 0.0, ("", "", "", ""): 5.0}, failed: {busy: 2.0}}
+    )
+    assert [key for key, _ in shown.rows] == [busy]
+    for key in ("/", "z", "enter"):
+        shown.press(key)
+    assert frame(shown)[1].strip() == "no connections match /z"
+
+
+def test_pages_and_the_end_are_reached_by_keys(screen: Screen) -> None:
+    screen.rows = [row(f"g{n:03}", 1000 - n) for n in range(100)]
+    assert frame(screen)[2].split()[0] == "g000"
+    screen.press("pagedown")
+    assert frame(screen)[2].split()[0] == "g020"
+    screen.press("end")
+    assert frame(screen)[-2].split()[0] == "g099"
+    screen.press("pageup")
+    assert frame(screen)[-2].split()[0] == "g079"
+    reader, writer = os.openpty()
+    with Keyboard(writer) as keyboard:
+        os.write(reader, b"\x1b[6~\x1b[5~\x1b[4~\x1bOHx")
+        assert [keyboard.key(5) for _ in range(5)] == ["pagedown", "pageup", "end", "home", "x"]
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.root
+def test_a_container_of_this_host_is_shown_by_its_name(tmp_path: Path) -> None:
+    """The real probe and a real container that starts programs all the time."""
+    identity = "f00d" + "7" * 60
+    script = "while :; do /bin/busybox true; /bin/busybox sleep 0.1; done"
+    with runc_container(tmp_path, "shop-web", f"/{identity}", "sh", "-c", script):
+        source = HostSource()
+        try:
+            if source.note:
+                pytest.skip(source.note)
+            screen = Screen(source.title)
+            poller = Poller(source, screen, 0.1)
+
+            def wait_for(view: View, *texts: str) -> list[str]:
+                screen.view = view
+                deadline = time.monotonic() + 30
+                while True:
+                    poller.poll()
+                    found = [line for line in frame(screen, 120, 500) if all(text in line for text in texts)]
+                    if found or time.monotonic() > deadline:
+                        return found
+                    time.sleep(0.1)
+
+            (line,) = wait_for(PROCESSES, "busybox", "shop-web")
+            assert line.split()[:2] == ["busybox", "shop-web"]
+            (line,) = wait_for(CONTAINERS, "shop-web")
+            assert line.split()[1] == "example.org/busy:1.36"
+            assert line.split()[5] == "-", "no limit of memory"
+            assert wait_for(EVENTS, "[shop-web] busybox sleep 0.1")
+            assert "PRIORITY" not in frame(screen)[1]
+        finally:
+            source.close()
 
 
 @pytest.mark.parametrize(
