@@ -232,10 +232,33 @@ class OverlaySymbols(SymbolTable):
         self._base = base
         self._ids: dict[str, int] = {}
         self._texts: list[str] = []
+        self._learnt: dict[int, int] = {}
+        self._compared = (0, 0)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._texts)
+
+    def own_ids(self, ids: U32Array) -> U32Array:
+        """Ids of the table below as this one has them: what a query has made up keeps its id also where series
+        come with that string later. The given array where nothing changes."""
+        if not self._texts:
+            return ids
+        with self._lock:
+            sizes = len(self._base), len(self._texts)
+            if sizes != self._compared:
+                for text, made_up in self._ids.items():
+                    stored = self._base.find(text)
+                    if stored is not None:
+                        self._learnt[stored] = made_up
+                self._compared = sizes
+            learnt = dict(self._learnt)
+        if not learnt:
+            return ids
+        own = ids.copy()
+        for stored, made_up in learnt.items():
+            own[ids == stored] = made_up
+        return own
 
     def find(self, text: str) -> int | None:
         """Id of a string known here or below, or None.

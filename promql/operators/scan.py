@@ -94,8 +94,10 @@ def select(ctx: EvalContext, selector: VectorSelector, mint: int, maxt: int, hin
 
 def announced(ctx: EvalContext, selection: Selection) -> Series:
     """The selection's series with the query's own symbols."""
-    labels = selection.labels
-    own = SeriesLabels(labels.offsets, labels.name_ids, labels.value_ids, ctx.symbols)
+    labels, symbols = selection.labels, ctx.symbols
+    own = SeriesLabels(
+        labels.offsets, symbols.own_ids(labels.name_ids), symbols.own_ids(labels.value_ids), symbols
+    )
     return Series(own, np.zeros(len(own), dtype=np.bool_))
 
 

@@ -132,14 +132,22 @@ def present(rows: Iterable[Row]) -> list[Row]:
 LAST_DIGIT_COUNTS = 1e4
 """Where a number is this much larger than the period, its last digits, which libm chooses, decide."""
 
-EDGE_WIDTH = 1e-15
-"""Where a number is this near to the edge of a domain, its last digit decides whether there is a result."""
+EDGE_WIDTH = 1e-4
+"""Where a number is this near to the edge of a domain, its last digit decides how large the result is, or
+whether there is one."""
+
+LARGE_LOGARITHM = 40.0
+"""The logarithm of a power multiplies the error of its operands' last digits."""
 
 
 def power(x: float, y: float) -> float:
     """IEEE pow."""
     try:
-        return math.pow(x, y)
+        result = math.pow(x, y)
+        exact = x == math.floor(x) and y == math.floor(y) if math.isfinite(x) and math.isfinite(y) else True
+        if not exact and 0 < abs(result) < math.inf and abs(math.log(abs(result))) > LARGE_LOGARITHM:
+            raise Unspecified("power with a large logarithm")
+        return result
     except OverflowError:
         return -math.inf if x < 0 and y % 2 == 1 else math.inf
     except ValueError:

@@ -24,6 +24,20 @@ def test_a_made_up_string_keeps_its_id_when_the_store_learns_it() -> None:
     assert overlay.text(made_up) == "a-1"
 
 
+def test_ids_that_the_store_gives_to_made_up_strings_are_turned_into_those_of_the_query() -> None:
+    base = SymbolTable()
+    job = base.intern("job")
+    overlay = OverlaySymbols(base)
+    given_ids = np.array([job, job], dtype=np.uint32)
+    assert overlay.own_ids(given_ids) is given_ids
+    made_up, other = overlay.intern("le"), overlay.intern("b")
+    assert overlay.own_ids(given_ids) is given_ids
+    learnt = base.intern("le")
+    assert overlay.own_ids(np.array([job, learnt], dtype=np.uint32)).tolist() == [job, made_up]
+    later = base.intern("b")
+    assert overlay.own_ids(np.array([later, learnt], dtype=np.uint32)).tolist() == [other, made_up]
+
+
 def test_known_strings_keep_the_store_s_id() -> None:
     base = SymbolTable()
     known = base.intern("job")
