@@ -240,7 +240,7 @@ class OverlaySymbols(SymbolTable):
         return len(self._texts)
 
     def own_ids(self, ids: U32Array) -> U32Array:
-        """Ids of the table below as this one has them: what a query has made up keeps its id also where series
+        """Ids of the table below as this one has them: what a query has made up keeps its id where series
         come with that string later. The given array where nothing changes."""
         if not self._texts:
             return ids

@@ -251,7 +251,7 @@ def test_a_series_of_or_keeps_or_loses_its_name_as_its_first_sample_says() -> No
 
 
 def test_a_label_made_up_before_its_series_are_read_matches_theirs() -> None:
-    """The store learns its strings when series are read, as a database does from samples that come meanwhile."""
+    """The store learns its strings when series are read, as a database does from samples that come then."""
     made = store(1000, {'m{le="1"}': [1.0]})
     answer = ENGINE.instant(made.querier(), 'absent(nothing{le="1"}) or on (le) m', 0).value
     assert isinstance(answer, Matrix)
