@@ -18,6 +18,8 @@ from benchmarks.servers import Kind, running_all
 
 BARS = {"prometheus": 0.5, "victoria-metrics": 1.0}
 _SETTLE_S = 180.0
+_START_S = 30.0
+"""What a server may go on doing after it is ready: Vedette loads kernels and gives back what that took."""
 
 
 def measure(
@@ -29,7 +31,7 @@ def measure(
     private: dict[str, float] = {}
     peak: dict[str, float] = {}
     with running_all(kinds, port, folder) as servers:
-        empty = {server.kind.name: server.usage().rss_bytes for server in servers}
+        empty = {s.kind.name: s.settle(quiet_s=2.0, timeout_s=_START_S).rss_bytes for s in servers}
         ingest.send_in_parts(servers, writer, first_ms, steps, folder / "load")
         time.sleep(rest_s)
         for server in servers:
