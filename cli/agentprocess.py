@@ -122,7 +122,10 @@ class AgentProcess:
             raise StartError(f'--server wants a URL such as https://vedette:9090, not "{flags.server}"')
         if flags.token_file and parts.scheme == "http" and not _LOOPBACK.fullmatch(parts.hostname):
             log.warning("the token is sent unencrypted: use https", extra={"server": flags.server})
-        raw: dict[str, object] = {"tls_config": dict(flags.tls)} if flags.tls else {}
+        # A redirect would turn a request into a GET of something else, whose answer says nothing.
+        raw: dict[str, object] = {"follow_redirects": False}
+        if flags.tls:
+            raw["tls_config"] = dict(flags.tls)
         if flags.token_file:
             raw["authorization"] = {"credentials_file": flags.token_file}
         try:
@@ -165,7 +168,9 @@ class AgentProcess:
         loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
         listener = await self._listen()
         options = SenderOptions(
-            f"{self._flags.server}/api/v1/write", age_limit_seconds=self._flags.samples_age_seconds
+            f"{self._flags.server}/api/v1/write",
+            age_limit_seconds=self._flags.samples_age_seconds,
+            confirmed=True,
         )
         sender = Sender(self._samples, self._http, options, self._forward_metrics)
         channel = ChannelClient(

@@ -24,8 +24,8 @@ from ingest.remotewrite.v2 import MESSAGE as MESSAGE_2
 ANSWER_BYTES_LIMIT = 64 << 10
 VERSION_2_AGAIN_SECONDS = 3600.0
 """A server that refused version 2 is asked again after this long."""
-ABOUT_THE_ENDPOINT = frozenset({401, 403, 404, 405, 407, 408, 425, 429})
-"""Answers that say nothing about the samples: when a wrong token is mended, the samples are still wanted."""
+ABOUT_THE_ENDPOINT = frozenset({301, 302, 303, 307, 308, 401, 403, 404, 405, 407, 408, 425, 429})
+"""Answers that say nothing about the samples: when a wrong token or address is mended, they are still wanted."""
 
 _WRITTEN_HEADER = "x-prometheus-remote-write-samples-written"
 
@@ -56,6 +56,10 @@ class SenderOptions:
     headers: Mapping[str, str] = field(default_factory=dict)
     version: int = 2
     """The version to begin with; 1 is never raised."""
+    confirmed: bool = False
+    """Whether version 2 counts as delivered only when the answer says how much was written, as it must. An old
+    server reads version 2 as an empty version 1 and answers 204; so it gets version 1. One that has spoken version 2
+    before, and now answers without that header, is not the server but something before it: sent again."""
 
 
 class _Outcome(enum.Enum):
@@ -146,15 +150,18 @@ class Sender:
         headers = {name.lower(): value for name, value in answer.headers.items()}
         status, text = answer.status, answer.body[:512].decode("utf-8", "replace").strip()
         understood = _WRITTEN_HEADER in headers
+        if 200 <= status < 300 and self._unconfirmed(understood):
+            if self._version_2_worked:
+                self._tell("answers are not those of the server, samples wait on disk", f"{status} {text}")
+                return _Outcome.RETRY, 0.0
+            return self._other_version()
         if 200 <= status < 300:
             self._delivered(item, size, understood)
             return _Outcome.DELIVERED, 0.0
         if self._version == 2 and (
             status == 415 or (status == 400 and not understood and not self._version_2_worked)
         ):
-            self._refused_2_at = self._clock.monotonic()
-            self._speak(1)
-            return _Outcome.OTHER_VERSION, 0.0
+            return self._other_version()
         if status >= 500 or status in self._options.retried_statuses:
             self._tell("server does not take samples, they wait on disk", f"{status} {answer.reason}: {text}")
             return _Outcome.RETRY, retry_after_seconds(headers.get("retry-after", ""), self._clock.now_ms())
@@ -163,6 +170,14 @@ class Sender:
         self._metrics.sent.inc(item.item_count - max(lost, 0))
         self._tell("server refused samples", f"{status} {answer.reason}: {text}")
         return _Outcome.REFUSED, 0.0
+
+    def _unconfirmed(self, understood: bool) -> bool:
+        return self._options.confirmed and self._version == 2 and not understood
+
+    def _other_version(self) -> tuple[_Outcome, float]:
+        self._refused_2_at = self._clock.monotonic()
+        self._speak(1)
+        return _Outcome.OTHER_VERSION, 0.0
 
     def _delivered(self, item: QueueItem, size: int, understood: bool) -> None:
         if self._version == 2:

@@ -192,6 +192,31 @@ async def test_a_server_without_version_2_gets_version_1(tmp_path: Path, refusal
     assert setup.client.requests[2][0]["X-Prometheus-Remote-Write-Version"] == "2.0.0"
 
 
+async def test_an_answer_that_does_not_say_what_it_wrote_confirms_nothing(tmp_path: Path) -> None:
+    """An old server reads version 2 as an empty request and answers 204; a page of a proxy is no server."""
+    setup = Setup(tmp_path / "old", answer(204), confirmed=True)
+    setup.put(1.0)
+    await setup.run()
+    versions = [headers["X-Prometheus-Remote-Write-Version"] for headers, _ in setup.client.requests]
+    assert versions == ["2.0.0", "0.1.0"]
+    setup = Setup(tmp_path / "proxy", OK, answer(200), answer(200), OK, confirmed=True)
+    setup.put(1.0)
+    setup.put(2.0)
+    await setup.run()
+    bodies = [body for _, body in setup.client.requests]
+    assert len(bodies) == 4
+    assert bodies[1] == bodies[2] == bodies[3]
+    assert setup.metric("samples_total") == 2
+
+
+async def test_a_redirect_says_nothing_about_the_samples(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, answer(302), answer(308), OK)
+    setup.put(1.0)
+    await setup.run()
+    assert setup.metric("samples_failed_total") == 0
+    assert setup.metric("samples_total") == 1
+
+
 async def test_a_bad_request_after_version_2_worked_is_no_reason_for_version_1(tmp_path: Path) -> None:
     setup = Setup(tmp_path, OK, answer(400), OK)
     setup.put(1.0, 2.0, 3.0)
