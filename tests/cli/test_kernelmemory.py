@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 
 from cli.kernelmemory import give_back
+from tests.mappings import resident_bytes
 from tsdb.kernels.compile import registered
 from tsdb.kernels.symbols import __name__ as module
-
-
-def resident_file_bytes(name: str) -> int:
-    """Resident bytes of the mappings of a library."""
-    found, inside = 0, False
-    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
-        if not line.split(maxsplit=1)[0].endswith(":"):
-            inside = name in line
-        elif inside and line.startswith("Rss:"):
-            found += int(line.split()[1]) * 1024
-    return found
 
 
 def test_kernels_and_the_compiler_work_after_giving_back():
@@ -29,7 +18,7 @@ def test_kernels_and_the_compiler_work_after_giving_back():
     for kernel in some:
         kernel.compile()
     assert give_back(some) > 10 << 20
-    assert resident_file_bytes("libllvmlite") < 10 << 20
+    assert resident_bytes("libllvmlite") < 10 << 20
     dispatchers: list[Any] = [kernel.compile() for kernel in some]
     libraries = [result.library for each in dispatchers for result in each.overloads.values()]
     assert libraries

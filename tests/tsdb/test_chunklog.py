@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from tests.mappings import resident_bytes
 from tests.tsdb.stores import HOUR, OPTIONS, T0, Store, matcher, name
 from tsdb import chunks
 
@@ -69,25 +69,14 @@ def test_of_many_times_the_budget_less_than_the_budget_stays_in_memory(store):
     assert names_of_files(store) == [f"{index:08d}" for index in range(1, 16)]
 
 
-def resident_bytes(path: Path) -> int:
-    """Resident bytes of this process's mappings of a file."""
-    found, inside = 0, False
-    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
-        if not line.split(maxsplit=1)[0].endswith(":"):
-            inside = line.endswith(str(path))
-        elif inside and line.startswith("Rss:"):
-            found += int(line.split()[1]) * 1024
-    return found
-
-
 def test_pages_read_from_files_are_let_go_and_come_back(store):
     fill(store)
     store.db.maintenance.run()
     file = next((store.path / chunks.DIRECTORY).iterdir())
     assert store.read() == store.expected
-    assert resident_bytes(file) > 0
+    assert resident_bytes(str(file)) > 0
     store.db.head.chunk_log.release_pages()
-    assert resident_bytes(file) == 0
+    assert resident_bytes(str(file)) == 0
     assert store.read() == store.expected
 
 
