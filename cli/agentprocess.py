@@ -38,7 +38,7 @@ from ingest.config.httpclient import HTTPClientConfig
 from ingest.diskqueue import DiskQueue
 from ingest.httpclient import HTTPClient
 from ingest.remotewrite.forward import ForwardAppender
-from ingest.remotewrite.forwardmetrics import ForwardMetrics
+from ingest.remotewrite.forwardmetrics import ForwardFamilies
 from ingest.remotewrite.sender import Sender, SenderOptions
 from security.activerules import ActiveRules
 from security.config import SecurityConfig
@@ -137,7 +137,7 @@ class AgentProcess:
     def _open_queues(self) -> None:
         flags = self._flags
         url = f"{flags.server}/api/v1/write"
-        self._forward_metrics = ForwardMetrics(self._registry, "agent", url)
+        self._forward_metrics = ForwardFamilies(self._registry).destination("agent", url)
         self._channel_metrics = ChannelMetrics(self._registry)
 
         def lost_samples(count: int) -> None:

@@ -62,6 +62,12 @@ FLAGS: tuple[Flag, ...] = (
         "Remote write messages to accept; repeat for more.",
         repeat=True,
     ),
+    Flag(
+        "web.remote-write-receiver.require-token",
+        False,
+        bool,
+        "Remote write needs the token of --web.agent-token-file too. Off by default, as in Prometheus.",
+    ),
     Flag("web.config.file", "", str, "File with the TLS settings of the server."),
     Flag(
         "web.agent-token-file",
@@ -87,6 +93,18 @@ FLAGS: tuple[Flag, ...] = (
         "batch",
         click.Choice(["batch", "interval", "never"]),
         "When a write reaches the disk: before its acknowledgement, every 100 ms, or when the kernel likes.",
+    ),
+    Flag(
+        "storage.remote.flush-deadline",
+        "5s",
+        _D,
+        "How long to go on sending by remote write at a stop; what is left is sent after the next start.",
+    ),
+    Flag(
+        "storage.remote.queue-size",
+        "1GB",
+        _S,
+        "Most bytes that wait on disk for a remote-write destination; then the oldest are given up.",
     ),
     Flag("query.lookback-delta", "5m", _D, "How far an instant selector looks back."),
     Flag("query.timeout", "2m", _D, "Longest time of a query."),

@@ -35,9 +35,11 @@ from cli.kernelmemory import give_back
 from cli.kernels import import_all_kernels, load_for_first_query, load_rest
 from cli.securityparts import SecurityError, SecurityParts
 from cli.serveagents import make_agent_registry, pushed_files, read_token
+from cli.serveremote import make_destinations
 from cli.serveroptions import engine_options, retention_text, storage_options
 from ingest.config.document import LoadedConfig, config_to_yaml
 from ingest.config.errors import ConfigError
+from ingest.remotewrite.destinations import Destinations
 from ingest.remotewrite.receiver import Receiver, RemoteWriteLimits
 from ingest.scrape.service import ScrapeManager, ScrapeSettings
 from promql.activequeries import ActiveQueries
@@ -79,6 +81,7 @@ class Server:
         self._database: Database | None = None
         self._scrape: ScrapeManager | None = None
         self._receiver: Receiver | None = None
+        self._destinations: Destinations | None = None
         self._agent: AgentService | None = None
         self._security: SecurityParts | None = None
         self._stop = asyncio.Event()
@@ -181,9 +184,16 @@ class Server:
             self._services.receiver = self._receiver
         self._scrape = ScrapeManager(appender, self._registry, settings=self._scrape_settings())
         self._services.scrape = self._scrape
+        self._destinations = make_destinations(self._flags, database, self._scrape, self._registry)
+        await self._apply_destinations()
         await self._scrape.apply(self._config)
         self._security = await self._start_security(database)
         self._take_agents(path)
+
+    async def _apply_destinations(self) -> None:
+        if self._destinations is not None:
+            config = self._config.config
+            await self._destinations.apply(config.remote_write, config.global_.external_labels)
 
     async def _start_agent(self) -> None:
         """After ready: the agent's modules and its probe take longer than the server itself, and a query that
@@ -204,7 +214,11 @@ class Server:
         """Let agents in. Raises StartError."""
         assert self._security is not None
         try:
-            self._services.agent_token = read_token(self._flags["web.agent-token-file"])
+            token = self._services.agent_token = read_token(self._flags["web.agent-token-file"])
+            if self._flags["web.remote-write-receiver.require-token"]:
+                if not token:
+                    raise ValueError("--web.remote-write-receiver.require-token needs --web.agent-token-file")
+                self._services.write_token = token
             self._services.agents = make_agent_registry(
                 self._security.services.pipeline.deliver, path, self._config, self._registry
             )
@@ -243,6 +257,8 @@ class Server:
             await asyncio.to_thread(self._security.close)
         if self._receiver is not None:
             self._receiver.close()
+        if self._destinations is not None:
+            await self._destinations.close()
         self._engine.close()
         self._query_log.close()
         if self._database is not None:
@@ -290,6 +306,7 @@ class Server:
             self._log_warnings()
             self._services.external_labels = config.globals.external_labels
             self._apply_storage_options()
+            await self._apply_destinations()
             if self._scrape is not None:
                 await self._scrape.apply(config)
             if self._services.agents is not None:

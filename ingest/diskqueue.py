@@ -269,6 +269,9 @@ class DiskQueue:
         for segment in done:
             if segment is self._segments[-1]:
                 self._close_file()
+            if self._mapped[0] == segment.number:
+                # The next segment may get the same number.
+                self._mapped = (-1, np.empty(0, np.uint8))
             self._segments.remove(segment)
             self._bytes -= segment.size
             self._fs.remove(segment.path)

@@ -112,6 +112,9 @@ class HeadAppender:
         self._log = LogBuffers()
         self._refused_exemplars: Sequence[int] = ()
         """Of the batch that holds the head's lock."""
+        self.listeners: tuple[Callable[[WriteBatch, AppendResult], None], ...] = ()
+        """Called with each batch of which something was stored, in the order of storing, under the head's
+        lock: they must copy what they keep and return at once."""
         self.closed = False
         self.active = 0
         """Appends that hold or wait for the head's lock."""
@@ -149,7 +152,11 @@ class HeadAppender:
         self.active += 1
         try:
             with head.lock:
-                return self._append(floats, histograms, batch, atomic, now_ms)
+                result = self._append(floats, histograms, batch, atomic, now_ms)
+                if self.listeners and (result.stored_count or not (len(floats.refs) or len(histograms.refs))):
+                    for listener in self.listeners:
+                        listener(batch, result)
+                return result
         finally:
             self.active -= 1
 

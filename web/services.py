@@ -214,7 +214,8 @@ class AppServices:
     `reload` awaits a configuration reload and raises with a text fit to show; `quit` starts a graceful stop.
     `config_yaml` gives the loaded configuration with secrets masked. `wal_replay` gives the first and last
     WAL segment to replay and the one being read, also before there is a database. `registry` holds all own
-    metrics. `agent_token` empty means that agents of this host only are let in.
+    metrics. `agent_token` empty means that agents of this host only are let in, `write_token` empty that
+    remote write needs none.
     """
 
     readiness: Readiness
@@ -228,6 +229,7 @@ class AppServices:
     query_log: QueryLog | None = None
     agents: AgentRegistry | None = None
     agent_token: str = ""
+    write_token: str = ""
     flags: Mapping[str, str] = field(default_factory=dict)
     features: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     external_labels: Mapping[str, str] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from ingest.config.errors import ConfigError, Problem
 from ingest.config.globals import GlobalConfig, RuntimeConfig
 from ingest.config.otlp import UTF8_STRATEGIES, OTLPConfig
 from ingest.config.relabeling import RelabelConfig
-from ingest.config.remote import RemoteReadConfig, RemoteWriteConfig
+from ingest.config.remote import UNSUPPORTED_CREDENTIALS, RemoteReadConfig, RemoteWriteConfig
 from ingest.config.scrape import (
     DISCOVERY_FIELDS,
     PERFORMED_DISCOVERY,
@@ -314,8 +314,12 @@ def _warnings(config: PrometheusConfig, jobs: Sequence[ScrapeConfig]) -> list[st
         for job in jobs
         if job.convert_classic_histograms_to_nhcb
     ]
-    if config.remote_write:
-        found.append("remote_write is not supported yet and sends no samples")
+    for index, endpoint in enumerate(config.remote_write):
+        found += [
+            f"remote_write[{index}]: {kind} is not supported yet and sends no samples"
+            for kind in UNSUPPORTED_CREDENTIALS
+            if getattr(endpoint, kind) is not None
+        ]
     if config.tracing is not None:
         found.append("tracing is not supported yet and sends no spans")
     return found

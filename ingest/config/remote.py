@@ -15,6 +15,8 @@ _AUTHORIZATION = (
     "authorization header must be changed via the basic_auth, authorization, oauth2, sigv4, azuread or "
     "google_iam parameter"
 )
+UNSUPPORTED_CREDENTIALS = ("sigv4", "azuread", "google_iam")
+"""Ways to sign requests that are checked and not performed: such an endpoint gets nothing."""
 MESSAGES = ("prometheus.WriteRequest", "io.prometheus.write.v2.Request")
 
 

@@ -102,7 +102,7 @@ def encode_requests(
     for exemplar in batch.exemplars:
         exemplars.setdefault(exemplar.ref, []).append(exemplar)
     request, filled = _Request(), 0
-    for ref, t_ms, message, histogram in _messages(batch):
+    for ref, t_ms, message, histogram in sample_messages(batch):
         row = request.row(ref, histogram, t_ms)
         (row.histograms if histogram else row.samples).append(message)
         filled += 1
@@ -113,7 +113,8 @@ def encode_requests(
         yield request.finish(labels_of, exemplars, metadata)
 
 
-def _messages(batch: WriteBatch) -> Iterator[tuple[int, int, bytes, bool]]:
+def sample_messages(batch: WriteBatch) -> Iterator[tuple[int, int, bytes, bool]]:
+    """(ref, time, message, whether a histogram) of each sample: a Sample or Histogram of either version."""
     if batch.samples is not None:
         yield from _samples(batch.samples)
     if batch.histograms is not None:

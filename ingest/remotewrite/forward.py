@@ -127,7 +127,7 @@ class ForwardAppender:
             self._queue.append(payload, request.sample_count, request.newest_ms)
         except OSError as error:
             raise StorageError(f"write to the queue of remote write: {error}") from error
-        self._metrics.highest_in.set(request.newest_ms / 1000)
+        self._metrics.queued(request.newest_ms)
 
     def _purge(self) -> None:
         now_ms = self._clock.now_ms()

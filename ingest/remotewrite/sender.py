@@ -60,6 +60,8 @@ class SenderOptions:
     """Whether version 2 counts as delivered only when the answer says how much was written, as it must. An old
     server reads version 2 as an empty version 1 and answers 204; so it gets version 1. One that has spoken version 2
     before, and now answers without that header, is not the server but something before it: sent again."""
+    payload_version: int = 2
+    """The version of what is in the queue."""
 
 
 class _Outcome(enum.Enum):
@@ -129,7 +131,7 @@ class Sender:
         if self._version < self._options.version and refused_seconds > VERSION_2_AGAIN_SECONDS:
             self._speak(2)
         body = item.payload
-        if self._version == 1:
+        if self._version < self._options.payload_version:
             body = await asyncio.to_thread(_as_version_1, body)
         headers = {**self._options.headers, **_headers(self._version)}
         if attempt:

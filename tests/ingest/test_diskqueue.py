@@ -57,6 +57,17 @@ def test_numbers_go_on_when_all_was_acknowledged_and_removed(tmp_path: Path) -> 
     assert DiskQueue(tmp_path, MIB).append(b"y", 1, 0) == 11
 
 
+def test_a_segment_with_the_number_of_one_that_was_read_and_removed_is_read_anew(tmp_path: Path) -> None:
+    queue = DiskQueue(tmp_path, MIB)
+    for n in range(3):
+        queue.append(b"old %d" % n, 1, n)
+    queue.close()
+    again = DiskQueue(tmp_path, MIB)
+    again.acknowledge(drain(again)[-1].sequence)
+    again.append(b"new", 1, 9)
+    assert payloads(again) == [b"new"]
+
+
 def test_a_number_that_was_not_given_out_is_not_acknowledged(tmp_path: Path) -> None:
     queue = DiskQueue(tmp_path, MIB)
     queue.append(b"x", 1, 0)

@@ -1,4 +1,4 @@
-"""What we send, read back by the receiver: version 2, and version 1 made from it."""
+"""What we send, read back by the receiver: version 2, version 1 made from it, and version 1 at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from ingest.remotewrite.downgrade import to_version_1
-from ingest.remotewrite.encode import encode_requests
+from ingest.remotewrite.encode import EncodedRequest, encode_requests
+from ingest.remotewrite.encode1 import encode_metadata_v1, encode_requests_v1, label_bytes
 from ingest.remotewrite.nativehistogram import NativeHistogram, to_batch
 from ingest.remotewrite.receiver import Receiver, RemoteWriteLimits
 from tests.ingest.memoryappender import NOW_MS, MemoryAppender
@@ -36,13 +37,28 @@ BITS = st.one_of(
 )
 
 
-async def received(messages: list[bytes], version: int) -> MemoryAppender:
+WAYS = ["2", "1 from 2", "1"]
+
+
+def encoded(
+    batch: WriteBatch, rows: list[Labels], due: dict[str, Metadata], per_request: int, way: str
+) -> list[EncodedRequest]:
+    """Requests of a batch; what is in `due` goes with its series, or alone in version 1."""
+    if way != "1":
+        return list(encode_requests(batch, rows.__getitem__, due, per_request))
+    requests = list(encode_requests_v1(batch, lambda ref: label_bytes(rows[ref]), per_request))
+    entries = [due.pop(name) for name in list(due) if name != "absent"]
+    described = [EncodedRequest(encode_metadata_v1(entries), 0, 0)] if entries else []
+    return requests + described
+
+
+async def received(messages: list[bytes], way: str) -> MemoryAppender:
     store = MemoryAppender()
     table = SeriesTable(SymbolTable(), (1, 2), series_limit=4096)
     receiver = Receiver(store, table, RemoteWriteLimits(), CollectorRegistry(), threads=1)
     for message in messages:
-        body = bytes(cramjam.snappy.compress_raw(message if version == 2 else to_version_1(message)))
-        status, _, text = await receiver.handle(body, {"Content-Type": CONTENT_TYPES[version]})
+        body = bytes(cramjam.snappy.compress_raw(to_version_1(message) if way == "1 from 2" else message))
+        status, _, text = await receiver.handle(body, {"Content-Type": CONTENT_TYPES[int(way[0])]})
         assert status == 204, text
     receiver.close()
     return store
@@ -53,19 +69,19 @@ def columns(refs: list[int], times: list[int], bits: list[int]) -> SampleColumns
     return SampleColumns(np.array(refs, np.uint32), np.array(times, np.int64), values)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("way", WAYS)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-async def test_samples_arrive_bit_for_bit(version: int, data: st.DataObject) -> None:
+async def test_samples_arrive_bit_for_bit(way: str, data: st.DataObject) -> None:
     rows = data.draw(st.lists(LABELS, min_size=1, max_size=4, unique=True))
     picks = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=12))
     bits = [data.draw(BITS) for _ in picks]
     times = [NOW_MS - 1000 + at for at in range(len(picks))]
     per_request = data.draw(st.integers(1, 5))
     batch = WriteBatch(columns(picks, times, bits))
-    requests = list(encode_requests(batch, rows.__getitem__, {}, per_request))
+    requests = encoded(batch, rows, {}, per_request, way)
     assert [r.sample_count for r in requests][:-1] == [per_request] * (len(requests) - 1)
-    store = await received([request.message for request in requests], version)
+    store = await received([request.message for request in requests], way)
     expected: dict[Labels, dict[int, int]] = {}
     for ref, t_ms, value in zip(picks, times, bits, strict=True):
         expected.setdefault(rows[ref], {})[t_ms] = value
@@ -100,13 +116,13 @@ HISTOGRAMS = [
 ]
 
 
-@pytest.mark.parametrize("version", [1, 2])
-async def test_histograms_arrive_whole(version: int) -> None:
+@pytest.mark.parametrize("way", WAYS)
+async def test_histograms_arrive_whole(way: str) -> None:
     rows = [Labels.from_dict({"__name__": f"h{n}"}) for n in range(len(HISTOGRAMS))]
     batch = to_batch(HISTOGRAMS, with_start_t=False)
     sent = WriteBatch(histograms=HistogramColumns(np.arange(len(rows), dtype=np.uint32), batch))
-    (request,) = encode_requests(sent, rows.__getitem__, {})
-    store = await received([request.message], version)
+    (request,) = encoded(sent, rows, {}, 100, way)
+    store = await received([request.message], way)
     arrived = store.batches[-1].histograms
     assert arrived is not None
     assert [store.series[ref] for ref in arrived.refs.tolist()] == rows
@@ -116,8 +132,8 @@ async def test_histograms_arrive_whole(version: int) -> None:
             assert before.tobytes() == after.tobytes(), field.name
 
 
-@pytest.mark.parametrize("version", [1, 2])
-async def test_metadata_and_exemplars_go_with_their_series(version: int) -> None:
+@pytest.mark.parametrize("way", WAYS)
+async def test_metadata_and_exemplars_go_with_their_series(way: str) -> None:
     rows = [Labels.from_dict({"__name__": "hits_total", "job": "a"}), Labels.from_dict({"__name__": "other"})]
     exemplar = Exemplar(0, Labels.from_dict({"trace_id": "abc"}), 4.5, NOW_MS)
     due = {
@@ -125,11 +141,13 @@ async def test_metadata_and_exemplars_go_with_their_series(version: int) -> None
         "absent": Metadata("absent", "gauge", "", ""),
     }
     batch = WriteBatch(columns([0, 1], [NOW_MS, NOW_MS], [0, 0]), exemplars=[exemplar])
-    (request,) = encode_requests(batch, rows.__getitem__, due)
+    requests = encoded(batch, rows, due, 100, way)
     assert list(due) == ["absent"]
-    store = await received([request.message], version)
-    arrived = store.batches[-1]
-    (found,) = arrived.exemplars
+    assert requests[0].sample_count == 2
+    store = await received([request.message for request in requests], way)
+    (found,) = (exemplar for arrived in store.batches for exemplar in arrived.exemplars)
     assert store.series[found.ref] == rows[0]
     assert (found.labels, found.value, found.t_ms) == (exemplar.labels, 4.5, NOW_MS)
-    assert list(arrived.metadata) == [Metadata("hits_total", "counter", "Hits.", "hits")]
+    assert [entry for arrived in store.batches for entry in arrived.metadata] == [
+        Metadata("hits_total", "counter", "Hits.", "hits")
+    ]

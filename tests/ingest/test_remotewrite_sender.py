@@ -16,7 +16,7 @@ from ingest.diskqueue import DiskQueue
 from ingest.httpclient import Answer, RequestError
 from ingest.queuelane import backoff_seconds
 from ingest.remotewrite.forward import METADATA_INTERVAL_MS, SERIES_IDLE_MS, ForwardAppender
-from ingest.remotewrite.forwardmetrics import ForwardMetrics
+from ingest.remotewrite.forwardmetrics import ForwardFamilies
 from ingest.remotewrite.sender import VERSION_2_AGAIN_SECONDS, Sender, SenderOptions
 from tsdb.columns import Metadata, Rejected, SampleColumns, WriteBatch
 from tsdb.errors import InvalidLabelsError, LimitError, StorageError
@@ -74,7 +74,7 @@ class Setup:
         self.clock = FakeClock()
         self.client = FakeClient(*answers)
         self.registry = CollectorRegistry()
-        self.metrics = ForwardMetrics(self.registry, "agent", URL)
+        self.metrics = ForwardFamilies(self.registry).destination("agent", URL)
         self.queue = DiskQueue(folder, 1 << 20, on_drop=lambda n: self.metrics.dropped("queue_bytes", n))
         self.appender = ForwardAppender(self.queue, self.metrics, clock=self.clock)
         self.sender = Sender(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import math
 
@@ -18,6 +17,7 @@ from agent.channel.protocol import (
     parse,
 )
 from agent.channel.registry import AgentRegistry, ChannelError
+from web.bearertoken import CHALLENGE, MISSING, carries
 from web.context import context_of
 from web.envelope import success
 from web.negotiation import respond
@@ -40,10 +40,8 @@ def _registry(request: web.Request) -> AgentRegistry:
         if not _is_local(request):
             raise ChannelError(403, LOOPBACK_ONLY)
         return services.agents
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    right = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode())
-    if scheme.lower() != "bearer" or not right:
-        raise ChannelError(401, "token is missing or wrong")
+    if not carries(request, token):
+        raise ChannelError(401, MISSING)
     return services.agents
 
 
@@ -62,7 +60,7 @@ def _refuse(error: ChannelError) -> web.Response:
     if error.retry_after_seconds:
         headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
     if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
+        headers |= CHALLENGE
     return web.Response(status=error.status, text=f"{error}\n", headers=headers)
 
 

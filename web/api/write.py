@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from web.bearertoken import CHALLENGE, MISSING, carries
 from web.context import context_of
 from web.parameters import read_body
 
@@ -15,6 +16,8 @@ async def write(request: web.Request) -> web.Response:
     services = context_of(request).services
     if services.receiver is None:
         return web.Response(status=404, text=DISABLED)
+    if services.write_token and not carries(request, services.write_token):
+        return web.Response(status=401, text=f"{MISSING}\n", headers=CHALLENGE)
     body = await read_body(request, services.remote_write_body_bytes_max, "--web.max-body-size")
     status, headers, text = await services.receiver.handle(body, request.headers)
     if status == 204:
