@@ -130,9 +130,15 @@ class Outflow:
         return WriteBatch(
             samples,
             histograms,
-            tuple(batch.exemplars) if self.config.send_exemplars else (),
+            self._exemplars(batch, result),
             () if self._first_version else tuple(batch.metadata),
         )
+
+    def _exemplars(self, batch: WriteBatch, result: AppendResult) -> Sequence[Exemplar]:
+        if not self.config.send_exemplars:
+            return ()
+        refused = frozenset(result.refused_exemplars)
+        return [each for at, each in enumerate(batch.exemplars) if at not in refused]
 
     def describe(self, families: Sequence[Metadata]) -> None:
         """Type and help of families, to be sent now (1.0) or with their next samples (2.0)."""
