@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Gauge
 
@@ -22,6 +23,7 @@ from agent.runtimes.lookup import ContainerLookup
 from agent.sockdiag import LISTEN
 from agent.socketowners import SocketOwners
 from ingest.clock import Clock, SystemClock
+from ingest.config.durations import Duration
 from ingest.config.scrape import ScrapeConfig
 from ingest.metrics import ScrapeMetrics
 from ingest.scrape.pool import PoolContext, ScrapePool
@@ -48,6 +50,7 @@ PROGRAMS: Mapping[str, int] = {
     "victoria-metrics": 8428,
 }
 """Programs that serve their own metrics at `/metrics`, and the port they do it on by default."""
+POOL = "agent/discovered"
 _ANNOTATION = "prometheus.io"
 
 _log = logging.getLogger("vedette.agent")
@@ -105,6 +108,18 @@ def annotated_group(info: ContainerInfo) -> DiscoveredGroup | None:
     return DiscoveredGroup(f"annotations/{info.pod_sandbox_id or info.id}", (target,), named)
 
 
+class PoolDirectory(Protocol):
+    """Where the pools of this process are shown, as `ingest.scrape.service.ScrapeManager` does."""
+
+    def show(self, pool: ScrapePool) -> None:
+        """Show a pool."""
+        ...
+
+    def hide(self, pool: ScrapePool) -> None:
+        """Show it no more."""
+        ...
+
+
 class EndpointScraper:
     """Looks for endpoints at an interval and scrapes them. Event loop only; looking happens in a thread."""
 
@@ -116,9 +131,13 @@ class EndpointScraper:
         containers: ContainerLookup,
         *,
         instance: str,
+        directory: PoolDirectory | None = None,
         clock: Clock | None = None,
     ) -> None:
         """Exporters of the host have `instance` and their port as their label `instance`."""
+        self._directory = directory
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changing = asyncio.Lock()
         self._config = config
         self._host = instance
         self._containers = containers
@@ -126,16 +145,7 @@ class EndpointScraper:
         self._scan = ProcessScan(GroupNames())
         self._owners = SocketOwners(self._scan)
         self._executor = ThreadPoolExecutor(1, "endpoints")
-        job = ScrapeConfig.model_validate(
-            {
-                "job_name": "discovered",
-                "scrape_interval": str(config.interval),
-                "scrape_timeout": str(config.interval),
-                "sample_limit": config.sample_limit,
-                "body_size_limit": "32MB",
-                "fallback_scrape_protocol": "PrometheusText0.0.4",
-            }
-        )
+        self._seed = offset_seed(socket.gethostname(), {})
         context = PoolContext(
             appender=appender,
             # The names of scraping are taken by the server's own.
@@ -146,14 +156,40 @@ class EndpointScraper:
             exemplars=False,
             cache_seed=0,
         )
-        self._pool = ScrapePool(job, context, offset_seed(socket.gethostname(), {}))
+        self._pool = ScrapePool(self._job(1), context, self._seed)
         self._found = Gauge(
             "vedette_agent_endpoints", "Endpoints found on this host and scraped.", registry=registry
         )
         self._task: asyncio.Task[None] | None = None
 
+    def _job(self, slower: int) -> ScrapeConfig:
+        interval = str(self._config.interval)
+        return ScrapeConfig.model_validate(
+            {
+                "job_name": POOL,
+                "scrape_interval": str(Duration(self._config.interval * slower)),
+                "scrape_timeout": interval,
+                "sample_limit": self._config.sample_limit,
+                "body_size_limit": "32MB",
+                "fallback_scrape_protocol": "PrometheusText0.0.4",
+            }
+        )
+
+    def slow_down(self, factor: int) -> None:
+        """Scrape at `factor` times the configured interval from now on. Any thread."""
+        if self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self._reload(factor), self._loop)
+
+    async def _reload(self, factor: int) -> None:
+        async with self._changing:
+            if self._task is not None:
+                await self._pool.reload(self._job(factor), self._seed)
+
     async def start(self) -> None:
         """Begin to look."""
+        self._loop = asyncio.get_running_loop()
+        if self._directory is not None:
+            self._directory.show(self._pool)
         self._task = asyncio.create_task(self._run(), name="endpoints")
 
     async def stop(self) -> None:
@@ -162,9 +198,18 @@ class EndpointScraper:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
-        await self._pool.stop(stale_markers=False)
+        self._loop = None
+        if self._directory is not None:
+            self._directory.hide(self._pool)
+        async with self._changing:
+            await self._pool.stop(stale_markers=False)
         await asyncio.to_thread(self._executor.shutdown)
         self._owners.close()
+
+    @property
+    def is_scraping(self) -> bool:
+        """Whether any endpoint is scraped now."""
+        return bool(self._pool.loops)
 
     async def _run(self) -> None:
         while True:
@@ -177,7 +222,8 @@ class EndpointScraper:
     async def look(self) -> None:
         """Look once and follow what was found."""
         groups = await asyncio.get_running_loop().run_in_executor(self._executor, self.find)
-        await self._pool.sync(groups)
+        async with self._changing:
+            await self._pool.sync(groups)
         self._found.set(len(self._pool.loops))
 
     def find(self) -> list[DiscoveredGroup]:

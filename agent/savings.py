@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.budget import Step
+from agent.endpoints import EndpointScraper
 from agent.hostcollector import HostCollector
 from agent.watcher import Watcher
 
@@ -35,7 +36,9 @@ SLOWER = 4
 RULES_ONE_IN = 4
 
 
-def savings(collector: HostCollector | None, watcher: Watcher | None) -> Sequence[Step]:
+def savings(
+    collector: HostCollector | None, watcher: Watcher | None, endpoints: EndpointScraper | None = None
+) -> Sequence[Step]:
     """The steps for the parts that run, in the order in which they are engaged."""
     steps: list[Step] = []
     left_out: frozenset[str] = frozenset()
@@ -45,6 +48,14 @@ def savings(collector: HostCollector | None, watcher: Watcher | None) -> Sequenc
     if collector is not None:
         steps.append(
             Step("slower host metrics", lambda: collector.slow_down(SLOWER), lambda: collector.slow_down(1))
+        )
+    if endpoints is not None:
+        steps.append(
+            Step(
+                "slower discovered endpoints",
+                lambda: endpoints.slow_down(SLOWER),
+                lambda: endpoints.slow_down(1),
+            )
         )
     if watcher is not None:
         steps.append(_without(watcher, "file name calls", left_out, NAME_CALLS))

@@ -16,16 +16,26 @@ from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry
 
-from agent.budget import Budget, BudgetKeeper, Governor, GovernorMetrics, process_usage, threads_usage
+from agent.budget import (
+    Budget,
+    BudgetKeeper,
+    Governor,
+    GovernorMetrics,
+    Usage,
+    process_usage,
+    threads_usage,
+)
 from agent.config import AgentConfig
 from agent.groupmetrics import GroupMetrics
 from agent.memory import release_after_load
+from agent.ownedobjects import OwnedObjects
 from agent.runtimes.lookup import ContainerLookup, default_lookup
 from ingest.config.address import parse_address
 from security.pipeline import Pipeline
 from tsdb.columns import Appender
 
 if TYPE_CHECKING:
+    from agent.endpoints import EndpointScraper, PoolDirectory
     from agent.hostcollector import HostCollector
     from agent.watcher import Watcher
 
@@ -54,6 +64,7 @@ class Governed:
 
     collector: HostCollector | None = None
     watcher: Watcher | None = None
+    endpoints: EndpointScraper | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,10 @@ class Wiring:
     containers: ContainerLookup
     """What the runtimes say of containers; it never waits."""
     groups: GroupMetrics
+    directory: PoolDirectory | None = None
+    """Where pools of scraped endpoints are shown."""
+    parts: list[Part] = field(default_factory=list)
+    """The parts that run so far."""
     governed: Governed = field(default_factory=Governed)
 
     @property
@@ -139,9 +154,15 @@ def _discovery(wiring: Wiring) -> Part | None:
     config = wiring.config.discovery
     if not config.exporters and not config.annotations:
         return None
-    return EndpointScraper(
-        wiring.appender, wiring.registry, config, wiring.containers, instance=wiring.instance
+    wiring.governed.endpoints = EndpointScraper(
+        wiring.appender,
+        wiring.registry,
+        config,
+        wiring.containers,
+        instance=wiring.instance,
+        directory=wiring.directory,
     )
+    return wiring.governed.endpoints
 
 
 class _Watch:
@@ -183,7 +204,7 @@ def _watch(wiring: Wiring) -> Part | None:
 
 _OWN_THREADS = (
     *("watcher", "host-metrics", "statsd-flush", "container-lookup", "security-events"),
-    *("check", "endpoints"),
+    *("check", "endpoints", "agent-budget"),
 )
 """Threads of the agent inside the server's process."""
 
@@ -193,10 +214,19 @@ def _budget(wiring: Wiring) -> Part | None:
 
     limits = wiring.config.budget
     budget = Budget(limits.cpu_percent, int(limits.memory))
-    steps = savings(wiring.governed.collector, wiring.governed.watcher)
+    governed = wiring.governed
+    steps = savings(governed.collector, governed.watcher, governed.endpoints)
     governor = Governor(budget, steps, GovernorMetrics(wiring.registry, budget, steps))
-    standalone = wiring.own_metrics is not None
-    return BudgetKeeper(governor, process_usage if standalone else lambda: threads_usage(_OWN_THREADS))
+    if wiring.own_metrics is not None:
+        return BudgetKeeper(governor, process_usage)
+    # The parts hold these, and they are the server's.
+    foreign = (wiring.appender, wiring.pipeline, wiring.directory)
+    objects = OwnedObjects(lambda: wiring.parts, [each for each in foreign if each is not None])
+
+    def usage() -> Usage:
+        return Usage(threads_usage(_OWN_THREADS).cpu_seconds, objects.recent_bytes())
+
+    return BudgetKeeper(governor, usage)
 
 
 PARTS: tuple[tuple[str, Callable[[Wiring], Part | None]], ...] = (
@@ -222,8 +252,11 @@ class AgentService:
         pipeline: Pipeline | None = None,
         *,
         standalone: bool = False,
+        directory: PoolDirectory | None = None,
     ) -> None:
-        """`standalone`: the process is the agent's alone, and what is in `registry` is shipped too."""
+        """`standalone`: the process is the agent's alone, and what is in `registry` is shipped too.
+        `directory` shows the endpoints that are scraped."""
+        self._directory = directory
         self._appender = appender
         self._standalone = standalone
         self._pipeline = pipeline
@@ -255,7 +288,9 @@ class AgentService:
         config, containers = self._config, default_lookup(own)
         shipped = self._registry if self._standalone else None
         groups = GroupMetrics(config.processes, config.connections, containers)
-        wiring = Wiring(self._appender, own, config, self._pipeline, shipped, containers, groups)
+        wiring = Wiring(
+            self._appender, own, config, self._pipeline, shipped, containers, groups, self._directory
+        )
         for name, make in PARTS:
             try:
                 part = make(wiring)
@@ -270,6 +305,7 @@ class AgentService:
                 _log.exception("a part of the host agent failed to start", extra={"part": name})
             else:
                 self._running.append((name, part))
+                wiring.parts.append(part)
         if self._standalone:
             released = await asyncio.to_thread(release_after_load)
             _log.debug("memory of the compiler given back", extra={"bytes": released})

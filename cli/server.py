@@ -207,6 +207,7 @@ class Server:
             self._registry,
             read_agent_config(self._config),
             self._security.services.pipeline,
+            directory=self._scrape,
         )
         await agent.start()
 

@@ -75,6 +75,7 @@ class ScrapeManager:
             cache_seed=self._settings.seed,
         )
         self._pools: dict[str, ScrapePool] = {}
+        self._guests: dict[str, ScrapePool] = {}
         self._retired: list[ScrapePool] = []
         self._discovery: DiscoveryRegistry | None = None
         self._offset_seed = 0
@@ -129,9 +130,20 @@ class ScrapeManager:
             self._retired.clear()
         await asyncio.get_running_loop().run_in_executor(None, self._executor.shutdown)
 
+    def show(self, pool: ScrapePool) -> None:
+        """Show a pool that somebody else runs among ours, under its job's name unless we have that one."""
+        self._guests[pool.job.job_name] = pool
+
+    def hide(self, pool: ScrapePool) -> None:
+        """Show it no more."""
+        self._guests.pop(pool.job.job_name, None)
+
+    def _shown(self) -> dict[str, ScrapePool]:
+        return {**self._guests, **self._pools}
+
     def _loops(self) -> Iterable[tuple[str, ScrapeLoop]]:
-        for name in sorted(self._pools):
-            for loop in sorted(self._pools[name].loops.values(), key=lambda loop: loop.target.identity):
+        for name, pool in sorted(self._shown().items()):
+            for loop in sorted(pool.loops.values(), key=lambda loop: loop.target.identity):
                 yield name, loop
 
     def targets(self, state: str = "any", pool: str = "") -> dict[str, Any]:
@@ -143,12 +155,13 @@ class ScrapeManager:
                 self._active(name, loop) for name, loop in self._loops() if not pool or name == pool
             ]
         if state != "active":
-            chosen = [name for name in sorted(self._pools) if not pool or name == pool]
-            shown["droppedTargetCounts"] = {name: self._pools[name].dropped_count for name in chosen}
+            pools = self._shown()
+            chosen = [name for name in sorted(pools) if not pool or name == pool]
+            shown["droppedTargetCounts"] = {name: pools[name].dropped_count for name in chosen}
             shown["droppedTargets"] = [
                 {"discoveredLabels": labels.to_dict(), "scrapePool": name}
                 for name in chosen
-                for labels in self._pools[name].dropped
+                for labels in pools[name].dropped
             ]
         return shown
 
@@ -170,15 +183,15 @@ class ScrapeManager:
 
     def pools(self) -> list[str]:
         """Names for /api/v1/scrape_pools."""
-        return sorted(self._pools)
+        return sorted(self._shown())
 
     def pool_yaml(self, pool: str) -> str:
         """Data of /api/v1/scrape_pools/config. Raises KeyError for an unknown pool."""
-        return config_to_yaml(self._pools[pool].job)
+        return config_to_yaml(self._shown()[pool].job)
 
     def relabel_steps(self, pool: str, labels_json: str) -> list[dict[str, Any]]:
         """Data of /api/v1/targets/relabel_steps. Raises KeyError for the pool, ValueError for the labels."""
-        job = self._pools[pool].job
+        job = self._shown()[pool].job
         given = json.loads(labels_json)
         if not isinstance(given, dict) or not all(isinstance(v, str) for v in given.values()):
             raise ValueError("labels must be a JSON object of strings")

@@ -8,16 +8,20 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from agent.endpoints import EndpointScraper, annotated_group
+from agent.endpoints import POOL, EndpointScraper, annotated_group
 from agent.groupconfig import DiscoveryConfig
 from agent.runtimes.info import ContainerInfo
 from agent.runtimes.lookup import ContainerLookup
+from agent.savings import savings
 from ingest.config.durations import Duration
+from ingest.scrape.service import ScrapeManager
 from ingest.scrape.target import DiscoveredGroup
 from tests.agent.test_checks import free_port, wait_for
 from tests.ingest.fakestore import FakeStore
@@ -58,6 +62,53 @@ async def test_a_listening_exporter_is_found_and_scraped(exporter: int) -> None:
         assert store.values(series)[0] == 5.0
     finally:
         await scraper.stop()
+
+
+async def test_found_endpoints_are_among_the_targets_and_can_be_slowed_down(exporter: int) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("finding the owner of a socket needs root")
+    store, manager = FakeStore(), ScrapeManager(FakeStore(), CollectorRegistry())
+    scraper = EndpointScraper(
+        store,
+        None,
+        DiscoveryConfig(interval=Duration(1000)),
+        ContainerLookup([]),
+        instance="host-1",
+        directory=manager,
+    )
+    await scraper.start()
+    try:
+
+        def row() -> dict[str, Any]:
+            rows = manager.targets("active", POOL)["activeTargets"]
+            mine = [each for each in rows if each["labels"]["job"] == "demo_exporter"]
+            return mine[0] if mine else {"health": "absent", "scrapeInterval": ""}
+
+        await until(lambda: row()["health"] == "up")
+        assert row()["scrapeUrl"] == f"http://127.0.0.1:{exporter}/metrics"
+        assert (row()["scrapePool"], row()["scrapeInterval"]) == (POOL, "1s")
+        assert manager.pools() == [POOL]
+        assert "sample_limit" in manager.pool_yaml(POOL)
+        families = [each["metric"] for each in manager.targets_metadata()]
+        assert "demo_total" in families
+        (step,) = (step for step in savings(None, None, scraper))
+        await asyncio.to_thread(step.engage)
+        await until(lambda: row()["scrapeInterval"] == "4s")
+        await asyncio.to_thread(step.release)
+        await until(lambda: row()["scrapeInterval"] == "1s")
+        await asyncio.to_thread(step.engage)
+    finally:
+        await scraper.stop()
+    assert manager.targets()["activeTargets"] == []
+    await asyncio.sleep(0.05)
+    assert not scraper.is_scraping, "what was asked for before the stop must not begin after it"
+    await manager.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 def test_an_own_listener_is_no_endpoint() -> None:
