@@ -361,5 +361,6 @@ def _sender_options(config: RemoteWriteConfig) -> SenderOptions:
         retried_statuses=frozenset({429} if queue.retry_on_http_429 else ()),
         headers=config.headers,
         version=version,
+        confirmed=True,
         payload_version=version,
     )

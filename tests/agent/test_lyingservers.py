@@ -24,7 +24,7 @@ from ingest.config.httpclient import HTTPClientConfig
 from ingest.diskqueue import DiskQueue
 from ingest.httpclient import HTTPClient
 from ingest.remotewrite.forward import ForwardAppender
-from ingest.remotewrite.forwardmetrics import ForwardMetrics
+from ingest.remotewrite.forwardmetrics import ForwardFamilies
 from ingest.remotewrite.sender import Sender, SenderOptions
 from security.output import EventOutput
 from security.record import EventRecord
@@ -168,7 +168,7 @@ class Sending:
 
     def __init__(self, folder: Path, url: str, bytes_limit: int = 1 << 20) -> None:
         self.registry, self.clock, self.url = CollectorRegistry(), Quick(), url
-        self.metrics = ForwardMetrics(self.registry, "agent", url)
+        self.metrics = ForwardFamilies(self.registry).destination("agent", url)
         self.samples = DiskQueue(folder / "samples", bytes_limit)
         self.events = DiskQueue(folder / "events", bytes_limit)
         self.http = HTTPClient(HTTPClientConfig(follow_redirects=False), "test")
