@@ -14,6 +14,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.hostmetrics.paths import root_of_host
 from agent.processes import Process
 
 FILE_BYTES_LIMIT = 1 << 20
@@ -91,9 +92,10 @@ def list_inside(root: Path, folder: str) -> list[str]:
 class UserNames:
     """Names by user and group number, per container. One thread uses it."""
 
-    def __init__(self, proc: Path = Path("/proc"), root: Path = Path("/")) -> None:
+    def __init__(self, proc: Path = Path("/proc"), root: Path | None = None) -> None:
+        """`root` is where the host's files are, found out by default."""
         self._proc = proc
-        self._root = root
+        self._root = root or Path(root_of_host() or "/")
         self._known: OrderedDict[str, _Names] = OrderedDict()
 
     def user(self, uid: int, process: Process | None, now_ns: int) -> str:

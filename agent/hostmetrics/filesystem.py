@@ -81,7 +81,8 @@ class FilesystemCollector:
             if MOUNT_POINTS_IGNORED.match(point) or TYPES_IGNORED.match(mount.type) or labels in seen:
                 continue
             seen.add(labels)
-            found = self._ask(mount)
+            seen_at = mount.mount_point if point != mount.mount_point else f"{paths.rootfs}{point}"
+            found = self._ask(seen_at, mount.type)
             out.add(DEVICE_ERROR, float(found is None), *labels)
             if found is None:
                 continue
@@ -93,9 +94,8 @@ class FilesystemCollector:
             out.add(FILES_FREE, found.f_ffree, *labels)
             out.add(READ_ONLY, float("ro" in mount.options), *labels)
 
-    def _ask(self, mount: Mount) -> os.statvfs_result | None:
-        path = mount.mount_point
-        if not TYPES_THAT_HANG.match(mount.type):
+    def _ask(self, path: str, kind: str) -> os.statvfs_result | None:
+        if not TYPES_THAT_HANG.match(kind):
             return self._statvfs_or_none(path)
         if (thread := self._stuck.pop(path, None)) and thread.is_alive():
             self._stuck[path] = thread

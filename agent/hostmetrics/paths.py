@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 FILE_BYTES_LIMIT = 16 << 20
 """Largest kernel file that is read."""
+ROOT_OF_FIRST = "/proc/1/root"
 
 
 class NoDataError(Exception):
     """The kernel or the machine has nothing for a collector; that is no fault."""
+
+
+@lru_cache(maxsize=1)
+def root_of_host() -> str:
+    """Where the host's files are seen, empty where they are the agent's own.
+
+    An agent in a container that shares the host's process numbers sees them through process 1. One that does
+    not share them lives beside process 1, and one that may not look there has only its own files.
+    """
+    try:
+        if os.stat("/proc/1/ns/mnt").st_ino == os.stat("/proc/self/ns/mnt").st_ino:
+            return ""
+        os.stat(f"{ROOT_OF_FIRST}/etc")
+    except OSError:
+        return ""
+    return ROOT_OF_FIRST
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +37,7 @@ class HostPaths:
 
     proc: str = "/proc"
     sys: str = "/sys"
-    rootfs: str = ""
+    rootfs: str = field(default_factory=root_of_host)
     udev: str = "/run/udev/data"
 
     def read_proc(self, path: str) -> str:

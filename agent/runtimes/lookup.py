@@ -11,11 +11,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from agent.containermetrics import ContainerNames
+from agent.hostmetrics.paths import root_of_host
 from agent.runtimes.info import ContainerInfo
 
 CONTAINERS_LIMIT = 4096
@@ -248,4 +250,4 @@ def default_lookup(registry: CollectorRegistry | None = None) -> ContainerLookup
 
     engines = [EngineApi(name, path) for name, path in SOCKETS]
     runtimes = [CriOnDemand(name, path) for name, path in CRI_SOCKETS]
-    return ContainerLookup((*engines, *runtimes, OciBundles()), registry)
+    return ContainerLookup((*engines, *runtimes, OciBundles(Path(root_of_host() or "/"))), registry)

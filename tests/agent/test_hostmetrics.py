@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -255,7 +258,7 @@ def test_a_remote_file_system_that_hangs_holds_one_thread_only(
     release, asked = threading.Event(), []
 
     def hanging(path: str) -> os.statvfs_result:
-        if path == "/remote":
+        if path == f"{tree.rootfs}/remote":
             asked.append(path)
             release.wait(30)
         return os.statvfs("/")
@@ -265,7 +268,7 @@ def test_a_remote_file_system_that_hangs_holds_one_thread_only(
     for _ in range(3):
         found = gather(collector, tree)
     release.set()
-    assert asked == ["/remote"]
+    assert asked == [f"{tree.rootfs}/remote"]
     assert [v for n, v in found.items() if "device_error" in n and "/remote" in n] == [1.0]
     assert [v for n, v in found.items() if "readonly" in n and "/data" in n] == [1.0]
 
@@ -492,3 +495,35 @@ async def test_the_service_collects_at_once_and_ends_with_stale_markers() -> Non
 def test_missing_files_are_no_data(tmp_path: Path) -> None:
     with pytest.raises(NoDataError):
         read_text(f"{tmp_path}/nothing")
+
+
+_IN_A_CONTAINER = """
+import json
+from agent.containers import UserNames
+from agent.hostmetrics.filesystem import SIZE, FilesystemCollector
+from agent.hostmetrics.paths import HostPaths, root_of_host
+from ingest.gathered import Gathered
+out = Gathered()
+FilesystemCollector()(HostPaths(), out)
+sizes = {key[2][1]: value for key, value in out.values.items() if key[0] == SIZE.name}
+print(json.dumps([root_of_host(), UserNames().user(0, None, 0), sizes.get("/")]))
+"""
+
+
+@pytest.mark.root
+def test_in_a_container_with_the_hosts_processes_files_are_the_hosts() -> None:
+    """Process 1 has this host's files; the agent beside it has an empty /etc, as an image has another one."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    inner = 'mount -t tmpfs -o size=1m none /etc && exec "$0" -c "$1"'
+    outer = f'unshare --mount sh -c \'{inner}\' "$0" "$1"; exit $?'
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", outer, sys.executable, _IN_A_CONTAINER],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    root, name, size = json.loads(done.stdout)
+    found = os.statvfs("/")
+    assert (root, name, size) == ("/proc/1/root", "root", float(found.f_blocks * found.f_frsize))

@@ -108,7 +108,7 @@ def helm() -> str:
     return found
 
 
-def rendered(**values: str) -> dict[tuple[str, str], Any]:
+def rendered(kubernetes: str = "1.30.0", **values: str) -> dict[tuple[str, str], Any]:
     """Objects of the chart by kind and name."""
     sets = [f"--set={key.replace('__', '.')}={value}" for key, value in values.items()]
     done = subprocess.run(
@@ -118,7 +118,7 @@ def rendered(**values: str) -> dict[tuple[str, str], Any]:
             "mon",
             str(PACKAGING / "helm" / "vedette"),
             "--namespace=obs",
-            "--kube-version=1.30.0",
+            f"--kube-version={kubernetes}",
             *sets,
         ],
         capture_output=True,
@@ -155,15 +155,9 @@ def test_the_chart_makes_a_server_and_an_agent_on_every_node() -> None:
         ("StatefulSet", "mon-vedette"),
         ("DaemonSet", "mon-vedette-agent"),
         ("ServiceAccount", "mon-vedette-agent"),
-        ("ClusterRole", "mon-vedette-agent"),
-        ("ClusterRoleBinding", "mon-vedette-agent"),
     }
     token = base64.b64decode(objects["Secret", "mon-vedette-agent-token"]["data"]["token"])
     assert len(token) == 48
-    (subject,) = objects["ClusterRoleBinding", "mon-vedette-agent"]["subjects"]
-    assert (subject["name"], subject["namespace"]) == ("mon-vedette-agent", "obs")
-    verbs = {verb for rule in objects["ClusterRole", "mon-vedette-agent"]["rules"] for verb in rule["verbs"]}
-    assert verbs == {"get", "list", "watch"}
 
 
 @pytest.mark.parametrize(
@@ -188,11 +182,41 @@ def test_pods_select_themselves_mount_what_there_is_and_use_flags_that_exist(kin
 def test_the_agents_pod_sees_its_node_and_has_no_more_than_it_needs() -> None:
     spec = pod(rendered(), "DaemonSet", "mon-vedette-agent")
     assert (spec["hostPID"], spec["hostNetwork"]) == (True, True)
-    security = spec["containers"][0]["securityContext"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["tolerations"] == [{"operator": "Exists"}], "nodes of the control plane have agents too"
+    (container,) = spec["containers"]
+    security = container["securityContext"]
     assert "privileged" not in security
+    assert security["readOnlyRootFilesystem"] is True
     assert security["capabilities"]["drop"] == ["ALL"]
-    assert {"BPF", "PERFMON", "SYS_PTRACE"} <= set(security["capabilities"]["add"])
-    assert "--server=http://mon-vedette:9090" in spec["containers"][0]["args"]
+    unit = (PACKAGING / "systemd" / "vedette-agent.service").read_text()
+    (capabilities,) = re.findall(r"^CapabilityBoundingSet=(.+)$", unit, re.MULTILINE)
+    assert {f"CAP_{name}" for name in security["capabilities"]["add"]} == set(capabilities.split())
+    assert "--server=http://mon-vedette:9090" in container["args"]
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    for path in ("/sys", "/run"):
+        assert mounts[path]["readOnly"] is True
+        assert volumes[mounts[path]["name"]]["hostPath"]["path"] == path
+    assert mounts["/run"]["mountPropagation"] == "HostToContainer", "a runtime that starts later is seen"
+    # What is written has a place: the root of the container is read only.
+    assert "hostPath" in volumes[mounts["/var/lib/vedette-agent"]["name"]]
+    assert "emptyDir" in volumes[mounts["/tmp"]["name"]]
+    token = next(word.partition("=")[2] for word in container["args"] if word.startswith("--token-file="))
+    assert mounts[str(Path(token).parent)]["readOnly"] is True
+
+
+def test_the_agent_is_probed_where_it_listens_and_may_read_other_processes() -> None:
+    container = pod(rendered(agent__healthPort="9555"), "DaemonSet", "mon-vedette-agent")["containers"][0]
+    assert "--web.listen-address=127.0.0.1:9555" in container["args"]
+    for probe in ("startupProbe", "livenessProbe"):
+        asked = container[probe]["httpGet"]
+        assert (asked["host"], asked["path"], asked["port"]) == ("127.0.0.1", "/-/ready", 9555)
+    assert container["securityContext"]["appArmorProfile"] == {"type": "Unconfined"}
+    old = rendered(kubernetes="1.27.3")["DaemonSet", "mon-vedette-agent"]["spec"]["template"]
+    annotations = old["metadata"]["annotations"]
+    assert annotations["container.apparmor.security.beta.kubernetes.io/agent"] == "unconfined"
+    assert "appArmorProfile" not in old["spec"]["containers"][0]["securityContext"]
 
 
 def test_the_configuration_in_the_chart_is_valid() -> None:
