@@ -50,6 +50,8 @@ fchown: res=res fd=fd:0 uid=user:1 gid=uint:2
 fchownat: res=res dirfd=directory:0 pathname=path:1 uid=user:2 gid=uint:3 flags=at:4
 setuid: res=res uid=user:0
 setgid: res=res gid=uint:0
+setreuid: res=res ruid=user:0 euid=user:1
+setregid: res=res rgid=uint:0 egid=uint:1
 setresuid: res=res ruid=user:0 euid=user:1 suid=user:2
 setresgid: res=res rgid=uint:0 egid=uint:1 sgid=uint:2
 setns: res=res fd=fd:0 nstype=namespaces:1

@@ -41,12 +41,23 @@ class GroupRuleConfig(Section):
         return GroupRule(self.name, frozenset(self.comm), frozenset(self.exe), expression)
 
 
+class CallsConfig(Section):
+    """Calls that the kernel program adds up by process group: number, errors, bytes, durations."""
+
+    enabled: bool = True
+    data: bool = True
+    """Also those that move bytes: read, write, send, receive. Costs each such call some 120 ns."""
+    limit: int = Field(default=100, ge=1, le=2000)
+    """Groups; what exceeds it is counted under `other`. A group has up to 19 series an operation."""
+
+
 class ProcessesConfig(Section):
     """Metrics of process groups, from `/proc` and from the event stream."""
 
     enabled: bool = True
     limit: int = Field(default=1000, ge=1, le=20_000)
     """Groups; what exceeds it is counted under the group `other`."""
+    calls: CallsConfig = Field(default_factory=CallsConfig)
     groups: list[GroupRuleConfig] = Field(default_factory=list)
     """The first one that fits names a process; otherwise its own name, and its script for interpreters."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from agent.callcounts import CallCounts, measured_calls
 from agent.connectionedges import ConnectionEdges
 from agent.eventcounts import CALLS, EventCounts
 from agent.groupconfig import ConnectionsConfig, ProcessesConfig
@@ -15,7 +16,7 @@ from agent.processmetrics import ProcessGroupSource
 from agent.processscan import ProcessScan
 from agent.runtimes.lookup import ContainerLookup
 from agent.socketowners import SocketOwners
-from agent.watcher import Consumer
+from agent.watcher import Consumer, CostConsumer
 
 
 class GroupMetrics:
@@ -30,6 +31,9 @@ class GroupMetrics:
         self.consumers: list[Consumer] = []
         self.calls: set[str] = set()
         """System calls to enable for the consumers."""
+        self.cost_consumers: list[CostConsumer] = []
+        self.measured: frozenset[str] = frozenset()
+        """System calls to measure for them."""
         if processes.enabled:
             # First, because it runs the scan that the others read.
             self.sources.append(ProcessGroupSource(scan, containers.names_of, processes.limit))
@@ -38,6 +42,11 @@ class GroupMetrics:
             self.sources.append(counts)
             self.consumers.append(counts.consume)
             self.calls.update(CALLS)
+            if processes.calls.enabled:
+                costs = CallCounts(names, containers.names_of, processes.calls.limit)
+                self.sources.append(costs)
+                self.cost_consumers.append(costs.consume)
+                self.measured = measured_calls(processes.calls.data)
         if connections.enabled:
             peers = PeerNames(containers, time.monotonic)
             edges = ConnectionEdges(names, peers, SocketOwners(scan), connections.limit)

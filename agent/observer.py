@@ -5,15 +5,27 @@ The kernel wakes nobody up: the caller calls `step` again after `pause_seconds`.
 
 from __future__ import annotations
 
+import logging
+import os
 import platform
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from agent.events import Events
-from agent.probe.layout import CALL_LIMIT, COUNT_COMPAT, COUNT_NO_STASH, KIND_EXEC, KIND_EXIT, KIND_FORK
+from agent.probe.layout import (
+    CALL_LIMIT,
+    COUNT_COMPAT,
+    COUNT_NO_COST,
+    COUNT_NO_STASH,
+    KIND_EXEC,
+    KIND_EXIT,
+    KIND_FORK,
+)
 from agent.probe.program import Counters, Probe
 from agent.probe.ringbuffer import RingReader, TimeOrder
 from agent.processes import STATE_CALLS, ProcessTable
@@ -26,6 +38,7 @@ BUSY_PAUSE_SECONDS = 0.002
 BUSY_RECORDS = 8192
 """Records in one look from which on the ring is looked at more often. Below that larger batches are better:
 rules cost 2 ms a batch, whatever its size, and the ring holds some 60,000 records."""
+COST_INTERVAL_NS = 1_000_000_000
 PURGE_INTERVAL_NS = 30 * 1_000_000_000
 
 _KINDS = {
@@ -34,7 +47,11 @@ _KINDS = {
     CALL_LIMIT + KIND_EXIT: "sched_process_exit",
     COUNT_NO_STASH: "guarded_arguments",
     COUNT_COMPAT: "compat_call",
+    COUNT_NO_COST: "measured_call",
 }
+
+
+log = logging.getLogger("vedette.agent")
 
 
 def boot_clock_ns() -> int:
@@ -77,7 +94,13 @@ class Observer:
         self._ring = RingReader(self.probe.ring_descriptor, self.probe.ring_bytes)
         self._order = TimeOrder()
         self._machine = platform.machine()
-        self._purged_ns = self.clock()
+        if self.probe.host_pid != os.getpid():
+            log.warning(
+                "This agent runs in a pid namespace: processes that are older than it are known by name and "
+                "user only, and process metrics are those of the namespace; run it in the host's (hostPID)."
+            )
+            self.table.forgo_proc()
+        self._purged_ns = self._costs_ns = self.clock()
         self.pause_seconds = PAUSE_SECONDS
         self.fill_ratio = 0.0
         """Share of the ring that was waiting at the last step."""
@@ -107,6 +130,15 @@ class Observer:
         events = Events(batch, self._machine, _boot_unix_ns())
         self.table.apply(events)
         return events
+
+    def costs(self) -> npt.NDArray[Any] | None:
+        """What measured calls cost, `callcosts.COST`; None when it is not due. What it tells is 1 to 2 s old:
+        the table knows those processes."""
+        now = self.clock()
+        if now - self._costs_ns < COST_INTERVAL_NS:
+            return None
+        self._costs_ns = now
+        return self.probe.take_costs()
 
     def counters(self) -> Counters:
         """Records sent and lost since the start; `counts` names them."""

@@ -17,7 +17,18 @@ import numpy.typing as npt
 
 from agent import procfiles
 from agent.events import Events, execution_flags
-from agent.probe.layout import ARGS, CGROUP, CWD, ENV, EXE, KIND_CALL, KIND_EXEC, KIND_EXIT, KIND_FORK
+from agent.probe.layout import (
+    ARGS,
+    CGROUP,
+    CWD,
+    ENV,
+    EXE,
+    KIND_CALL,
+    KIND_EXEC,
+    KIND_EXIT,
+    KIND_FORK,
+    PROCESS,
+)
 from agent.probe.ringbuffer import names_to_path
 from agent.procfiles import TICK_NS
 from security.fields.containerids import ContainerPath, container_of
@@ -25,20 +36,12 @@ from security.fields.containerids import ContainerPath, container_of
 PROCESSES_LIMIT = 262_144
 KEEP_ENDED_NS = 180 * 1_000_000_000
 ANCESTORS_LIMIT = 64
-STATE_CALLS = (
-    *(
-        "chdir",
-        "fchdir",
-        "setsid",
-        "setpgid",
-        "setuid",
-        "setgid",
-        "setresuid",
-        "setresgid",
-        "capset",
-        "prctl",
-    ),
+IDENTITY_CALLS = (
+    *("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid"),
+    "capset",
 )
+"""Calls after which the record tells users, groups and capabilities anew."""
+STATE_CALLS = ("chdir", "fchdir", "setsid", "setpgid", "prctl", *IDENTITY_CALLS)
 """Calls that change what the table holds; to be enabled even when no rule asks for them."""
 
 Key = tuple[int, int]
@@ -123,7 +126,8 @@ class ProcessTable:
     Holds at most `limit` processes; when it is full of running ones, new ones are left out and counted.
     """
 
-    def __init__(self, proc: Path = Path("/proc"), limit: int = PROCESSES_LIMIT) -> None:
+    def __init__(self, proc: Path | None = Path("/proc"), limit: int = PROCESSES_LIMIT) -> None:
+        """`proc` None: there is none with the numbers that records have, so that only events tell."""
         self._proc = proc
         self._limit = limit
         self._processes: dict[Key, Process] = {}
@@ -140,7 +144,7 @@ class ProcessTable:
     def seed(self) -> int:
         """Add what runs now and no event has told yet; call it with tracing on. Returns the number added."""
         added = 0
-        for pid in procfiles.pids(self._proc):
+        for pid in [] if self._proc is None else procfiles.pids(self._proc):
             if pid not in self._current:
                 added += self._read(pid) is not None
         for process in self._processes.values():
@@ -148,6 +152,10 @@ class ProcessTable:
             if parent is not None and not process.parent_start_ns:
                 process.parent_start_ns = parent.start_ns
         return added
+
+    def forgo_proc(self) -> None:
+        """Do not read `/proc`: its numbers are those of another pid namespace than the records'."""
+        self._proc = None
 
     def get(self, pid: int, start_ns: int) -> Process | None:
         """The process of that pid that started then."""
@@ -223,6 +231,8 @@ class ProcessTable:
 
     def sweep(self, now_ns: int) -> int:
         """Mark those as ended that are gone from `/proc`: their last record was lost. Returns the number."""
+        if self._proc is None:
+            return 0
         running = set(procfiles.pids(self._proc))
         gone = [p for p in self._processes.values() if not p.ended_ns and p.pid not in running]
         for process in gone:
@@ -255,7 +265,7 @@ class ProcessTable:
 
     def _read(self, pid: int) -> Process | None:
         """Add a process as `/proc` shows it."""
-        files = procfiles.read(pid, self._proc)
+        files = None if self._proc is None else procfiles.read(pid, self._proc)
         if files is None:
             return None
         parent = self.current(files.ppid)
@@ -361,10 +371,6 @@ class ProcessTable:
             case "fchdir":
                 found = events.descriptor(row)
                 process.cwd = found.name if found else process.cwd
-            case "capset":
-                files = procfiles.read(process.pid, self._proc)
-                if files is not None and files.start_ns // TICK_NS == process.key[1]:
-                    process.capabilities = files.capabilities
             case "setsid":
                 process.sid = process.pgid = process.pid
             case "setpgid" if first in (0, process.pid):
@@ -373,8 +379,8 @@ class ProcessTable:
                 other = self.current(first)
                 if other is not None:
                     self._successor(other, row).pgid = second or first
-            case "setuid" | "setgid" | "setresuid" | "setresgid" as call:
-                _change_ids(process, header, call, first)
+            case call if call in IDENTITY_CALLS and events.batch.length[row, PROCESS] >= 0:
+                _take_identity(process, events.process[row])
 
     def _follow_parent(self, record: Any, row: int) -> None:
         """A process whose parent ended has another one; every record names the parent of its moment."""
@@ -410,38 +416,20 @@ def _text(comm: bytes) -> str:
     return comm.decode("utf-8", "surrogateescape")
 
 
-def _changed(argument: int, before: int) -> int:
-    """The new id of a setres call: all bits set mean that it stays."""
-    value = argument & 0xFFFFFFFF
-    return before if value == 0xFFFFFFFF else value
-
-
-def _change_ids(process: Process, header: Any, call: str, first: int) -> None:
-    """Users and groups after a set*id call; the record holds the effective ones of that moment.
-
-    setuid and setgid change the real id too only when the caller was root.
-    """
-    was_root = process.euid == 0
-    if was_root and header["uid"]:
-        # The kernel takes the capabilities of a process that stops being root.
-        process.capabilities = (process.capabilities[0], 0, 0)
-    if call in ("setuid", "setresuid"):
-        process.euid = int(header["uid"])
-        real = process.euid if was_root else process.uid
-        process.uid = real if call == "setuid" else _changed(first, process.uid)
-    else:
-        process.egid = int(header["gid"])
-        real = process.egid if was_root else process.gid
-        process.gid = real if call == "setgid" else _changed(first, process.gid)
-
-
-def _take_numbers(process: Process, info: Any) -> None:
-    """Credentials and numbers from the record of an execution or a fork."""
-    for name in ("uid", "euid", "gid", "egid", "tty", "pgid", "sid", "vpid", "vpgid", "namespace_start_ns"):
+def _take_identity(process: Process, info: Any) -> None:
+    """Users, groups and capabilities as the kernel had them at the moment of a record."""
+    for name in ("uid", "euid", "gid", "egid"):
         setattr(process, name, int(info[name]))
-    process.loginuid = int(info["loginuid"].astype(np.int32))
     process.capabilities = (
         int(info["cap_inheritable"]),
         int(info["cap_permitted"]),
         int(info["cap_effective"]),
     )
+
+
+def _take_numbers(process: Process, info: Any) -> None:
+    """Credentials and numbers from the record of an execution or a fork."""
+    _take_identity(process, info)
+    for name in ("tty", "pgid", "sid", "vpid", "vpgid", "namespace_start_ns"):
+        setattr(process, name, int(info[name]))
+    process.loginuid = int(info["loginuid"].astype(np.int32))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.budget import Step
+from agent.callcounts import measured_calls
 from agent.endpoints import EndpointScraper
 from agent.hostcollector import HostCollector
 from agent.watcher import Watcher
@@ -43,6 +44,13 @@ def savings(
     steps: list[Step] = []
     left_out: frozenset[str] = frozenset()
     if watcher is not None:
+        steps.append(
+            Step(
+                "measured data calls",
+                lambda: watcher.leave_unmeasured(measured_calls(data=True) - measured_calls(data=False)),
+                lambda: watcher.leave_unmeasured(()),
+            )
+        )
         steps.append(_without(watcher, "network data calls", left_out, DATA_CALLS))
         left_out |= DATA_CALLS
     if collector is not None:

@@ -196,6 +196,8 @@ def _watch(wiring: Wiring) -> Part | None:
         wiring.registry,
         consumers=groups.consumers,
         calls=groups.calls,
+        cost_consumers=groups.cost_consumers,
+        measured=groups.measured,
         container_info=wiring.containers.info,
     )
     wiring.governed.watcher = watcher

@@ -11,8 +11,9 @@ import os
 import platform
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy.typing as npt
 from prometheus_client import CollectorRegistry
 
 from agent.addressnames import AddressNames, rule_host_names
@@ -40,6 +41,9 @@ RETRY_SECONDS = (1.0, 5.0, 30.0, 60.0)
 
 Consumer = Callable[[Events, ProcessTable], None]
 """Gets each batch in the watching thread, the table being as after the batch. It must be quick."""
+
+CostConsumer = Callable[[npt.NDArray[Any], ProcessTable], None]
+"""Gets once a second what measured calls cost, `callcosts.COST`, in the watching thread."""
 
 log = logging.getLogger("vedette.agent")
 
@@ -84,12 +88,17 @@ class Watcher:
         *,
         consumers: Sequence[Consumer] = (),
         calls: Iterable[str] = (),
+        cost_consumers: Sequence[CostConsumer] = (),
+        measured: Iterable[str] = (),
         container_info: ContainerInfos = lambda identity: None,
         load: Callable[[], Probe] = program.load,
     ) -> None:
         self._pipeline = pipeline
         self._consumers = tuple(consumers)
         self._wanted = frozenset(calls)
+        self._cost_consumers, self._measured = tuple(cost_consumers), frozenset(measured)
+        self._measuring: frozenset[str] = frozenset()
+        self._not_measured: frozenset[str] = frozenset()
         self._load = load
         self._metrics = WatchMetrics(registry)
         self._addresses = AddressNames()
@@ -126,6 +135,10 @@ class Watcher:
         """Do not report these system calls, whoever wants them; those of the process table stay."""
         self._left_out = frozenset(calls)
 
+    def leave_unmeasured(self, calls: Iterable[str]) -> None:
+        """Do not measure these of the calls to measure."""
+        self._not_measured = frozenset(calls)
+
     def sample_rules(self, one_in: int) -> None:
         """Let rules judge one batch of events in so many; 1 is all of them. Consumers get every batch."""
         self._one_in = one_in
@@ -160,6 +173,7 @@ class Watcher:
             log.warning("This kernel lacks a member or tracepoint: its fields stay empty: %s", member)
         self._enabled = self._calls_now()
         observer.start(self._enabled)
+        self._measuring = frozenset()
         self._observer = observer
         self._metrics.attach(observer)
 
@@ -207,6 +221,8 @@ class Watcher:
             self._metrics.stepped(observer)
             if events is not None:
                 self._deliver(events, observer.table)
+            if self._measured:
+                self._deliver_costs(observer)
             self._stopping.wait(observer.pause_seconds)
 
     def _follow_rules(self, observer: Observer) -> None:
@@ -215,6 +231,20 @@ class Watcher:
         if calls != self._enabled:
             observer.enable(calls)
             self._enabled = calls
+
+    def _deliver_costs(self, observer: Observer) -> None:
+        measuring = self._measured - self._not_measured
+        if measuring != self._measuring:
+            observer.probe.measure(measuring)
+            self._measuring = measuring
+        costs = observer.costs()
+        if costs is None or not len(costs):
+            return
+        for consumer in self._cost_consumers:
+            try:
+                consumer(costs, observer.table)
+            except Exception:
+                self._fault("consumer")
 
     def _deliver(self, events: Events, table: ProcessTable) -> None:
         for consumer in self._consumers:

@@ -26,6 +26,11 @@ _OPEN.restype = ctypes.c_int
 _CLOSE: Any = _LIBC.close
 _CLOSE.argtypes = [ctypes.c_int]
 _CLOSE.restype = ctypes.c_int
+_READ: Any = _LIBC.read
+_READ.argtypes = [ctypes.c_int, ctypes.c_size_t, ctypes.c_size_t]
+_READ.restype = ctypes.c_ssize_t
+_ZERO_PATH = np.frombuffer(b"/dev/zero\0", np.uint8).copy()
+_ZERO = int(_ZERO_PATH.ctypes.data)
 
 
 @njit  # type: ignore[untyped-decorator]
@@ -46,7 +51,17 @@ def _open(count: int, path: int) -> int:
     return failed
 
 
-LOOPS: dict[str, Callable[[int, int], int]] = {"getppid": _getppid, "open": _open}
+@njit  # type: ignore[untyped-decorator]
+def _read(count: int, path: int) -> int:
+    descriptor = _OPEN(_ZERO, 0)
+    failed = 0
+    for _ in range(count):
+        failed += _READ(descriptor, path, 1) != 1
+    _CLOSE(descriptor)
+    return failed
+
+
+LOOPS: dict[str, Callable[[int, int], int]] = {"getppid": _getppid, "open": _open, "read": _read}
 
 
 def run(call: str, count: int, rate: float = 0.0) -> tuple[int, float]:

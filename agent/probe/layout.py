@@ -16,6 +16,7 @@ CALL_LIMIT = 512
 COUNTER_KINDS = CALL_LIMIT + 8
 COUNT_NO_STASH = CALL_LIMIT + 4
 COUNT_COMPAT = CALL_LIMIT + 5
+COUNT_NO_COST = CALL_LIMIT + 6
 
 KIND_CALL, KIND_EXEC, KIND_FORK, KIND_EXIT = range(4)
 
@@ -144,6 +145,16 @@ _RENAMED: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 )
 """Members whose name depends on the version: the first that exists wins."""
 
+_SPANS: dict[str, tuple[str, ...]] = {
+    "file": ("f_inode", "f_flags"),
+    "inode": ("i_mode", "i_sb", "i_ino", "i_nlink"),
+    "super_block": ("s_dev", "s_magic"),
+    "dentry": ("d_parent", "d_name.name"),
+}
+"""Members that are read together, from the first to the last in one piece."""
+SPAN_LIMIT = 512
+"""Bytes of such a piece; the members lie within 104 in Linux 6.18."""
+
 _REGISTERS = {
     "arg1": "di",
     "arg2": "si",
@@ -183,6 +194,7 @@ def resolve(btf: BTF, unified_cgroup: bool) -> Offsets:
         defines[macro] = btf.offset(*found[0]) if found else -1
         if not found:
             missing.append(".".join(alternatives[0]))
+    defines |= _spans(defines)
     defines["SIZE_upid"] = btf.size("upid")
     defines["RSS_STRIDE"] = 8
     if btf.has("mm_struct", "rss_stat[1].count"):
@@ -197,6 +209,19 @@ def resolve(btf: BTF, unified_cgroup: bool) -> Offsets:
     return Offsets(defines, tuple(missing))
 
 
+def _spans(defines: dict[str, int]) -> dict[str, int]:
+    """Start and size of the pieces of `_SPANS`, in whole words."""
+    found = {"SPAN_LIMIT": SPAN_LIMIT}
+    for struct, members in _SPANS.items():
+        offsets = [defines[_macro(struct, member)] for member in members]
+        begin = min(offset for offset in offsets if offset >= 0) & ~7
+        size = (max(offsets) | 7) + 1 - begin
+        if size > SPAN_LIMIT:
+            raise BTFError(f"members of struct {struct} are {size} bytes apart, the limit is {SPAN_LIMIT}")
+        found |= {f"SPAN_{struct}_from": begin, f"SPAN_{struct}_size": size}
+    return found
+
+
 def _controller_offset(btf: BTF) -> int:
     """Where a css_set points to the state of a controller that container runtimes always set up."""
     for name in _CGROUP_CONTROLLERS:
@@ -207,7 +232,7 @@ def _controller_offset(btf: BTF) -> int:
     return -1
 
 
-AT_ENTER, LENGTH_POINTER, MESSAGE, OPEN_HOW = 1, 2, 4, 8
+AT_ENTER, LENGTH_POINTER, MESSAGE, OPEN_HOW, CREDENTIALS = 1, 2, 4, 8, 32
 RESULT = 7
 NO_DIRECTORY = 8
 
@@ -239,6 +264,7 @@ _TWO_PATHS = Action(paths=(1, 2))
 _FD = Action(fd=1)
 _NEW_FD = Action(fd=RESULT)
 _NOTHING = Action()
+_IDENTITY = Action(flags=CREDENTIALS)
 
 ACTIONS: dict[str, Action] = {
     "open": Action(paths=(1, 0), fd=RESULT, flags=AT_ENTER),
@@ -291,16 +317,28 @@ ACTIONS: dict[str, Action] = {
     "setns": _FD,
     "finit_module": Action(paths=(2, 0), dirs=(NO_DIRECTORY, 0), fd=1),
     "init_module": Action(paths=(3, 0), dirs=(NO_DIRECTORY, 0)),
-    **dict.fromkeys(("clone", "clone3", "fork", "vfork", "kill", "prctl", "capset"), _NOTHING),
-    **dict.fromkeys(("setuid", "setgid", "setresuid", "setresgid", "setsid", "setpgid"), _NOTHING),
+    **dict.fromkeys(("clone", "clone3", "fork", "vfork", "kill", "prctl", "setsid", "setpgid"), _NOTHING),
+    **dict.fromkeys(("setuid", "setgid", "setresuid", "setresgid", "setreuid", "setregid"), _IDENTITY),
+    **dict.fromkeys(("setfsuid", "setfsgid", "capset"), _IDENTITY),
     **dict.fromkeys(("unshare", "ptrace", "bpf", "userfaultfd"), _NOTHING),
 }
 """Every system call with an event of its own (security-surface.md 4.1 and what users' rules name)."""
 
 
-def action_rows(calls: Iterable[tuple[int, str]]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """The table the program looks calls up in, uint8 (`CALL_LIMIT`, 16); `calls` are numbers and names."""
+MEASURED_COLUMN = 10
+"""Place of the class of a measured call in a row of the table."""
+
+
+def action_rows(
+    calls: Iterable[tuple[int, str]], measured: Iterable[tuple[int, int]] = ()
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """The table the program looks calls up in, uint8 (`CALL_LIMIT`, 16).
+
+    `calls` are numbers and names of those to report; `measured` numbers and values of `callcosts.CALLS`.
+    """
     rows = np.zeros((CALL_LIMIT, 16), np.uint8)
     for number, name in calls:
         rows[number] = ACTIONS.get(name, _NOTHING).packed()
+    for number, value in measured:
+        rows[number, MEASURED_COLUMN] = value
     return rows

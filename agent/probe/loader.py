@@ -20,7 +20,7 @@ from agent.probe.headers import Headers, kernel_source
 
 REQUEST_BYTES_LIMIT = 1 << 20
 DISTRIBUTION_PACKAGES = "/usr/lib/python3/dist-packages"
-MAPS = ("ring", "actions", "settings", "sent", "lost")
+MAPS = ("ring", "actions", "settings", "sent", "lost", "costs_a", "costs_b", "costs_left_over")
 SOURCE = Path(__file__).with_name("probe.c")
 _RAW_TRACEPOINT = 17
 
@@ -41,12 +41,20 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     flags = ["-Wno-macro-redefined", "-Wno-unused-function"]
     flags += [f"-D{name}={value}" for name, value in request["defines"].items()]
     found = Headers(request["headers"]["kind"], tuple(Path(path) for path in request["headers"]["trees"]))
+    functions = [function for _, function in request["tracepoints"]]
     with kernel_source(found):
-        module = bcc.BPF(text=SOURCE.read_text(encoding="utf-8"), cflags=flags)
+        direct = bool(request["direct"])
+        try:
+            module, programs = _compile(bcc, [*flags, f"-DDIRECT={int(direct)}"], functions)
+        except Exception:
+            if not direct:
+                raise
+            # An older verifier does not follow the members of a typed pointer; probe reads cost more.
+            direct = False
+            module, programs = _compile(bcc, [*flags, "-DDIRECT=0"], functions)
     descriptors = [bcc.lib.bpf_table_fd(module.module, name.encode()) for name in MAPS]
     attached, failed = [], []
-    for tracepoint, function in request["tracepoints"]:
-        program = module.load_func(function.encode(), _RAW_TRACEPOINT)
+    for (tracepoint, _), program in zip(request["tracepoints"], programs, strict=True):
         ctypes.set_errno(0)
         descriptor = bcc.lib.bpf_attach_raw_tracepoint(program.fd, tracepoint.encode())
         if descriptor < 0:
@@ -54,7 +62,13 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
             continue
         attached.append(tracepoint)
         descriptors.append(descriptor)
-    return {"attached": attached, "failed": failed}, descriptors
+    return {"attached": attached, "failed": failed, "direct": direct}, descriptors
+
+
+def _compile(bcc: Any, flags: list[str], functions: list[str]) -> tuple[Any, list[Any]]:
+    """The module and its functions as the kernel accepted them. Raises what the compiler raises."""
+    module = bcc.BPF(text=SOURCE.read_text(encoding="utf-8"), cflags=flags)
+    return module, [module.load_func(name.encode(), _RAW_TRACEPOINT) for name in functions]
 
 
 def main() -> int:

@@ -34,12 +34,20 @@
 #define LENGTH_POINTER 2 /* the address length is behind a pointer */
 #define MESSAGE 4      /* the argument is a struct user_msghdr */
 #define OPEN_HOW 8
-#define PEER 16        /* nothing to copy: the socket of the descriptor says all */
+#define CREDENTIALS 32 /* the call changes who the process is: users, groups and capabilities after it */
+
+#define NO_BYTES 0x80  /* in `measured`: the result is no number of bytes */
+#define BYTES_CLASSES 5 /* of the classes of measured calls, those that move data */
+#define ENTERED_SLOTS 65536
+#define ENTERED_BITS 49 /* nanoseconds: 6.5 days */
+#define DURATION_BUCKETS 28
+#define DURATION_NS_LIMIT (1ULL << 40)
 
 #define CALL_LIMIT 512
 #define COUNTER_KINDS (CALL_LIMIT + 8)
 #define COUNT_NO_STASH (CALL_LIMIT + 4)
 #define COUNT_COMPAT (CALL_LIMIT + 5)
+#define COUNT_NO_COST (CALL_LIMIT + 6)
 
 #define RECORD_MASK 0x3fff
 #define STRING_LIMIT 4096
@@ -91,7 +99,22 @@ struct tuple {
 };
 
 struct action {
-    u8 enabled, path[2], dir[2], fd, address, length, data, flags, unused[6];
+    u8 enabled, path[2], dir[2], fd, address, length, data, flags, measured, unused[5];
+};
+
+struct cost_key {
+    u64 start_ns;
+    u32 pid, class;
+};
+
+struct cost {
+    u64 calls, errors, bytes, timed, duration_ns;
+    u32 buckets[DURATION_BUCKETS];
+};
+
+/* The registers of a call as they lie in pt_regs, r10 first. */
+struct registers {
+    u64 r10, r9, r8, ax, cx, dx, si, di, orig_ax;
 };
 
 struct scratch {
@@ -102,6 +125,7 @@ struct scratch {
     u32 pseudo;
     u32 relative[2];
     u64 root_mount, root_dentry;
+    u64 span[SPAN_LIMIT / 8];
 };
 
 struct stash {
@@ -118,6 +142,11 @@ BPF_F_TABLE("array", u32, u64, settings, 8, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, u64, sent, CPU_COUNT * COUNTER_KINDS, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, u64, lost, CPU_COUNT * COUNTER_KINDS, BPF_F_MMAPABLE);
 BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
+BPF_TABLE("array", u32, u64, entered, ENTERED_SLOTS);
+BPF_TABLE("array", u32, struct cost, no_cost, 1);
+BPF_TABLE("hash", struct cost_key, struct cost, costs_a, COST_ENTRIES);
+BPF_TABLE("hash", struct cost_key, struct cost, costs_b, COST_ENTRIES);
+BPF_F_TABLE("array", u32, struct cost, costs_left_over, 16, BPF_F_MMAPABLE); /* by class, when the map is full */
 
 #define GET(target, base, offset) \
     do { \
@@ -136,6 +165,29 @@ static __always_inline u32 word(u64 base, long offset) {
     GET(value, base, offset);
     return value;
 }
+
+/* The running task as a pointer whose type the verifier knows: its members and what they point to are plain loads,
+ * a tenth of the cost of a probe read. Where a kernel refuses that, DIRECT is 0 and they are probe reads.
+ */
+static u64 (*typed_task)(void) = (void *)158;
+
+static __always_inline u64 current_task(void) {
+    return DIRECT ? typed_task() : bpf_get_current_task();
+}
+
+static __always_inline u64 near(int direct, u64 base, long offset) {
+    return direct ? *(volatile u64 *)(base + offset) : pointer(base, offset);
+}
+
+static __always_inline u32 near_word(int direct, u64 base, long offset) {
+    return direct ? *(volatile u32 *)(base + offset) : word(base, offset);
+}
+
+/* All members of a struct that are needed, in one read; PART takes one out of it. */
+#define READ_SPAN(s, name, base) \
+    bpf_probe_read_kernel((s)->span, SPAN_##name##_size, (void *)((base) + SPAN_##name##_from))
+#define PART(s, type, name, offset) \
+    ((offset) >= 0 ? *(type *)((char *)(s)->span + ((offset) >= 0 ? (offset) - SPAN_##name##_from : 0)) : 0)
 
 static __always_inline void count_lost(u32 kind) {
     u32 index = bpf_get_smp_processor_id() * COUNTER_KINDS + kind;
@@ -243,11 +295,10 @@ static __always_inline void put_path(struct scratch *s, u32 slot, u64 mount, u64
     s->pseudo = 0;
     if (!dentry || !begin(s))
         return;
+    u64 top = pointer(mount, OFF_vfsmount_mnt_root);
     for (int i = 0; i < DEPTH_LIMIT; i++) {
         if (dentry == root_dentry && mount == root_mount)
             break;
-        u64 top = pointer(mount, OFF_vfsmount_mnt_root);
-        u64 parent = pointer(dentry, OFF_dentry_d_parent);
         if (dentry == top) {
             u64 whole = mount - OFF_mount_mnt;
             u64 up = pointer(whole, OFF_mount_mnt_parent);
@@ -255,13 +306,17 @@ static __always_inline void put_path(struct scratch *s, u32 slot, u64 mount, u64
                 break;
             dentry = pointer(whole, OFF_mount_mnt_mountpoint);
             mount = up + OFF_mount_mnt;
+            top = pointer(mount, OFF_vfsmount_mnt_root);
             continue;
         }
+        u64 members[SPAN_dentry_size / 8] = {};
+        bpf_probe_read_kernel(members, sizeof(members), (void *)(dentry + SPAN_dentry_from));
+        u64 parent = members[(OFF_dentry_d_parent - SPAN_dentry_from) / 8];
         u32 at = s->used;
         asm volatile("" : "+r"(at));
         if (at > RECORD_MASK - NAME_LIMIT)
             break;
-        u64 name = pointer(dentry, OFF_dentry_d_name_name);
+        u64 name = members[(OFF_dentry_d_name_name - SPAN_dentry_from) / 8];
         long n = bpf_probe_read_kernel_str(s->data + at, NAME_LIMIT, (void *)name);
         if (n <= 0)
             break;
@@ -304,22 +359,23 @@ static __always_inline void put_cgroup(struct scratch *s, u64 task) {
 }
 
 static __always_inline void remember_root(struct scratch *s, u64 task) {
-    u64 fs = pointer(task, OFF_task_struct_fs);
-    s->root_mount = pointer(fs, OFF_fs_struct_root + OFF_path_mnt);
-    s->root_dentry = pointer(fs, OFF_fs_struct_root + OFF_path_dentry);
+    u64 fs = near(DIRECT, task, OFF_task_struct_fs);
+    s->root_mount = near(DIRECT, fs, OFF_fs_struct_root + OFF_path_mnt);
+    s->root_dentry = near(DIRECT, fs, OFF_fs_struct_root + OFF_path_dentry);
 }
 
 static __always_inline void put_cwd(struct scratch *s, u64 task, u32 slot) {
-    u64 fs = pointer(task, OFF_task_struct_fs);
-    put_path(s, slot, pointer(fs, OFF_fs_struct_pwd + OFF_path_mnt),
-             pointer(fs, OFF_fs_struct_pwd + OFF_path_dentry));
+    u64 fs = near(DIRECT, task, OFF_task_struct_fs);
+    put_path(s, slot, near(DIRECT, fs, OFF_fs_struct_pwd + OFF_path_mnt),
+             near(DIRECT, fs, OFF_fs_struct_pwd + OFF_path_dentry));
 }
 
 static __always_inline u64 file_of(u64 task, s64 fd) {
-    u64 table = pointer(pointer(task, OFF_task_struct_files), OFF_files_struct_fdt);
-    if (fd < 0 || fd >= word(table, OFF_fdtable_max_fds))
+    u64 files = near(DIRECT, task, OFF_task_struct_files);
+    u64 table = near(DIRECT, files, OFF_files_struct_fdt);
+    if (fd < 0 || fd >= near_word(DIRECT, table, OFF_fdtable_max_fds))
         return 0;
-    return pointer(pointer(table, OFF_fdtable_fd) + fd * 8, 0);
+    return pointer(near(DIRECT, table, OFF_fdtable_fd) + fd * 8, 0);
 }
 
 static __always_inline u32 upper_layer(u64 inode, u32 magic) {
@@ -330,14 +386,17 @@ static __always_inline u32 upper_layer(u64 inode, u32 magic) {
 
 static __always_inline void put_descriptor(struct scratch *s, u64 file, u32 pseudo, u32 *magic) {
     struct descriptor d = {};
-    u64 inode = pointer(file, OFF_file_f_inode);
-    u64 super = pointer(inode, OFF_inode_i_sb);
-    d.inode = pointer(inode, OFF_inode_i_ino);
-    d.device = word(super, OFF_super_block_s_dev);
-    GET(*(u16 *)&d.mode, inode, OFF_inode_i_mode);
-    d.magic = word(super, OFF_super_block_s_magic);
-    d.links = word(inode, OFF_inode_i_nlink);
-    d.flags = word(file, OFF_file_f_flags);
+    READ_SPAN(s, file, file);
+    u64 inode = PART(s, u64, file, OFF_file_f_inode);
+    d.flags = PART(s, u32, file, OFF_file_f_flags);
+    READ_SPAN(s, inode, inode);
+    u64 super = PART(s, u64, inode, OFF_inode_i_sb);
+    d.inode = PART(s, u64, inode, OFF_inode_i_ino);
+    d.mode = PART(s, u16, inode, OFF_inode_i_mode);
+    d.links = PART(s, u32, inode, OFF_inode_i_nlink);
+    READ_SPAN(s, super_block, super);
+    d.device = PART(s, u32, super_block, OFF_super_block_s_dev);
+    d.magic = PART(s, u32, super_block, OFF_super_block_s_magic);
     d.upper = upper_layer(inode, d.magic);
     d.pseudo = pseudo;
     *magic = d.magic;
@@ -383,25 +442,26 @@ static __always_inline void put_socket(struct scratch *s, u64 file) {
     finish(s, SLOT_SOCKET);
 }
 
-static __always_inline struct scratch *new_record(u64 task, u32 kind, u32 nr, s64 result) {
+/* `direct`: the task is the running one, as `current_task` gives it. */
+static __always_inline struct scratch *new_record(int direct, u64 task, u32 kind, u32 nr, s64 result) {
     u32 zero = 0;
     struct scratch *s = scratches.lookup(&zero);
     if (!s)
         return 0;
-    u64 cred = pointer(task, OFF_task_struct_cred);
-    u64 leader = pointer(task, OFF_task_struct_group_leader);
-    u64 parent = pointer(task, OFF_task_struct_real_parent);
-    u64 parent_leader = pointer(parent, OFF_task_struct_group_leader);
+    u64 cred = near(direct, task, OFF_task_struct_cred);
+    u64 leader = near(direct, task, OFF_task_struct_group_leader);
+    u64 parent = near(direct, task, OFF_task_struct_real_parent);
+    u64 parent_leader = near(direct, parent, OFF_task_struct_group_leader);
     struct header *h = &s->header;
     h->time_ns = bpf_ktime_get_boot_ns();
-    h->start_ns = pointer(leader, OFF_task_struct_start_boottime);
-    h->parent_start_ns = pointer(parent_leader, OFF_task_struct_start_boottime);
+    h->start_ns = near(direct, leader, OFF_task_struct_start_boottime);
+    h->parent_start_ns = near(direct, parent_leader, OFF_task_struct_start_boottime);
     h->result = result;
-    h->pid = word(task, OFF_task_struct_tgid);
-    h->tid = word(task, OFF_task_struct_pid);
-    h->ppid = word(parent, OFF_task_struct_tgid);
-    h->uid = word(cred, OFF_cred_euid);
-    h->gid = word(cred, OFF_cred_egid);
+    h->pid = near_word(direct, task, OFF_task_struct_tgid);
+    h->tid = near_word(direct, task, OFF_task_struct_pid);
+    h->ppid = near_word(direct, parent, OFF_task_struct_tgid);
+    h->uid = near_word(direct, cred, OFF_cred_euid);
+    h->gid = near_word(direct, cred, OFF_cred_egid);
     h->kind = kind;
     h->nr = nr;
     h->faults = 0;
@@ -491,10 +551,10 @@ static __always_inline void put_process(struct scratch *s, u64 task, u64 mm, u64
     finish(s, SLOT_PROCESS);
 }
 
-static __always_inline int is_own(u64 task) {
+static __always_inline int is_own(u32 pid) {
     u32 zero = 0;
     u64 *own = settings.lookup(&zero);
-    return !own || word(task, OFF_task_struct_tgid) == *own;
+    return !own || pid == *own;
 }
 
 static __always_inline u64 argument(struct scratch *s, u32 number) {
@@ -522,13 +582,102 @@ static __always_inline u64 register_of(u64 registers, u32 number) {
     return 0;
 }
 
+/* When a thread began a measured call: one word, so that no reader sees half of it. Two threads whose numbers
+ * have the same last 16 bits take each other's place; the tag tells, and that call has no duration.
+ */
+static __always_inline u64 entry_tag(u32 tid, u32 nr) {
+    return (u64)((tid >> 16 & 0x3f) << 9 | nr & (CALL_LIMIT - 1)) << ENTERED_BITS;
+}
+
+static __always_inline void remember_entry(u32 tid, u32 nr) {
+    u32 slot = tid & (ENTERED_SLOTS - 1);
+    u64 *entry = entered.lookup(&slot);
+    if (entry)
+        *entry = entry_tag(tid, nr) | bpf_ktime_get_boot_ns() & (1ULL << ENTERED_BITS) - 1;
+}
+
+/* Number of the power of two of seconds that a duration lies below, 0 for 2^-20 s. */
+static __always_inline u32 bucket_of(u64 duration_ns) {
+    u64 units = duration_ns * 4503600 >> 32;
+    u32 bucket = 0;
+    if (units >> 16) { bucket += 16; units >>= 16; }
+    if (units >> 8) { bucket += 8; units >>= 8; }
+    if (units >> 4) { bucket += 4; units >>= 4; }
+    if (units >> 2) { bucket += 2; units >>= 2; }
+    bucket += units > 1 ? 2 : units;
+    return bucket < DURATION_BUCKETS ? bucket : DURATION_BUCKETS - 1;
+}
+
+static __always_inline struct cost *cost_of(struct cost_key *key) {
+    u32 zero = 0, one = 1;
+    u64 *second = settings.lookup(&one);
+    struct cost *nothing = no_cost.lookup(&zero), *cost;
+    if (!second || !nothing)
+        return 0;
+    if (*second) {
+        if ((cost = costs_b.lookup(key)))
+            return cost;
+        costs_b.update(key, nothing);
+        return costs_b.lookup(key);
+    }
+    if ((cost = costs_a.lookup(key)))
+        return cost;
+    costs_a.update(key, nothing);
+    return costs_a.lookup(key);
+}
+
+/* -EAGAIN, -EINPROGRESS and a call that will be restarted are no errors. */
+static __always_inline int is_error(s64 result) {
+    return result < 0 && result >= -4095 && result != -11 && result != -115 && (result > -512 || result < -516);
+}
+
+static __always_inline void measure(u64 task, u64 id, u32 nr, u32 measured, s64 result) {
+    u32 slot = id & (ENTERED_SLOTS - 1), class = (measured & ~NO_BYTES) - 1;
+    u64 leader = near(DIRECT, task, OFF_task_struct_group_leader);
+    struct cost_key key = {near(DIRECT, leader, OFF_task_struct_start_boottime), id >> 32, class};
+    struct cost *cost = cost_of(&key);
+    if (!cost) {
+        count_lost(COUNT_NO_COST);
+        if (!(cost = costs_left_over.lookup(&class)))
+            return;
+    }
+    __sync_fetch_and_add(&cost->calls, 1);
+    if (is_error(result))
+        __sync_fetch_and_add(&cost->errors, 1);
+    else if (result > 0 && class < BYTES_CLASSES && !(measured & NO_BYTES))
+        __sync_fetch_and_add(&cost->bytes, result);
+    u64 *entry = entered.lookup(&slot);
+    if (!entry)
+        return;
+    u64 then = *entry, mask = (1ULL << ENTERED_BITS) - 1;
+    if (!then || (then & ~mask) != entry_tag(id, nr))
+        return;
+    *entry = 0;
+    u64 duration = bpf_ktime_get_boot_ns() - then & mask;
+    if (duration > DURATION_NS_LIMIT)
+        duration = DURATION_NS_LIMIT;
+    __sync_fetch_and_add(&cost->timed, 1);
+    __sync_fetch_and_add(&cost->duration_ns, duration);
+    u32 bucket = bucket_of(duration);
+    asm volatile("" : "+r"(bucket));
+    if (bucket < DURATION_BUCKETS)
+        __sync_fetch_and_add(&cost->buckets[bucket], 1);
+}
+
 int on_sys_enter(struct bpf_raw_tracepoint_args *ctx) {
     u32 nr = ctx->args[1], zero = 0;
     struct action *action = actions.lookup(&nr);
-    if (!action || !action->enabled || !(action->flags & AT_ENTER))
+    if (!action)
         return 0;
-    u64 task = bpf_get_current_task(), id = bpf_get_current_pid_tgid(), registers = ctx->args[0];
-    if (is_own(task) || word(task, OFF_task_struct_status) & TS_COMPAT_BIT)
+    u32 guarded = action->enabled && action->flags & AT_ENTER, measured = action->measured;
+    if (!guarded && !measured)
+        return 0;
+    u64 task = current_task(), id = bpf_get_current_pid_tgid(), registers = ctx->args[0];
+    if (is_own(id >> 32) || near_word(DIRECT, task, OFF_task_struct_status) & TS_COMPAT_BIT)
+        return 0;
+    if (measured)
+        remember_entry(id, nr);
+    if (!guarded)
         return 0;
     struct stash *stash = stash_scratch.lookup(&zero);
     if (!stash)
@@ -643,31 +792,39 @@ static __always_inline void put_buffers(struct scratch *s, struct action *action
 }
 
 int on_sys_exit(struct bpf_raw_tracepoint_args *ctx) {
-    u64 registers = ctx->args[0];
+    struct registers r;
     s64 result = ctx->args[1];
-    u32 nr = 0;
-    bpf_probe_read_kernel(&nr, 4, (void *)(registers + OFF_pt_regs_nr));
+    bpf_probe_read_kernel(&r, sizeof(r), (void *)(ctx->args[0] + OFF_pt_regs_arg4));
+    u32 nr = r.orig_ax;
     struct action *action = actions.lookup(&nr);
-    if (!action || !action->enabled)
+    if (!action)
         return 0;
-    u64 task = bpf_get_current_task(), id = bpf_get_current_pid_tgid();
-    if (is_own(task))
+    u32 measured = action->measured;
+    if (!action->enabled && !measured)
         return 0;
-    if (word(task, OFF_task_struct_status) & TS_COMPAT_BIT) {
-        count_lost(COUNT_COMPAT);
+    u64 task = current_task(), id = bpf_get_current_pid_tgid();
+    if (is_own(id >> 32))
+        return 0;
+    if (near_word(DIRECT, task, OFF_task_struct_status) & TS_COMPAT_BIT) {
+        if (action->enabled)
+            count_lost(COUNT_COMPAT);
         return 0;
     }
+    if (measured)
+        measure(task, id, nr, measured, result);
+    if (!action->enabled)
+        return 0;
     if (result == 0 && (nr == NR_execve || nr == NR_execveat))
         return 0; /* told by sched_process_exec, when the new arguments are in place */
-    struct scratch *s = new_record(task, KIND_CALL, nr, result);
+    struct scratch *s = new_record(DIRECT, task, KIND_CALL, nr, result);
     if (!s)
         return 0;
-    s->header.args[0] = pointer(registers, OFF_pt_regs_arg1);
-    s->header.args[1] = pointer(registers, OFF_pt_regs_arg2);
-    s->header.args[2] = pointer(registers, OFF_pt_regs_arg3);
-    s->header.args[3] = pointer(registers, OFF_pt_regs_arg4);
-    s->header.args[4] = pointer(registers, OFF_pt_regs_arg5);
-    s->header.args[5] = pointer(registers, OFF_pt_regs_arg6);
+    s->header.args[0] = r.di;
+    s->header.args[1] = r.si;
+    s->header.args[2] = r.dx;
+    s->header.args[3] = r.r10;
+    s->header.args[4] = r.r8;
+    s->header.args[5] = r.r9;
     struct stash *stash = 0;
     if (action->flags & AT_ENTER) {
         stash = stashes.lookup(&id);
@@ -681,20 +838,22 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx) {
         stashes.delete(&id);
     put_directories(s, action, task);
     put_fd(s, action, task);
+    if (action->flags & CREDENTIALS && result >= 0)
+        put_process(s, task, 0, 0, 0);
     submit(s, nr);
     return 0;
 }
 
 int on_exec(struct bpf_raw_tracepoint_args *ctx) {
-    u64 task = ctx->args[0];
+    u64 task = current_task();
     u32 old_tid = ctx->args[1];
-    if (is_own(task))
-        return 0;
     u64 id = bpf_get_current_pid_tgid() >> 32 << 32 | old_tid;
+    if (is_own(id >> 32))
+        return 0;
     struct stash *stash = stashes.lookup(&id);
     u32 nr = stash ? stash->nr : NR_execve;
     struct action *action = actions.lookup(&nr);
-    struct scratch *s = new_record(task, KIND_EXEC, nr, 0);
+    struct scratch *s = new_record(DIRECT, task, KIND_EXEC, nr, 0);
     if (!s || !action)
         return 0;
     if (stash) {
@@ -719,9 +878,9 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx) {
 
 int on_fork(struct bpf_raw_tracepoint_args *ctx) {
     u64 child = ctx->args[0], flags = ctx->args[1];
-    if ((flags & 0x10000) || is_own(child)) /* CLONE_THREAD */
+    if ((flags & 0x10000) || is_own(word(child, OFF_task_struct_tgid))) /* CLONE_THREAD */
         return 0;
-    struct scratch *s = new_record(child, KIND_FORK, CALL_LIMIT + KIND_FORK, 0);
+    struct scratch *s = new_record(0, child, KIND_FORK, CALL_LIMIT + KIND_FORK, 0);
     if (!s)
         return 0;
     s->header.args[0] = flags;
@@ -732,14 +891,14 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx) {
 }
 
 int on_exit(struct bpf_raw_tracepoint_args *ctx) {
-    u64 task = ctx->args[0], id = bpf_get_current_pid_tgid();
+    u64 task = current_task(), id = bpf_get_current_pid_tgid();
     stashes.delete(&id);
-    if (is_own(task))
+    if (is_own(id >> 32))
         return 0;
     u64 signal = pointer(task, OFF_task_struct_signal);
     if (word(signal, OFF_signal_struct_live))
         return 0; /* other threads live on */
-    struct scratch *s = new_record(task, KIND_EXIT, CALL_LIMIT + KIND_EXIT, 0);
+    struct scratch *s = new_record(DIRECT, task, KIND_EXIT, CALL_LIMIT + KIND_EXIT, 0);
     if (!s)
         return 0;
     u32 code = word(signal, OFF_signal_struct_group_exit_code);

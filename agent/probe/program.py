@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import mmap
 import os
@@ -9,6 +10,7 @@ import platform
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,9 @@ import numpy.typing as npt
 
 from agent.probe import headers, layout
 from agent.probe.btf import BTF, BTFError
+from agent.probe.callcosts import CALLS, COST, COST_AMOUNTS, LEFT_OVER_ENTRIES, CostMap
 from agent.probe.loader import MAPS
+from agent.probe.ringbuffer import RingReader
 from security.fields import syscalls
 
 PAGE_BYTES = 4096
@@ -27,6 +31,13 @@ RING_PAGES = 4096
 """16 MiB: a burst of 60,000 typical records while the reader is away."""
 STASH_ENTRIES = 8192
 """Threads that are inside a guarded call at the same moment."""
+COST_ENTRIES = 8192
+"""Processes times classes of calls that are measured between two drains; what exceeds it is for nobody."""
+UNKNOWN_OPTION = 0x7644_7450
+"""No option of prctl: the kernel refuses it."""
+OWN_CALLS = 200
+OWN_CALL_PAUSE_SECONDS = 0.005
+"""Between looks for one's own call: a record of another CPU that is not finished hides it for a moment."""
 LOAD_SECONDS_LIMIT = 60.0
 ANSWER_BYTES_LIMIT = 1 << 20
 DESCRIPTORS_LIMIT = 32
@@ -63,6 +74,8 @@ class Probe:
     ) -> None:
         self.missing = tuple(missing)
         """Struct members and tracepoints this kernel lacks; what they feed stays empty."""
+        self.host_pid = os.getpid()
+        """The agent's own pid as records have it; in a pid namespace it is not that of `os.getpid`."""
         self.ring_descriptor = descriptors[0]
         self.ring_bytes = ring_pages * PAGE_BYTES
         self._descriptors = descriptors
@@ -72,6 +85,11 @@ class Probe:
         counters = cpu_count * layout.COUNTER_KINDS
         self._sent = self._map(descriptors[3], np.dtype(np.uint64), counters)
         self._lost = self._map(descriptors[4], np.dtype(np.uint64), counters)
+        self._costs = tuple(CostMap(descriptor) for descriptor in descriptors[5:7])
+        self._left_over = self._map(descriptors[7], COST_AMOUNTS, LEFT_OVER_ENTRIES)
+        self._left_over_before = self._left_over.copy()
+        self._reported: tuple[tuple[int, str], ...] = ()
+        self._measured: tuple[tuple[int, int], ...] = ()
 
     @staticmethod
     def _map(descriptor: int, dtype: np.dtype[Any], count: int) -> npt.NDArray[Any]:
@@ -85,7 +103,38 @@ class Probe:
         unknown = sorted(set(calls) - known.keys())
         if unknown:
             raise ProbeError(f"no such system call: {', '.join(unknown)}")
-        self._actions[:] = layout.action_rows((known[name], name) for name in calls).reshape(-1)
+        self._reported = tuple((known[name], name) for name in calls)
+        self._write_actions()
+
+    def measure(self, calls: Iterable[str]) -> None:
+        """Count exactly these of `callcosts.CALLS` with bytes and durations, reported or not."""
+        known = syscalls.numbers(platform.machine())
+        self._measured = tuple((known[name], CALLS[name]) for name in calls if name in known)
+        self._write_actions()
+
+    def _write_actions(self) -> None:
+        self._actions[:] = layout.action_rows(self._reported, self._measured).reshape(-1)
+
+    def take_costs(self) -> npt.NDArray[Any]:
+        """`callcosts.COST` by process and class: what was counted between the last two calls of this method.
+
+        The kernel counts into one of two maps. The one taken here is not written to since the last call, so
+        that nothing is lost between reading and deleting; calls should be 20 ms or more apart.
+        """
+        writing = int(self._settings[1])
+        taken = self._costs[1 - writing].take()
+        self._settings[1] = 1 - writing
+        return np.concatenate([taken, self._take_left_over()])
+
+    def _take_left_over(self) -> npt.NDArray[Any]:
+        """What had no place in a map since the last call, as entries of pid 0."""
+        now, before = self._left_over.copy(), self._left_over_before
+        self._left_over_before = now
+        found = np.zeros(len(now), COST)
+        found["class"] = np.arange(len(now))
+        for name in COST_AMOUNTS.names or ():
+            found[name] = now[name] - before[name]
+        return found[found["calls"] > 0]
 
     def ignore(self, pid: int) -> None:
         """Report nothing of this process (the agent's own)."""
@@ -105,6 +154,7 @@ class Probe:
         empty = np.zeros(0, np.uint64)
         self._settings = self._sent = self._lost = empty
         self._actions = np.zeros(0, np.uint8)
+        self._left_over = self._left_over_before = np.zeros(0, COST_AMOUNTS)
 
 
 def unified_cgroup(path: Path = Path("/proc/self/cgroup")) -> bool:
@@ -116,8 +166,10 @@ def unified_cgroup(path: Path = Path("/proc/self/cgroup")) -> bool:
     return all(line.startswith("0::") for line in lines)
 
 
-def load(btf: BTF | None = None, ring_pages: int = RING_PAGES) -> Probe:
+def load(btf: BTF | None = None, ring_pages: int = RING_PAGES, *, direct: bool = True) -> Probe:
     """Compile, load and attach the program, with no system call enabled yet. Takes about a second.
+
+    `direct` False reads all members by probe reads, as on kernels that refuse plain loads.
 
     Raises `ProbeError` when not root, or when BTF, headers, the compiler or the kernel's consent are missing.
     """
@@ -134,16 +186,43 @@ def load(btf: BTF | None = None, ring_pages: int = RING_PAGES) -> Probe:
         raise ProbeError(str(error)) from error
     cpu_count = _possible_cpus()
     sizes = {"RING_PAGES": ring_pages, "STASH_ENTRIES": STASH_ENTRIES, "CPU_COUNT": cpu_count}
+    sizes["COST_ENTRIES"] = COST_ENTRIES
     calls = {f"NR_{name}": numbers[name] for name in ("execve", "execveat")}
     request = {
         "defines": {**offsets.defines, **sizes, **calls},
         "headers": {"kind": found.kind, "trees": [str(tree) for tree in found.trees]},
         "tracepoints": TRACEPOINTS,
+        "direct": direct,
     }
     answer, descriptors = _ask_loader(request)
     probe = Probe(descriptors, ring_pages, cpu_count, (*offsets.missing, *answer["failed"]))
-    probe.ignore(os.getpid())
+    probe.host_pid = _own_number(probe)
+    probe.ignore(probe.host_pid)
     return probe
+
+
+def _own_number(probe: Probe) -> int:
+    """The agent's pid in the kernel's numbers: a record of a call that only the agent makes tells it.
+
+    Raises ProbeError when no record of it comes: then nothing else would come either.
+    """
+    mark = int.from_bytes(os.urandom(8), "little")
+    libc = ctypes.CDLL(None)
+    ring = RingReader(probe.ring_descriptor, probe.ring_bytes)
+    try:
+        probe.enable(["prctl"])
+        for _ in range(OWN_CALLS):
+            libc.prctl(UNKNOWN_OPTION, ctypes.c_ulong(mark), 0, 0, 0)
+            batch = ring.read()
+            found = [] if batch is None else batch.header["pid"][batch.header["args"][:, 1] == mark]
+            if len(found):
+                return int(found[0])
+            time.sleep(OWN_CALL_PAUSE_SECONDS)
+    finally:
+        probe.enable([])
+        ring.close()
+    probe.close()
+    raise ProbeError("the probe was loaded but sees no system calls")
 
 
 def _possible_cpus() -> int:
