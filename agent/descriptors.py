@@ -11,7 +11,7 @@ import stat
 import struct
 from dataclasses import dataclass
 
-from agent.probe.layout import ADDRESS, DESCRIPTOR_STRUCT, FD, FD_PATH, SOCKET, TUPLE_STRUCT
+from agent.probe.layout import ADDRESS, DESCRIPTOR_STRUCT, FD, FD_PATH, FILE_CREATED, SOCKET, TUPLE_STRUCT
 from agent.probe.ringbuffer import Batch, names_to_path
 from security.fields.connections import (
     ACCEPTS,
@@ -55,6 +55,8 @@ class Descriptor:
     protocol: str = ""
     queue: tuple[int, int] = (0, 0)
     """Connections that wait to be accepted, and their limit."""
+    created: bool = False
+    """Whether the open of this descriptor made the file."""
 
     @property
     def type(self) -> str:
@@ -76,7 +78,8 @@ def descriptor(batch: Batch, row: int, call: str = "") -> Descriptor | None:
     if info["pseudo"]:
         path = path.removeprefix("/")
     character = named_character(path, info["mode"], bool(info["pseudo"]))
-    return Descriptor(character, path, info["inode"], device, info["upper"])
+    created = bool(info["open_mode"] & FILE_CREATED)
+    return Descriptor(character, path, info["inode"], device, info["upper"], created=created)
 
 
 def _is_mapped(local: str, remote: str) -> bool:

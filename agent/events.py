@@ -229,7 +229,7 @@ class Renderer:
         value = flagnames.open_flags(kernel)
         found = self._events.descriptor(self._row) if self._result >= 0 else None
         if found is not None:
-            value |= (0, 1 << 15, 1 << 16)[found.layer]
+            value |= (0, 1 << 15, 1 << 16)[found.layer] | (1 << 14 if found.created else 0)
         return str(value), flagnames.bit_names(value, flagnames.OPEN_BITS)
 
     def how(self, which: str) -> tuple[str, str]:

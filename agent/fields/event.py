@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.fields.view import Loader, View, numbers_where
-from agent.probe.layout import CALL_LIMIT, DATA, EXTRA
+from agent.probe.layout import CALL_LIMIT, DATA, EXTRA, FILE_CREATED
 from security.columns import MISSING_CODE, AnyColumn, Column, ColumnKey, NumberColumn
 from security.fields.flagnames import error_name
 
@@ -21,7 +21,7 @@ _MODE_ARGUMENT = {"open": 2, "openat": 3, "creat": 1}
 _OPEN_HOW = np.dtype([("flags", "<i8"), ("mode", "<i8"), ("resolve", "<i8")])
 Numbers = NDArray[np.int64]
 Truths = NDArray[np.bool_]
-_ACCESS, _CREAT, _EXCL, _TMPFILE, _EXECUTE = 3, 0o100, 0o200, 0o20200000, 0o111
+_ACCESS, _CREAT, _TMPFILE, _EXECUTE = 3, 0o100, 0o20200000, 0o111
 _CREATES_FLAGS = 0o1101
 _READS = frozenset(("read", "readv", "pread64", "preadv", "recvfrom", "recvmsg", "recvmmsg"))
 _WRITES = frozenset(("write", "writev", "pwrite64", "pwritev", "sendto", "sendmsg", "sendmmsg"))
@@ -37,6 +37,7 @@ _CATEGORIES: dict[str, str] = {
     **dict.fromkeys(("execve", "execveat", "clone", "clone3", "fork", "vfork", "procexit"), "process"),
     **dict.fromkeys(("setns", "unshare", "prctl", "ptrace", "setsid", "setpgid"), "process"),
     **dict.fromkeys(("setuid", "setgid", "setresuid", "setresgid", "capset"), "user"),
+    **dict.fromkeys(("setreuid", "setregid", "setfsuid", "setfsgid"), "user"),
     **dict.fromkeys(("kill",), "signal"),
     **dict.fromkeys(("init_module", "finit_module", "bpf", "userfaultfd"), "system"),
     **dict.fromkeys(("dup", "dup2", "dup3", "memfd_create"), "IPC"),
@@ -84,21 +85,13 @@ def _creates_program(flags: Numbers, mode: Numbers) -> Truths:
     return np.asarray(creates & ((mode & _EXECUTE) != 0))
 
 
-def _creates(view: View, key: ColumnKey) -> AnyColumn:
-    """Whether an open made its file: only where flags and result alone tell.
-
-    `O_CREAT` without `O_EXCL` does not say whether the file was there before: such an open has no value.
-    """
-    holds, known = np.zeros(len(view), np.bool_), np.ones(len(view), np.bool_)
-    succeeded = view.header["result"] >= 0
+def _created(view: View, key: ColumnKey) -> AnyColumn:
+    """Whether an open made its file, as the kernel noted it: `O_CREAT` of a file that is there makes none."""
+    made = view.has_descriptor & (view.descriptors["open_mode"] & FILE_CREATED != 0)
     for name in OPEN_CALLS & set(view.type_names.values()):
         flags, _ = flags_of(view, name)
-        rows = view.rows_of(frozenset((name,))) & succeeded
-        unnamed = (flags & _TMPFILE) == _TMPFILE
-        creates = (flags & _CREAT) != 0
-        holds |= rows & (unnamed | (creates & ((flags & _EXCL) != 0)))
-        known &= ~rows | unnamed | ~creates | ((flags & _EXCL) != 0)
-    return numbers_where(holds, known)
+        made |= view.rows_of(frozenset((name,))) & ((flags & _TMPFILE) == _TMPFILE)
+    return NumberColumn(made & view.rows_of(OPEN_CALLS) & (view.header["result"] >= 0))
 
 
 def _is_call(view: View) -> NDArray[np.bool_]:
@@ -234,7 +227,7 @@ def loaders() -> dict[str, Loader]:
         "evt.count.error.file": _count_error("file"),
         "evt.count.error.net": _count_error("net"),
         "evt.count.error.other": _other_error,
-        "evt.is_open_create": _creates,
+        "evt.is_open_create": _created,
         "evt.buflen.net": _network_length(moves),
         "evt.buflen.net.in": _network_length(_READS),
         "evt.buflen.net.out": _network_length(_WRITES),

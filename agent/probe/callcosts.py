@@ -1,7 +1,7 @@
 """What the kernel program counts of calls without reporting them: number, errors, bytes, durations.
 
 Counted by process and class of calls in a hash map, which is emptied in one `bpf` call. The layouts mirror
-`struct cost_key` and `struct cost` of probe.c.
+`struct cost_key` and `struct cost` of records.h.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the BPF program and its reader agree on: kernel offsets, record layout, the action of each call.
 
-`header`, `process`, `descriptor` and `tuple` mirror the structs of probe.c field by field.
+`header`, `process`, `descriptor` and `tuple` mirror the structs of records.h field by field.
 """
 
 from __future__ import annotations
@@ -73,8 +73,11 @@ PROCESS_STRUCT = np.dtype(
 )
 DESCRIPTOR_STRUCT = np.dtype(
     [("inode", "<u8")]
-    + [(name, "<u4") for name in ("device", "mode", "magic", "links", "flags", "upper", "pseudo", "unused")]
+    + [(name, "<u4") for name in ("device", "mode", "magic", "links", "flags", "upper", "pseudo")]
+    + [("open_mode", "<u4")]
 )
+FILE_CREATED = 1 << 20
+"""Bit of `open_mode`: this open made the file (the kernel's FMODE_CREATED)."""
 TUPLE_STRUCT = np.dtype(
     [
         *((name, "<u2") for name in ("family", "type", "protocol", "state")),
@@ -110,6 +113,7 @@ _OPTIONAL: tuple[tuple[str, str], ...] = (
     *(("mm_struct", name) for name in ("exe_file", "arg_start", "arg_end", "env_start", "env_end")),
     ("mm_struct", "total_vm"),
     ("file", "f_flags"),
+    ("file", "f_mode"),
     *(("inode", name) for name in ("i_nlink", "i_uid", "i_gid")),
     *(("pid", name) for name in ("level", "numbers")),
     *(("upid", name) for name in ("nr", "ns")),
@@ -146,7 +150,7 @@ _RENAMED: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 """Members whose name depends on the version: the first that exists wins."""
 
 _SPANS: dict[str, tuple[str, ...]] = {
-    "file": ("f_inode", "f_flags"),
+    "file": ("f_inode", "f_flags", "f_mode"),
     "inode": ("i_mode", "i_sb", "i_ino", "i_nlink"),
     "super_block": ("s_dev", "s_magic"),
     "dentry": ("d_parent", "d_name.name"),
@@ -180,7 +184,7 @@ def _macro(struct: str, member: str) -> str:
 
 
 def resolve(btf: BTF, unified_cgroup: bool) -> Offsets:
-    """All offsets of probe.c. Raises `BTFError` when one is missing that nothing works without.
+    """All offsets of the program. Raises `BTFError` when one is missing that nothing works without.
 
     `unified_cgroup` says that container paths stand in the version 2 hierarchy.
     """

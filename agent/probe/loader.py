@@ -21,7 +21,10 @@ from agent.probe.headers import Headers, kernel_source
 REQUEST_BYTES_LIMIT = 1 << 20
 DISTRIBUTION_PACKAGES = "/usr/lib/python3/dist-packages"
 MAPS = ("ring", "actions", "settings", "sent", "lost", "costs_a", "costs_b", "costs_left_over")
-SOURCE = Path(__file__).with_name("probe.c")
+SOURCES = tuple(
+    Path(__file__).with_name(name) for name in ("records.h", "reads.h", "objects.h", "costs.h", "probe.c")
+)
+"""The program, in the order in which its parts build on each other."""
 _RAW_TRACEPOINT = 17
 
 
@@ -67,7 +70,9 @@ def load(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
 
 def _compile(bcc: Any, flags: list[str], functions: list[str]) -> tuple[Any, list[Any]]:
     """The module and its functions as the kernel accepted them. Raises what the compiler raises."""
-    module = bcc.BPF(text=SOURCE.read_text(encoding="utf-8"), cflags=flags)
+    # Each part keeps its name and lines in what the compiler says.
+    text = "\n".join(f'#line 1 "{path.name}"\n{path.read_text(encoding="utf-8")}' for path in SOURCES)
+    module = bcc.BPF(text=text, cflags=flags)
     return module, [module.load_func(name.encode(), _RAW_TRACEPOINT) for name in functions]
 
 

@@ -171,7 +171,8 @@ def test_an_open_for_writing_shows_flags_mode_and_inode(watcher: Watcher, tmp_pa
     status = (tmp_path / "new").stat()
     assert events.arguments(row) == (
         f"fd=3(<f>{tmp_path}/new) dirfd=-100(AT_FDCWD) name=new({tmp_path}/new) "
-        f"flags=262(O_TRUNC|O_CREAT|O_WRONLY) mode=0666 dev={status.st_dev:X} ino={status.st_ino}"
+        "flags=16646(O_TRUNC|O_CREAT|O_WRONLY|O_F_CREATED) mode=0666 "
+        f"dev={status.st_dev:X} ino={status.st_ino}"
     )
 
 
@@ -262,7 +263,7 @@ def test_sockets_show_addresses_roles_and_data(watcher: Watcher, tmp_path: Path)
     assert connect.startswith("res=-111(ECONNREFUSED) tuple=")
     assert connect.endswith("->127.0.0.1:1) addr=127.0.0.1:1")
     (opened,) = (text for call, text in shown if call == "openat2")
-    assert "flags=6(O_CREAT|O_WRONLY) mode=0640 resolve=0" in opened
+    assert "flags=16390(O_CREAT|O_WRONLY|O_F_CREATED) mode=0640 resolve=0" in opened
 
 
 ROLES = [

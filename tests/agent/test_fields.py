@@ -137,6 +137,31 @@ def test_every_loader_is_a_field_of_the_catalogue() -> None:
     assert not loaders().keys() - field_table("syscall").fields.keys()
 
 
+@pytest.mark.root
+def test_an_open_that_made_its_file_is_known_from_one_that_did_not(recording: Recorded) -> None:
+    batch, table = recording
+    own = copy.deepcopy(table)
+    made, others = set(), set()
+    source = SyscallSource("host")
+    for events in pieces(batch, 3000):
+        own.apply(events)
+        columns = source.batch(events, own)
+        created, names, args = (
+            columns.column((name, None)) for name in ("evt.is_open_create", "fd.nameraw", "evt.args")
+        )
+        assert created is not None
+        assert names is not None
+        assert args is not None
+        for row in range(len(events)):
+            name = names.value(row)
+            if name is not None:
+                (made if created.value(row) else others).add(name)
+                assert ("O_F_CREATED" in args.value(row)) == bool(created.value(row))
+    assert {name for name in made if name[0] == "f"} == {f"f{place}" for place in range(6)}
+    assert {"hostname", "missing", "/missing/x", "/dev/null"} <= others
+    assert not made & others
+
+
 def _values(column: Any, count: int) -> list[Any]:
     return [column.value(row) for row in range(count)]
 

@@ -122,9 +122,9 @@ def test_an_execution_has_the_numbers_of_its_moment_also_after_the_end(acting: A
 
 
 @pytest.mark.root
-def test_an_open_says_that_it_made_its_file_where_its_flags_do(acting: Acting) -> None:
+def test_an_open_says_that_it_made_its_file(acting: Acting) -> None:
     column = acting.column("evt.is_open_create")
-    assert [column.value(row) for row in acting.opens] == [True, None, False, False]
+    assert [column.value(row) for row in acting.opens] == [True, False, False, False]
     assert column.value(acting.execution) is False
 
 
