@@ -62,6 +62,7 @@ log = logging.getLogger("vedette.main")
 
 _PROGRESS_AFTER_S = 2.0
 _SHUTDOWN_S = 30.0
+_FIRST_QUERY_WAIT_S = 1.0
 
 
 class StartError(Exception):
@@ -113,6 +114,9 @@ class Server:
         runner = await self._listen()
         try:
             await self._open()
+            # Milliseconds with a warm cache; a query that must compile its kernels waits by itself.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._answers_queries.wait(), _FIRST_QUERY_WAIT_S)
             self._readiness.set_ready()
             self._ready.set()
             log.info("Server is ready to receive requests", extra={"seconds": _since(started)})
@@ -160,7 +164,7 @@ class Server:
         )
         store = asyncio.ensure_future(asyncio.to_thread(open_store))
         write_path = asyncio.ensure_future(asyncio.to_thread(_warm_write_path))
-        self._spawn(self._warm_read_path(store, write_path))
+        self._spawn(self._warm_read_path(write_path))
         try:
             database, _ = await asyncio.gather(store, write_path)
         except (StorageError, OSError) as error:
@@ -266,11 +270,9 @@ class Server:
             await asyncio.to_thread(self._database.close)
         log.info("See you next time!")
 
-    async def _warm_read_path(self, store: asyncio.Future[Any], write_path: asyncio.Future[None]) -> None:
-        """What a first query needs is loaded beside the replay, or right after ready when there is none."""
+    async def _warm_read_path(self, write_path: asyncio.Future[None]) -> None:
+        """What a first query needs is loaded beside the replay, before the rest of the read path."""
         await asyncio.wait([write_path])
-        if store.done():
-            await self._ready.wait()
         try:
             await asyncio.to_thread(load_for_first_query)
         finally:

@@ -1,20 +1,16 @@
-"""The parse table of the grammar, and the loop that runs it.
+"""The loop that runs the parse table of the grammar (promql/parsetable.py).
 
-lark computes the LALR(1) table; the loop is ours because errors must be found and explained as Prometheus's
-yacc parser does: reductions that need no look-ahead happen before the next token is read (so an earlier
-error wins over a later bad character), and after a bad token default reductions are made before the stack is
-searched for an alternative with ERROR.
+The loop is ours because errors must be found and explained as Prometheus's yacc parser does: reductions that
+need no look-ahead happen before the next token is read (so an earlier error wins over a later bad character),
+and after a bad token default reductions are made before the stack is searched for an alternative with ERROR.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
 from typing import Any, Protocol
 
+from promql.parsetable import END, ERROR, ParseTable, Rule, parse_table
 from promql.tokens import Token
 
 
@@ -24,35 +20,6 @@ class Actions(Protocol):
     def __getitem__(self, action: str, /) -> Callable[[list[Any]], Any]: ...
 
 
-ERROR = "ERROR"
-END = "$END"
-STARTS = ("expression", "metric_selector", "metric")
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One alternative: `size` symbols become one of `symbol`, by the named action ("" passes a single symbol
-    on)."""
-
-    symbol: str
-    size: int
-    action: str
-
-
-@dataclass(frozen=True, slots=True)
-class ParseTable:
-    """`shifts` and `gotos` lead to states, `reductions` to rules; `eager` is the only rule of a state that
-    has nothing else, `default` the rule taken on a bad token (none where the state explains errors)."""
-
-    shifts: Sequence[Mapping[str, int]]
-    gotos: Sequence[Mapping[str, int]]
-    reductions: Sequence[Mapping[str, Rule]]
-    eager: Sequence[Rule | None]
-    default: Sequence[Rule | None]
-    start_states: Mapping[str, int]
-    end_states: frozenset[int]
-
-
 class SyntaxProblem(Exception):
     """A token that fits nowhere; `action` names the alternative that explains it, "" if none does."""
 
@@ -60,70 +27,6 @@ class SyntaxProblem(Exception):
         super().__init__(token.kind)
         self.token = token
         self.action = action
-
-
-@lru_cache(maxsize=1)
-def parse_table() -> ParseTable:
-    """The table of grammar.lark; computed at the first use (about a third of a second)."""
-    from lark import Lark
-    from lark.lexer import Lexer
-    from lark.parsers.lalr_analysis import Shift
-
-    class NoLexer(Lexer):
-        def __init__(self, conf: Any) -> None:
-            pass
-
-        def lex(self, lexer_state: Any, parser_state: Any) -> Any:
-            raise NotImplementedError
-
-    text = resources.files("promql").joinpath("grammar.lark").read_text(encoding="utf-8")
-    lark = Lark(text, parser="lalr", lexer=NoLexer, start=list(STARTS), keep_all_tokens=True)
-    raw = lark.parser.parser._parse_table
-    rules: dict[int, Rule] = {}
-    shifts: list[dict[str, int]] = []
-    gotos: list[dict[str, int]] = []
-    reductions: list[dict[str, Rule]] = []
-    for number in range(len(raw.states)):
-        shift: dict[str, int] = {}
-        goto: dict[str, int] = {}
-        reduction: dict[str, Rule] = {}
-        for symbol, (kind, target) in raw.states[number].items():
-            if kind is not Shift:
-                rule = rules.get(id(target))
-                if rule is None:
-                    rule = Rule(target.origin.name, len(target.expansion), target.alias or "")
-                    rules[id(target)] = rule
-                reduction[symbol] = rule
-            elif symbol.isupper() or symbol == END:
-                shift[symbol] = target
-            else:
-                goto[symbol] = target
-        shifts.append(shift)
-        gotos.append(goto)
-        reductions.append(reduction)
-    defaults = [_default(s, r) for s, r in zip(shifts, reductions, strict=True)]
-    eager = [
-        default if default is not None and not shift and len(set(map(id, reduction.values()))) == 1 else None
-        for default, shift, reduction in zip(defaults, shifts, reductions, strict=True)
-    ]
-    return ParseTable(
-        shifts,
-        gotos,
-        reductions,
-        eager,
-        defaults,
-        {name: raw.start_states[name] for name in STARTS},
-        frozenset(raw.end_states.values()),
-    )
-
-
-def _default(shift: Mapping[str, int], reduction: Mapping[str, Rule]) -> Rule | None:
-    """The most frequent reduction of a state, as yacc chooses it."""
-    if ERROR in shift or not reduction:
-        return None
-    counts = Counter(map(id, reduction.values()))
-    best = max(counts, key=lambda rule: counts[rule])
-    return next(rule for rule in reduction.values() if id(rule) == best)
 
 
 def run(start: str, next_token: Callable[[], Token], actions: Actions) -> Any:

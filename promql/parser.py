@@ -11,9 +11,10 @@ from typing import Any
 from promql.ast import Expr, Position, VectorSelector
 from promql.builder import TreeBuilder
 from promql.errors import ParseError
-from promql.lalr import SyntaxProblem, parse_table, run
+from promql.lalr import SyntaxProblem, run
 from promql.limits import CACHED_QUERIES_MAX, CACHED_QUERY_BYTES_MAX, QUERY_BYTES_MAX
 from promql.parseroptions import ParserOptions
+from promql.parsetable import parse_table
 from promql.syntaxerrors import unexpected
 from promql.tokens import Lexer, LexError, encode
 from promql.types import TypeChecker
@@ -41,7 +42,7 @@ def parse(text: str, options: ParserOptions = STABLE) -> Expr:
 
 
 def prepare() -> None:
-    """Compute the parse table now (about 0.15 s), so that the first query does not wait for it."""
+    """Read or compute the parse table now, so that the first query does not wait for it."""
     parse_table()
 
 

@@ -16,6 +16,7 @@ import opcode
 import os
 import re
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +26,8 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import numba
 from numba.core.caching import InTreeCacheLocator, UserWideCacheLocator
+
+from tsdb.kernels.kernelcache import KernelCache
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -97,10 +100,21 @@ def _source_digest(path: str) -> str:
     return digest.hexdigest()
 
 
+@cache
+def _make_writable(folder: str) -> None:
+    """Raises OSError."""
+    os.makedirs(folder, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+
+
 class _DependencyStamp:
     """Mixes the digest of imported kernel modules into numba's cache stamp."""
 
     _py_file: str
+
+    def ensure_cache_path(self) -> None:
+        """Try once, not for every function, that the folder can be written to."""
+        _make_writable(super().get_cache_path())  # type: ignore[misc]
 
     def get_source_stamp(self) -> tuple[str, str]:
         """Names the module inside its package only, so a copied or moved installation keeps its cache."""
@@ -149,7 +163,8 @@ class Kernel(Generic[P, R]):
         """Load from the cache or compile; return the dispatcher."""
         with self._lock:
             if self._compiled is None:
-                dispatcher = numba.njit(cache=True, **_options(self.function))(self.function)
+                dispatcher = numba.njit(**_options(self.function))(self.function)
+                dispatcher._cache = KernelCache(self.function)  # type: ignore[no-untyped-call]
                 for signature in self.signatures:
                     dispatcher.compile(signature)
                 dispatcher.disable_compile()

@@ -1,0 +1,26 @@
+"""Kernels that are in the cache are loaded without the compiler, and work."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+_LOAD = """
+import sys
+import numpy as np
+from tsdb.kernels.recordgroups import group_records
+columns = [np.zeros(2, dtype=np.int64) for _ in range(3)]
+refs, ends = np.array([1, 2, 2], dtype=np.uint32), np.array([1, 3])
+count = group_records(refs, ends, 0, 1, np.zeros(4, dtype=np.uint32), *columns)
+try:
+    group_records(refs, ends, 0, 1, np.zeros(4, dtype=np.int8), *columns)
+except TypeError:
+    print(count, columns[2].tolist(), "numba.np.linalg" in sys.modules)
+"""
+
+
+def test_a_second_process_loads_without_the_compiler_and_still_checks_types():
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", _LOAD], capture_output=True, text=True, check=True)
+    # The first one may have had to compile.
+    assert done.stdout.split() == ["2", "[0,", "1]", "False"]
