@@ -1,14 +1,15 @@
 """Rebuild the head from checkpoint and segments at the start.
 
-Records are read ahead by a thread (tsdb/walreader.py) and stored by kernels, batch by batch, in the order
-they were written, so that the head goes through the same states as before. Damage is cut off or set aside,
-counted and logged, never dropped in silence.
+Records are read ahead by a thread (tsdb/walreader.py) and stored by kernels, each series' samples in the
+order they were written, so that its row goes through the same states as before. Damage is cut off or set
+aside, counted and logged, never dropped in silence.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,14 +23,16 @@ from tsdb.exemplar import ExemplarStore
 from tsdb.fs import FileSystem
 from tsdb.head import NO_MAX_TIME, NO_MIN_TIME, Head
 from tsdb.kernels.append import UNKNOWN_SERIES
+from tsdb.kernels.rowtouch import touch_hot, touch_series
 from tsdb.kernels.walcodec import replay_samples
 from tsdb.metadata import MetadataStore
 from tsdb.metrics import StorageMetrics
 from tsdb.tombstone import HeadTombstone
 from tsdb.wal import SegmentRead, segment_name, segment_numbers
-from tsdb.walreader import ReadRecord, SampleRecord, read_ahead
+from tsdb.walreader import read_ahead
 from tsdb.walrecords import (
     RecordType,
+    SamplesPayload,
     decode_exemplars,
     decode_histograms,
     decode_metadata,
@@ -39,8 +42,11 @@ from tsdb.walrecords import (
     decode_truncated,
 )
 from tsdb.walrepair import cut_segment, quarantine_path
+from tsdb.walwindow import BUNDLE_SERIES, ReadRecord, WindowOrder, read_refs_and_times
 
 U8Array = npt.NDArray[np.uint8]
+U32Array = npt.NDArray[np.uint32]
+U64Array = npt.NDArray[np.uint64]
 I64Array = npt.NDArray[np.int64]
 
 log = logging.getLogger("tsdb.replay")
@@ -68,6 +74,17 @@ class ReplayResult:
     """Newest sample time of each segment."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """Samples as `Head.store` takes them; `kept` of them are stored."""
+
+    refs: U32Array
+    t_ms: I64Array
+    bits: U64Array
+    codes: U8Array
+    kept: int
+
+
 class Replayer:
     """Used once, by one thread, before the store takes anything."""
 
@@ -90,6 +107,7 @@ class Replayer:
         """Start timestamps of the next samples record."""
         self._orphans = reserve(np.uint64, 2 * head.series.slot_capacity).reshape(-1, 2)
         """Newest value and state of the log's coder of series that are not known."""
+        self._order = WindowOrder(head.series.slot_capacity)
         self._segment = 0
         self._oldest = NO_MAX_TIME
         self._checkpoint = 0
@@ -111,14 +129,15 @@ class Replayer:
         numbers = segment_numbers(fs, directory)
         checkpoints = checkpoint_numbers(fs, directory)
         self._result.last_segment = max([*numbers, *checkpoints, after_segment], default=0)
-        if not after_segment and checkpoints:
-            self._read_checkpoint(checkpoints[-1])
         wanted = [number for number in numbers if number > after_segment]
         if wanted:
             self._progress.first, self._progress.last = wanted[0], wanted[-1]
-        for number in wanted:
-            self._progress.current = number
-            self._read_segment(number, last=number == wanted[-1])
+        with ThreadPoolExecutor(1, "wal-decoder") as self._decoder:
+            if not after_segment and checkpoints:
+                self._read_checkpoint(checkpoints[-1])
+            for number in wanted:
+                self._progress.current = number
+                self._read_segment(number, last=number == wanted[-1])
         self._head.finish_replay()
         return self._result
 
@@ -126,7 +145,7 @@ class Replayer:
         state = SegmentRead()
         data = self._fs.map_file(checkpoint_path(self._directory, number))
         self._checkpoint = number
-        for record in read_ahead(data, number, state):
+        for record in read_ahead(data, number, state, self._order):
             self._apply_record(record)
         if state.damage:
             self._count_damage(f"checkpoint {number}", state, len(data))
@@ -139,7 +158,7 @@ class Replayer:
         state = SegmentRead()
         self._segment = number
         self._result.newest_t[number] = NO_MAX_TIME
-        for record in read_ahead(data, number, state):
+        for record in read_ahead(data, number, state, self._order):
             self._apply_record(record)
         self._result.sequence = max(self._result.sequence, state.sequence)
         if not state.damage:
@@ -164,8 +183,8 @@ class Replayer:
     def _apply_record(self, record: ReadRecord) -> None:
         if record.error is not None:
             raise record.error
-        if record.samples is not None:
-            self._store(record.samples, late=record.kind == RecordType.LATE_SAMPLES)
+        if record.samples:
+            self._store_all(record.samples, late=record.kind == RecordType.LATE_SAMPLES)
             return
         apply = self._apply.get(record.kind)
         if apply is None:
@@ -180,18 +199,29 @@ class Replayer:
     def _series(self, data: U8Array) -> None:
         self._head.install(decode_series(data, self._head.symbols))
 
-    def _store(self, samples: SampleRecord, late: bool) -> None:
+    def _store_all(self, bundles: Sequence[Sequence[SamplesPayload]], late: bool) -> None:
+        """Store samples while another thread decodes those of the next bundle, which has other series."""
+        decoding = self._decoder.submit(self._decode, bundles[0], late)
+        for following in (*bundles[1:], None):
+            decoded = decoding.result()
+            if following is not None:
+                decoding = self._decoder.submit(self._decode, following, late)
+            self._store(decoded)
+
+    def _decode(self, parts: Sequence[SamplesPayload], late: bool) -> _Decoded:
+        """Values against the rows of their series, which are moved on."""
         head = self._head
-        refs, t_ms = samples.refs, samples.t_ms
-        count = len(refs)
-        bits, codes = np.empty(count, dtype=np.uint64), np.empty(count, dtype=np.uint8)
-        oldest = self._oldest if self._covered else NO_MAX_TIME
+        refs, t_ms = read_refs_and_times(parts)
+        coded = np.concatenate([part.coded for part in parts]) if len(parts) > 1 else parts[0].coded
+        sizes = np.array([(part.count, len(part.coded)) for part in parts], dtype=np.int64)
+        bits, codes = np.empty(len(refs), dtype=np.uint64), np.empty(len(refs), dtype=np.uint8)
+        touch_hot(refs[:BUNDLE_SERIES], head.hot)
         kept = replay_samples(
-            samples.coded,
-            samples.parts,
+            coded,
+            sizes,
             late,
             self._segment,
-            oldest,
+            self._oldest if self._covered else NO_MAX_TIME,
             head.series.slots_used,
             head.series.alive,
             head.series.generation,
@@ -204,16 +234,22 @@ class Replayer:
         )
         if kept < 0:
             raise CorruptionError("samples record does not decode although its checksum is right")
+        return _Decoded(refs, t_ms, bits, codes, kept)
+
+    def _store(self, decoded: _Decoded) -> None:
+        codes, count = decoded.codes, len(decoded.codes)
         starts, self._starts = self._starts, None
         if starts is not None and len(starts) != count:
             raise CorruptionError(f"{len(starts)} start timestamps for a record of {count} samples")
-        head.store(refs, t_ms, bits, codes, starts)
-        self._result.sample_count += kept
-        if kept < count:
+        head = self._head
+        touch_series(decoded.refs[:BUNDLE_SERIES], head.hot, head.cold, head.slabs, head.slab_next)
+        self._head.store(decoded.refs, decoded.t_ms, decoded.bits, codes, starts)
+        self._result.sample_count += decoded.kept
+        if decoded.kept < count:
             self._result.unknown_series_count += int(np.count_nonzero(codes == UNKNOWN_SERIES))
         if count:
             newest = self._result.newest_t
-            newest[self._segment] = max(newest.get(self._segment, NO_MAX_TIME), int(t_ms.max()))
+            newest[self._segment] = max(newest.get(self._segment, NO_MAX_TIME), int(decoded.t_ms.max()))
 
     def _note_starts(self, data: U8Array) -> None:
         self._starts = decode_starts(data)

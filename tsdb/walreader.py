@@ -1,7 +1,7 @@
 """Reading ahead of the replay: a thread checks, decompresses and decodes what is then applied in order.
 
-Only what needs no head happens here, so that the replay sees the same records in the same order with the same
-damage as if it had read them itself.
+Only what needs no head happens here, so that the replay sees the same records with the same damage as if it
+had read them itself, and those of each series in the same order (tsdb/walwindow.py).
 """
 
 from __future__ import annotations
@@ -9,108 +9,70 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from tsdb.errors import CorruptionError
-from tsdb.kernels.walcodec import read_keys
 from tsdb.wal import COMPRESSED, Record, SegmentRead, read_segment
-from tsdb.walrecords import PayloadCodec, RecordType
+from tsdb.walrecords import PayloadCodec, RecordType, SamplesPayload
+from tsdb.walwindow import ENDS_WINDOW, Portion, ReadRecord, WindowOrder
 
 U8Array = npt.NDArray[np.uint8]
 
-AHEAD_BYTES = 1 << 17
-"""Unpacked payloads that are handed over together: little enough to stay in the cache of the processor."""
-AHEAD_LIMIT = 3
-"""Such portions that wait."""
+AHEAD_LIMIT = 2
+"""Windows that wait."""
+WINDOW_BYTES_LIMIT = 1 << 26
+"""Payloads of a window that are no samples count too."""
 _STOP_POLL_S = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class SampleRecord:
-    """Samples of one or several records whose values are still coded (kernels.walcodec).
-
-    `parts` i64[P, 2] are the samples and the bytes of `coded` of each.
-    """
-
-    refs: npt.NDArray[np.uint32]
-    t_ms: npt.NDArray[np.int64]
-    coded: U8Array
-    parts: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class ReadRecord:
-    """One record: its unpacked payload, or its samples, or the error to raise when its turn comes."""
-
-    kind: int
-    sequence: int
-    payload: U8Array
-    samples: SampleRecord | None = None
-    error: CorruptionError | None = None
 
 
 def _read(record: Record, codec: PayloadCodec) -> ReadRecord:
     payload = record.payload
     try:
         payload = codec.unpack(payload, bool(record.flags & COMPRESSED))
-        samples = None
+        samples: tuple[list[SamplesPayload], ...] = ()
         if record.kind in (RecordType.SAMPLES, RecordType.LATE_SAMPLES):
-            samples = _samples(payload, codec)
+            samples = ([codec.unpack_samples(payload)],)
     except CorruptionError as error:
         return ReadRecord(record.kind, record.sequence, payload, error=error)
     return ReadRecord(record.kind, record.sequence, payload, samples)
 
 
-def _samples(data: U8Array, codec: PayloadCodec) -> SampleRecord:
-    payload = codec.unpack_samples(data)
-    refs, t_ms = np.empty(payload.count, dtype=np.uint32), np.empty(payload.count, dtype=np.int64)
-    if read_keys(payload.keys, payload.count, payload.refs_size, payload.times_size, refs, t_ms):
-        raise CorruptionError("samples record does not decode although its checksum is right")
-    parts = np.array([[payload.count, len(payload.coded)]], dtype=np.int64)
-    return SampleRecord(refs, t_ms, payload.coded, parts)
+class _Windows:
+    """Collects records until a window is full or ends, and hands over what was arranged."""
+
+    def __init__(self, order: WindowOrder) -> None:
+        self._order = order
+        self._open: Portion = []
+        self._samples = self._bytes = 0
+        self._alone = False
+
+    def add(self, record: ReadRecord) -> Portion:
+        """Take a record; what is due now, mostly nothing."""
+        out: Portion = []
+        if self._alone or record.kind in ENDS_WINDOW or record.error is not None:
+            # Start timestamps are those of the very next record, which must not be joined with others.
+            out = [*self.rest(), record]
+            self._alone = record.kind == RecordType.STARTS
+            return out
+        self._open.append(record)
+        self._bytes += len(record.payload)
+        self._samples += sum(part.count for bundle in record.samples for part in bundle)
+        if self._samples >= self._order.sample_limit or self._bytes >= WINDOW_BYTES_LIMIT:
+            return self.rest()
+        return out
+
+    def rest(self) -> Portion:
+        """Everything that was not handed over yet."""
+        window, self._open = self._open, []
+        self._samples = self._bytes = 0
+        return self._order.arrange(window)
 
 
-Portion = list[ReadRecord]
-
-
-def _joined(records: Portion) -> Portion:
-    """Neighbouring records of in-order samples as one; not where start timestamps belong to the first."""
-    out: Portion = []
-    run: Portion = []
-    for record in records:
-        if record.kind == RecordType.SAMPLES and record.samples is not None:
-            run.append(record)
-            if len(run) > 1 or not out or out[-1].kind != RecordType.STARTS:
-                continue
-            record = run.pop()
-        if run:
-            out.append(_join(run))
-            run = []
-        out.append(record)
-    if run:
-        out.append(_join(run))
-    return out
-
-
-def _join(run: Portion) -> ReadRecord:
-    if len(run) == 1:
-        return run[0]
-    parts = [record.samples for record in run if record.samples is not None]
-    samples = SampleRecord(
-        np.concatenate([part.refs for part in parts]),
-        np.concatenate([part.t_ms for part in parts]),
-        np.concatenate([part.coded for part in parts]),
-        np.concatenate([part.parts for part in parts]),
-    )
-    return ReadRecord(run[0].kind, run[0].sequence, run[0].payload, samples)
-
-
-def read_ahead(data: U8Array, number: int, state: SegmentRead) -> Iterator[ReadRecord]:
+def read_ahead(data: U8Array, number: int, state: SegmentRead, order: WindowOrder) -> Iterator[ReadRecord]:
     """Records of whole batches as `wal.read_segment` gives them, read by a thread while the caller applies
-    earlier ones; records of samples that follow each other come as one.
+    earlier ones; those of a window come in the order of `WindowOrder`.
 
     `state` is final when the iterator is exhausted. Raises what `read_segment` raises, at its place.
     """
@@ -127,21 +89,17 @@ def read_ahead(data: U8Array, number: int, state: SegmentRead) -> Iterator[ReadR
         return False
 
     def read() -> None:
-        codec, portion, size = PayloadCodec(), list[ReadRecord](), 0
+        codec, windows = PayloadCodec(), _Windows(order)
         try:
             for batch in read_segment(data, number, state):
-                records = [_read(record, codec) for record in batch]
-                portion.extend(records)
-                size += sum(len(record.payload) for record in records)
-                if size >= AHEAD_BYTES:
-                    if not hand_over(_joined(portion)):
-                        return
-                    portion, size = [], 0
-            hand_over(_joined(portion))
+                due = [each for record in batch for each in windows.add(_read(record, codec))]
+                if due and not hand_over(due):
+                    return
+            hand_over(windows.rest())
             hand_over(None)
         except BaseException as error:
             # Also what is no Exception: the caller waits for this thread.
-            hand_over(_joined(portion))
+            hand_over(windows.rest())
             hand_over(error)
 
     thread = threading.Thread(target=read, name="wal-reader", daemon=True)

@@ -152,6 +152,15 @@ class _Reader:
         return values
 
 
+def series_refs(data: U8Array) -> U32Array:
+    """Refs of a series record, none where it is too short for them."""
+    reader = _Reader(data)
+    try:
+        return reader.array(np.uint32, reader.header(_SERIES_HEADER)[0])
+    except CorruptionError:
+        return np.empty(0, dtype=np.uint32)
+
+
 def decode_series(data: U8Array, symbols: SymbolTable) -> NewSeries:
     """Undo `encode_series`. Raises CorruptionError."""
     reader = _Reader(data)
