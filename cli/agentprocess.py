@@ -281,7 +281,8 @@ class AgentProcess:
         try:
             await self._apply(())
         except ValueError as error:
-            log.error("rules are bad, no rule runs", extra={"err": str(error)})
+            for line in self._rules.problem_lines or [str(error)]:
+                log.error("rules are bad, no rule runs", extra={"err": line})
 
     def _reload_on_signal(self) -> None:
         task = asyncio.get_running_loop().create_task(self._reload())

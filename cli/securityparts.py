@@ -124,7 +124,8 @@ class SecurityParts:
         if rules.problems:
             rules.options = before
             text = "\n".join(rules.problems)
-            log.error("Rules not loaded, the running ones stay", extra={"err": text})
+            for line in rules.problem_lines:
+                log.error("Rules not loaded, the running ones stay", extra={"err": line})
             raise SecurityError(f"security rules: {text}")
         for result in loader.results:
             if result.warnings:

@@ -40,6 +40,8 @@ class ActiveRules:
     reload_failures_count: int = 0
     problems: list[str] = field(default_factory=list)
     """Why the last reload failed; empty after a good one."""
+    problem_lines: list[str] = field(default_factory=list)
+    """The same in one line each, for logs."""
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the files that the running rules come from, by path."""
     loaded_at_ns: int = 0
@@ -57,10 +59,12 @@ class ActiveRules:
             for path in rule_files(paths):
                 loader.load_file(path)
         except (OSError, ValueError) as error:
-            self.problems = [str(error)]
+            self.problems = self.problem_lines = [str(error)]
         else:
             bad = [result.verbose(loader.contents) for result in loader.results if not result.successful]
             self.problems = bad + loader.missing_plugins()
+            lines = [finding.line() for result in loader.results for finding in result.errors]
+            self.problem_lines = lines + loader.missing_plugins()
         if self.problems:
             self.reload_failures_count += 1
             return loader

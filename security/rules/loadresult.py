@@ -164,6 +164,13 @@ class Finding:
             f"{self.code} ({texts[self.code]}): {self.message}\n"
         )
 
+    def line(self) -> str:
+        """One line for a log: file, line counted from 1, item, message."""
+        inside = [link for link in self.context.locations if link.item_type != "condition expression"]
+        named = [f"{link.item_type} '{link.item_name}'" for link in inside if link.item_name][-1:]
+        place = f"{inside[-1].name}:{inside[-1].position.line + 1}"
+        return ": ".join([place, *named, " ".join(self.message.split())])
+
     def as_json(self, texts: dict[str, str], contents: dict[str, str]) -> dict[str, Any]:
         """Falco's JSON object of an error or warning."""
         return {

@@ -210,7 +210,26 @@ def test_bad_reload_keeps_the_running_rules(tmp_path: Path) -> None:
     assert (active.reloads_count, active.reload_failures_count) == (4, 3)
     active.reload([str(good)])
     assert active.engine is not running
-    assert active.problems == []
+    assert active.problems == active.problem_lines == []
+
+
+def test_bad_rules_are_one_line_each_with_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        "- rule: Shell\n  desc: d\n  condition: >\n    evt.type = open and\n    fd.nam = x\n"
+        "  output: o\n  priority: INFO\n"
+    )
+    active = ActiveRules()
+    active.reload([str(path)])
+    (line,) = active.problem_lines
+    assert line == f"{path}:3: rule 'Shell': filter_check called with nonexistent field fd.nam"
+    path.write_text("- rule: [\n")
+    active.reload([str(path)])
+    (line,) = active.problem_lines
+    assert line.startswith(f"{path}:")
+    assert "\n" not in line
+    active.reload([str(tmp_path / "absent.yaml")])
+    assert "absent.yaml" in active.problem_lines[0]
 
 
 def test_directory_stands_for_its_yaml_files_in_order(tmp_path: Path) -> None:
