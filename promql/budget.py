@@ -13,7 +13,12 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from promql.engineerrors import MemoryLimitError, QueryCancelled, QueryTimeout, TooManySamples
+from promql.engineerrors import MemoryLimitError, QueryCancelled, QueryTimeout
+
+
+class CountingNeeded(Exception):
+    """The query could hold more samples than it may: it has to be planned anew, with its samples counted."""
+
 
 CancelFlag = npt.NDArray[np.uint8]
 
@@ -26,27 +31,27 @@ def new_cancel_flag() -> CancelFlag:
 class QueryBudget:
     """Limits and counters of one query. Any thread of the query may call.
 
-    `samples` has Prometheus's meaning of --query.max-samples: samples held in memory at once. A native
-    histogram counts as its size in units of 16 bytes.
+    Samples held in memory at a time (--query.max-samples) are counted by `promql.heldsamples`, for queries
+    whose selectors announce more than `expected_max` cells.
     """
 
     def __init__(
         self,
-        samples_max: int,
+        expected_max: int,
         bytes_max: int,
         timeout_s: float,
         cancel: CancelFlag | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.samples_max = samples_max
+        self.expected_max = expected_max
+        self.counting = False
         self.bytes_max = bytes_max
         self.cancel = cancel if cancel is not None else new_cancel_flag()
         self._clock = clock
         self._deadline_s = clock() + timeout_s
         self._lock = threading.Lock()
-        self._samples = 0
+        self._expected = 0
         self._bytes = 0
-        self.samples_peak = 0
         self.bytes_peak = 0
         self.samples_read = 0
 
@@ -57,18 +62,13 @@ class QueryBudget:
         if self._clock() > self._deadline_s:
             raise QueryTimeout
 
-    def hold_samples(self, count: int) -> None:
-        """Count samples that stay in memory; raises TooManySamples."""
+    def expect(self, count: int) -> None:
+        """A selector announces this many cells. Raises CountingNeeded where so many could be too many samples
+        and nobody counts them yet."""
         with self._lock:
-            self._samples += count
-            self.samples_peak = max(self.samples_peak, self._samples)
-            if self._samples > self.samples_max:
-                raise TooManySamples
-
-    def release_samples(self, count: int) -> None:
-        """Take back what `hold_samples` counted."""
-        with self._lock:
-            self._samples -= count
+            self._expected += count
+            if not self.counting and self._expected > self.expected_max:
+                raise CountingNeeded
 
     def hold_bytes(self, count: int) -> None:
         """Count bytes before they are allocated; raises MemoryLimitError."""

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from promql.annotations import Annotations
 from promql.budget import QueryBudget
+from promql.heldsamples import HeldSamples
 from promql.matrix import Grid
 from promql.options import EngineOptions
 from promql.stepcounts import StepCounts
@@ -40,6 +41,8 @@ class EvalContext:
     pool: ThreadPoolExecutor | None = None
     query_end: int | None = None
     measured: bool = False
+    held: HeldSamples | None = None
+    """Where operators report what they yield; None where a query can neither reach the limit nor is asked."""
     step_counts: StepCounts | None = None
     """Where selectors count what they look at; None where nobody asks, and inside of subqueries."""
 

@@ -19,10 +19,11 @@ from prometheus_client import CollectorRegistry
 from promql.activequeries import ActiveQueries, Entered
 from promql.annotations import Annotations
 from promql.ast import AggregateExpr, Call, Expr, StringLiteral, ValueType
-from promql.budget import CancelFlag, QueryBudget
+from promql.budget import CancelFlag, CountingNeeded, QueryBudget
 from promql.builder import ParserOptions
 from promql.context import EvalContext
 from promql.engineerrors import ExecutionError, PreparationError
+from promql.heldsamples import HeldSamples
 from promql.matrix import Grid, Matrix
 from promql.metrics import EngineMetrics
 from promql.operators.collect import Collected, collect
@@ -194,8 +195,6 @@ class Engine:
         if metrics is not None:
             metrics.queries.inc()
         timings = _Timings()
-        if stats:
-            ctx = replace(ctx, step_counts=StepCounts(ctx.grid.steps))
         try:
             started = self._clock()
             query = prepare_query(text, self.parser_options())
@@ -205,8 +204,18 @@ class Engine:
                     f'invalid expression type "{value_type.value}" for range query, '
                     "must be Scalar or instant Vector"
                 )
+            # Each node holds its result, and at most twice that with the vectors of a step.
+            ctx.budget.expected_max = self.options.samples_max // (2 * query.nodes)
             with Entered(self._active, text):
-                value = self._evaluate(ctx, query, instant, timings, started)
+                if stats or ctx.grid.steps > ctx.budget.expected_max:
+                    ctx = self._counting(ctx)
+                try:
+                    value = self._evaluate(ctx, query, instant, timings, started)
+                except CountingNeeded:
+                    ctx = self._counting(ctx)
+                    value = self._evaluate(ctx, query, instant, timings, started)
+                if ctx.held is not None:
+                    ctx.held.check()
         except RecursionError as error:
             raise ExecutionError("expression is nested too deeply to be evaluated") from error
         finally:
@@ -219,6 +228,17 @@ class Engine:
         warnings = tuple(ctx.annotations.warnings(text))
         infos = tuple(ctx.annotations.infos(text))
         return QueryResult(value_type, value, warnings, infos, _stats(ctx, timings, stats == "all"))
+
+    def _counting(self, ctx: EvalContext) -> EvalContext:
+        """The same query from its beginning, with its samples counted."""
+        ctx.budget.counting = True
+        return replace(
+            ctx,
+            symbols=OverlaySymbols(ctx.querier.symbols),
+            annotations=Annotations(),
+            held=HeldSamples(self.options.samples_max),
+            step_counts=StepCounts(ctx.grid.steps),
+        )
 
     def _operator(self, ctx: EvalContext, query: PreparedQuery) -> Operator:
         builder, expr = PlanBuilder.for_query(ctx, query), query.expr
@@ -278,7 +298,7 @@ def _stats(ctx: EvalContext, timings: _Timings, by_step: bool) -> dict[str, Any]
     samples: dict[str, Any] = {
         "totalQueryableSamples": budget.samples_read if counts is None else counts.total,
         "samplesRead": budget.samples_read,
-        "peakSamples": max(budget.samples_peak, 0),
+        "peakSamples": 0 if ctx.held is None else ctx.held.peak(),
     }
     if by_step and counts is not None and ctx.options.per_step_stats:
         times_s = (ctx.grid.times_ms() / 1000).tolist()

@@ -30,11 +30,13 @@ from promql.ast import (
 from promql.context import EvalContext
 from promql.duration import DurationError, evaluate_duration
 from promql.engineerrors import ExecutionError, PreparationError
+from promql.heldsamples import RANGE, REPEAT, SAME, SUBQUERY, HeldNode, kind_of
 from promql.matrix import Grid
 from promql.operators.aggregate import Aggregate, Quantile
 from promql.operators.binary import VectorBinary, with_scalar
 from promql.operators.counted import CountedRange, CountedVector
 from promql.operators.countvalues import CountValues
+from promql.operators.held import HeldScalar, held
 from promql.operators.mathfunctions import NegateOperator
 from promql.operators.measured import MeasuredRange, measured
 from promql.operators.merge import checked
@@ -82,11 +84,14 @@ class PlanBuilder:
         self._cells = {} if cells is None else cells
         self._hints = SelectHints()
         self._hints_resolved: frozenset[Position] = frozenset()
+        self._node: HeldNode | None = None
+        """Of the expression that is being planned."""
 
     @classmethod
     def for_query(cls, ctx: EvalContext, query: PreparedQuery) -> PlanBuilder:
         """The builder of a whole query."""
-        builder = cls(ctx, query.shared)
+        # Prometheus evaluates equal parts again, and so they count.
+        builder = cls(ctx, query.shared if ctx.held is None else frozenset())
         builder._hints_resolved = query.resolved_hints
         return builder
 
@@ -99,6 +104,7 @@ class PlanBuilder:
         builder = PlanBuilder(ctx, self._shared, self._cells)
         builder._hints = self._hints
         builder._hints_resolved = self._hints_resolved
+        builder._node = self._node
         return builder
 
     @contextmanager
@@ -107,16 +113,35 @@ class PlanBuilder:
         yield
         self._hints = before
 
+    @contextmanager
+    def _counted(self, expr: Expr, kind: int) -> Iterator[HeldNode | None]:
+        """The node of an expression while it is planned, None where nothing is counted."""
+        held_samples = self._ctx.held
+        if held_samples is None:
+            yield None
+            return
+        above = self._node
+        self._node = held_samples.open(expr, kind, self._ctx.grid.steps, above)
+        yield self._node
+        self._node = above
+
+    def _is_repeated(self, expr: Expr) -> bool:
+        return self._ctx.grid.steps > 1 and is_step_invariant(expr)
+
     def vector(self, expr: Expr) -> VectorOperator:
         """Operator of an instant-vector expression."""
-        operator = self._planned(unwrap(expr))
+        expr = unwrap(expr)
+        with self._counted(expr, REPEAT if self._is_repeated(expr) else kind_of(expr)) as node:
+            operator = self._planned(expr)
+            if node is not None and node.kind not in (REPEAT, SAME):
+                operator = held(operator, node)
         return measured(operator) if self._ctx.measured else operator
 
     def _planned(self, expr: Expr) -> VectorOperator:
         grid = self._ctx.grid
         if grid.steps == 0:
             return EmptyVector(self._ctx)
-        if grid.steps > 1 and is_step_invariant(expr):
+        if self._is_repeated(expr):
             once = self._on(self._ctx.at_one_step())
             return Repeat(self._ctx, once.vector(expr))
         if not self._shared or expr not in self._shared:
@@ -215,9 +240,17 @@ class PlanBuilder:
 
     def range(self, expr: Expr) -> RangeOperator:
         """Operator of a range-vector expression (range selector or subquery)."""
-        operator = self._range(unwrap(expr))
-        if self._ctx.step_counts is not None:
-            operator = CountedRange(operator, self._ctx.step_counts)
+        function = self._node
+        expr = unwrap(expr)
+        if isinstance(expr, SubqueryExpr):
+            with self._counted(expr, SUBQUERY):
+                operator = self._range(expr)
+        else:
+            operator = self._range(expr)
+        if self._ctx.held is not None:
+            if function is None:
+                function = self._ctx.held.open(expr, RANGE, self._ctx.grid.steps, None)
+            operator = CountedRange(operator, self._ctx.step_counts, function)
         return MeasuredRange(operator) if self._ctx.measured else operator
 
     def _range(self, expr: Expr) -> RangeOperator:
@@ -254,10 +287,17 @@ class PlanBuilder:
     def scalar(self, expr: Expr) -> ScalarOperator:
         """Operator of a scalar expression."""
         expr = unwrap(expr)
-        grid = self._ctx.grid
+        repeated = not isinstance(expr, NumberLiteral) and self._is_repeated(expr)
+        with self._counted(expr, REPEAT if repeated else kind_of(expr)) as node:
+            operator = self._scalar(expr, repeated)
+        if node is None or node.kind in (REPEAT, SAME) or isinstance(expr, NumberLiteral):
+            return operator
+        return HeldScalar(operator, node)
+
+    def _scalar(self, expr: Expr, repeated: bool) -> ScalarOperator:
         if isinstance(expr, NumberLiteral):
             return Constant(self._ctx, expr.value)
-        if grid.steps > 1 and is_step_invariant(expr):
+        if repeated:
             once = self._on(self._ctx.at_one_step())
             return RepeatScalar(self._ctx, once.scalar(expr))
         if isinstance(expr, UnaryExpr):

@@ -12,17 +12,19 @@ from promql.optimize import fold_constants, shared_expressions
 from promql.parser import parse
 from promql.parseroptions import ParserOptions
 from promql.types import type_of
+from promql.visit import walk
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedQuery:
-    """A checked tree with its constants folded, its type as it was written, the sub-expressions to share, and
-    the selectors whose reset hints are resolved."""
+    """A checked tree with its constants folded, its type as it was written, the sub-expressions to share,
+    the selectors whose reset hints are resolved, and the size of the tree."""
 
     expr: Expr
     type: ValueType
     shared: frozenset[Expr]
     resolved_hints: frozenset[Position]
+    nodes: int
 
 
 def prepare_query(text: str, options: ParserOptions) -> PreparedQuery:
@@ -35,7 +37,8 @@ def prepare_query(text: str, options: ParserOptions) -> PreparedQuery:
 def _prepare(text: str, options: ParserOptions) -> PreparedQuery:
     tree = parse(text, options)
     expr = fold_constants(tree)
-    return PreparedQuery(expr, type_of(tree), shared_expressions(expr), selectors_with_resolved_hints(expr))
+    shared, resolved = shared_expressions(expr), selectors_with_resolved_hints(expr)
+    return PreparedQuery(expr, type_of(tree), shared, resolved, sum(1 for _ in walk(expr)))
 
 
 _prepare_cached = lru_cache(maxsize=CACHED_QUERIES_MAX)(_prepare)

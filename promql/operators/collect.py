@@ -46,7 +46,6 @@ class Collected:
     def release(self, ctx: EvalContext) -> None:
         """Give the memory back to the budget."""
         ctx.budget.release_bytes(self.values.nbytes)
-        ctx.budget.release_samples(sample_count(self.values, self.histograms))
 
 
 def absent_cells(rows: int, steps: int) -> F64Array:
@@ -93,7 +92,6 @@ def collect(operator: VectorOperator) -> Collected:
     if values is None:
         values = absent_cells(rows, steps)
     histograms = concat_cells(parts, rows, steps)
-    ctx.budget.hold_samples(sample_count(values, histograms))
     return Collected(series, values, histograms)
 
 

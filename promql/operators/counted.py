@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from promql.heldsamples import HeldNode
 from promql.histogrampool import sample_weight
 from promql.matrix import ABSENT
 from promql.operators.operator import Explain, Piece, RangeOperator, RangePiece, RowwiseOperator, Series
@@ -46,14 +47,18 @@ class CountedVector(RowwiseOperator):
 class CountedRange(RangeOperator):
     """A range selector or subquery: the samples of each window."""
 
-    def __init__(self, child: RangeOperator, counts: StepCounts) -> None:
+    def __init__(self, child: RangeOperator, counts: StepCounts | None, node: HeldNode) -> None:
+        """`node` is told of the windows that the function above holds at a time."""
         super().__init__(child.ctx)
         self.window = child.window
         self._child = child
         self._counts = counts
+        self._node = node
 
     def _announce(self) -> Series:
-        return self._child.series()
+        series = self._child.series()
+        self._node.announce(len(series))
+        return series
 
     def splits(self) -> Sequence[tuple[int, int]]:
         """The child's."""
@@ -67,11 +72,15 @@ class CountedRange(RangeOperator):
         """The child's, counted."""
         piece = self._child.load(lo, hi)
         floats, histograms = window_counts(piece.samples, self.window)
-        self._counts.add(floats.sum(axis=0))
-        if piece.samples.histograms is not None:
-            each = histograms.sum(axis=0)
-            weights = [sample_weight(piece.samples.histograms, count) for count in each.tolist()]
-            self._counts.add(np.array(weights, dtype=np.int64))
+        pool = piece.samples.histograms
+        counts = floats if pool is None else floats + histograms * sample_weight(pool, 1)
+        if self._counts is not None:
+            self._counts.add(counts.sum(axis=0))
+        node = self._node
+        node.last[lo:hi], node.most[lo:hi] = counts[:, -1], counts.max(axis=1)
+        if node.by_window:
+            node.rows[lo:hi] = (counts > 0).sum(axis=1)
+        node.add(0)
         return piece
 
     def explain(self) -> Explain:

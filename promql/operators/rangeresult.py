@@ -25,7 +25,6 @@ def range_vectors(operator: RangeOperator) -> RangeVectors:
     cut = []
     for piece in operator.ctx.ordered_map(lambda split: operator.load(*split), operator.splits()):
         inside = cut_to(piece, lo_ms, hi_ms)
-        operator.ctx.budget.hold_samples(len(inside.t_ms))
         operator.ctx.budget.hold_bytes(inside.t_ms.nbytes * 2)
         cut.append(inside)
     joined = join(cut)

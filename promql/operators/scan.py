@@ -20,7 +20,7 @@ from promql.context import EvalContext
 from promql.contiguous import contiguous
 from promql.engineerrors import StorageReadError
 from promql.histogramhints import resolve_hints
-from promql.histogrampool import batch_of, pool_of, take_pool
+from promql.histogrampool import batch_of, pool_of, sample_weight, take_pool
 from promql.kernels import extended
 from promql.kernels import rollup as rollup_kernels
 from promql.kernels import scan as kernels
@@ -95,6 +95,7 @@ def select(ctx: EvalContext, selector: VectorSelector, mint: int, maxt: int, hin
 def announced(ctx: EvalContext, selection: Selection) -> Series:
     """The selection's series with the query's own symbols."""
     labels, symbols = selection.labels, ctx.symbols
+    ctx.budget.expect(len(labels) * ctx.grid.steps)
     own = SeriesLabels(
         labels.offsets, symbols.own_ids(labels.name_ids), symbols.own_ids(labels.value_ids), symbols
     )
@@ -125,6 +126,8 @@ def read(ctx: EvalContext, selection: Selection, lo: int, hi: int, lead: bool = 
     except StorageError as error:
         raise StorageReadError(str(error)) from error
     ctx.budget.count_read(len(batch.t_ms))
+    if batch.histograms is not None:
+        ctx.budget.expect(sample_weight(batch.histograms, (hi - lo) * ctx.grid.steps))
     return SampleBatch(
         contiguous(batch.offsets, np.int64),
         contiguous(batch.t_ms, np.int64),
@@ -331,6 +334,7 @@ class RangeScan(RangeOperator):
             border_ms = common_border_ms(times.first_ms, _moving_step(times), self.window.range_ms)
             hints, self._rolled = replace(hints, border_ms=border_ms), True
         self._selection = select(self.ctx, selector, mint, times.last_ms + after, hints)
+        self.ctx.budget.expect(int(self._selection.sample_bounds().max(initial=0)))
         if rollup_of(self._selection) is not None and not self._rolled:
             self.ctx.annotations.info(LAST_ONLY, selector.pos)
         return announced(self.ctx, self._selection)

@@ -232,8 +232,8 @@ def test_random_queries_give_what_prometheus_gives(prometheus: str) -> None:
 
 COUNTED = [
     "gauge",
-    "sum by (i) (counter_total)",
-    "rate(counter_total[5m])",
+    "sum by (i) (a_total)",
+    "rate(a_total[5m])",
     "count_over_time(sparse[20m]) + gauge",
     "gauge offset 7m",
     "sum_over_time(gauge[5m] @ 1200)",
@@ -258,3 +258,6 @@ def test_samples_that_steps_look_at_are_counted_as_by_prometheus(prometheus: str
     assert ours["totalQueryableSamples"] == theirs["totalQueryableSamples"]
     by_step = [list(pair) for pair in ours["totalQueryableSamplesPerStep"]]
     assert by_step == theirs["totalQueryableSamplesPerStep"]
+    # 3.x no longer copies the vector of each step for an aggregation.
+    if not query.startswith("sum by"):
+        assert ours["peakSamples"] == theirs["peakSamples"]
