@@ -75,6 +75,19 @@ def _join_histograms(batches: list[SampleBatch]) -> HistogramBatch | None:
     return replace(merged, row_offsets=offsets, t_ms=times)
 
 
+def rows_between(batch: SampleBatch, lo: int, hi: int) -> SampleBatch:
+    """Rows lo to hi (exclusive), start timestamps included; floats are not copied."""
+    first, last = int(batch.offsets[lo]), int(batch.offsets[hi])
+    pool = batch.histograms
+    if pool is not None:
+        pool = keep_histograms(pool, np.arange(pool.row_offsets[lo], pool.row_offsets[hi]))
+        pool = replace(pool, row_offsets=pool.row_offsets[lo : hi + 1]) if len(pool) else None
+    starts = None if batch.start_t_ms is None else batch.start_t_ms[first:last]
+    return SampleBatch(
+        batch.offsets[lo : hi + 1] - first, batch.t_ms[first:last], batch.values[first:last], starts, pool
+    )
+
+
 def take_rows(batch: SampleBatch, rows: I64Array) -> SampleBatch:
     """The given rows in the given order."""
     offsets, picked = _gather(batch.offsets, rows)

@@ -40,9 +40,9 @@ from promql.operators.operator import (
     drop_metadata,
     refined,
 )
+from promql.operators.rangeresult import rows_between
 from promql.operators.rollups import ROLLED_FUNCTIONS
 from tsdb.labels import METRIC_NAME, TYPE_LABEL
-from tsdb.samplerows import take_sample_rows
 from tsdb.select import SampleBatch
 
 I64Array = npt.NDArray[np.int64]
@@ -232,9 +232,9 @@ class WindowOperator(RowwiseOperator):
         values, cells = np.empty((rows, steps)), []
         for at in range(0, rows, rows_max):
             self.ctx.budget.check()
-            picked = np.arange(at, min(at + rows_max, rows), dtype=np.int64)
-            part = self._evaluate(RangePiece(lo + at, take_sample_rows(piece.samples, picked)))
-            values[at : at + len(picked)] = part.values
+            end = min(at + rows_max, rows)
+            part = self._evaluate(RangePiece(lo + at, rows_between(piece.samples, at, end)))
+            values[at:end] = part.values
             cells.append((at, part.histograms))
         return Piece(lo, values, concat_cells(cells, rows, steps))
 

@@ -16,6 +16,7 @@ from promql.options import EngineOptions
 from tests.fuzz.data import END_MS, fill_store, make_series
 from tests.fuzz.differ import Result, differing, rows_of_result
 from tsdb.labels import Labels
+from tsdb.select import SampleBatch
 
 ENGINE = Engine(EngineOptions(threads=1))
 ROWS, SAMPLES = 50, 200
@@ -82,11 +83,14 @@ def test_histograms_taken_in_runs_of_rows_give_the_same(seed: int, monkeypatch: 
 
     whole = answers()
     taken: list[int] = []
-    take = window.take_sample_rows
+    take = window.rows_between
     monkeypatch.setattr(window, "HISTOGRAM_CELLS_MAX", 1)
-    monkeypatch.setattr(
-        window, "take_sample_rows", lambda batch, rows: (taken.append(len(rows)), take(batch, rows))[1]
-    )
+
+    def watched(batch: SampleBatch, lo: int, hi: int) -> SampleBatch:
+        taken.append(hi - lo)
+        return take(batch, lo, hi)
+
+    monkeypatch.setattr(window, "rows_between", watched)
     for query, one, two in zip(HISTOGRAM_QUERIES, whole, answers(), strict=True):
         assert not differing(one, two), query
     assert taken, "the store has no histograms"
