@@ -22,7 +22,7 @@ OURS = {*ALLOWED, "benchmarks", "tests"}
 
 PROMQL_MAY_USE = {
     *("labels", "select", "errors", "symbols", "serieslabels"),
-    *("histogram", "columns", "samplerows", "regex", "kernels"),
+    *("histogram", "columns", "regex", "kernels"),
 }
 
 
