@@ -25,7 +25,7 @@ ANSWER_BYTES_LIMIT = 64 << 10
 VERSION_2_AGAIN_SECONDS = 3600.0
 """A server that refused version 2 is asked again after this long."""
 ABOUT_THE_ENDPOINT = frozenset({301, 302, 303, 307, 308, 401, 403, 404, 405, 407, 408, 425, 429})
-"""Answers that say nothing about the samples: when a wrong token or address is mended, they are still wanted."""
+"""Answers that say nothing about the samples: once a wrong token or address is mended, they are wanted."""
 
 _WRITTEN_HEADER = "x-prometheus-remote-write-samples-written"
 
@@ -57,9 +57,10 @@ class SenderOptions:
     version: int = 2
     """The version to begin with; 1 is never raised."""
     confirmed: bool = False
-    """Whether version 2 counts as delivered only when the answer says how much was written, as it must. An old
-    server reads version 2 as an empty version 1 and answers 204; so it gets version 1. One that has spoken version 2
-    before, and now answers without that header, is not the server but something before it: sent again."""
+    """Whether version 2 counts as delivered only when the answer says how much was written, as it must. An
+    old server reads version 2 as an empty version 1 and answers 204; so it gets version 1. One that has
+    spoken version 2 before, and now answers without that header, is not the server but something before it:
+    sent again."""
     payload_version: int = 2
     """The version of what is in the queue."""
 
