@@ -18,6 +18,18 @@ except TypeError:
     print(count, columns[2].tolist(), "numba.np.linalg" in sys.modules)
 """
 
+_STRANGE = """
+from tsdb.kernels import kernelcache
+def strange(signature, target):
+    raise ValueError("too many values to unpack")
+kernelcache.KernelCache._load_compiled = staticmethod(strange)
+"""
+
+
+def test_where_numba_is_not_as_expected_its_own_way_is_taken():
+    done = subprocess.run([sys.executable, "-c", _STRANGE + _LOAD], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "[0,", "1]", "True"]
+
 
 def test_a_second_process_loads_without_the_compiler_and_still_checks_types():
     for _ in range(2):

@@ -5,6 +5,9 @@ parses, for each function, the intermediate code that others could link to (half
 come from the cache compiled and are linked into nothing, so neither is needed: the machine code, its
 environment, the runtime's addresses and the names under which to find the function are enough. A kernel that
 is not in the cache is compiled by numba as ever.
+
+This leans on numba's inner parts, which change between versions: pyproject.toml names those that are known,
+and where one of the parts is not as expected numba's own way is taken.
 """
 
 from __future__ import annotations
@@ -26,6 +29,14 @@ class KernelCache(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled function for a signature or None; numba calls this under its lock."""
+        try:
+            return self._load_compiled(sig, target_context)
+        except (AttributeError, TypeError, ValueError):
+            numbas: Any = super()
+            return numbas.load_overload(sig, target_context)
+
+    def _load_compiled(self, sig: Any, target_context: Any) -> Any:
+        """Raises ValueError, AttributeError or TypeError for what is not as numba 0.62 to 0.68 have it."""
         own: Any = self
         codegen = target_context.codegen()
         stored = own._cache_file.load(own._index_key(sig, codegen))
@@ -36,8 +47,7 @@ class KernelCache(FunctionCache):
         )
         name, kind, code = library_data
         if kind != "object" or again or objectmode:
-            numbas: Any = super()
-            return numbas.load_overload(sig, target_context)
+            raise ValueError("not a plain compiled function")
         _register_runtime()
         library = codegen.create_library(name)
         library.enable_object_caching()
