@@ -56,13 +56,14 @@ lint: $(VENV)/.installed-dev ## ruff.
 types: $(VENV)/.installed-dev ## mypy, strict.
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed-dev system-packages ## Vedette beside Prometheus and VictoriaMetrics, three minutes.
+bench: $(VENV)/.installed-dev system-packages ## Vedette beside Prometheus and VictoriaMetrics: load, queries, then every bar of the store.
 	$(BIN)/python -m benchmarks.run --size small $(ARGS)
+	$(BIN)/python -m benchmarks.storage --form brief
 
 bench-large: $(VENV)/.installed-dev system-packages ## The same at 100,000 series.
 	$(BIN)/python -m benchmarks.run --size large $(ARGS)
 
-bench-storage: $(VENV)/.installed-dev system-packages ## Size, ingest, memory, replay, decode; ARGS="SUBJECT ... --form full".
+bench-storage: $(VENV)/.installed-dev system-packages ## The bars of the store at a larger size; ARGS="SUBJECT ... --form full".
 	$(BIN)/python -m benchmarks.storage $(ARGS)
 
 soak: $(VENV)/.installed-dev ## Twenty minutes of everything at once: is memory flat? ARGS="--minutes N".

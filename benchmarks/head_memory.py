@@ -1,6 +1,6 @@
 """Resident bytes a series of the head beyond label strings: the difference that a million series make.
 
-`python benchmarks/head_memory.py [--series 1000000] [--samples 60] [--unique 1]`. Series are like a node
+`python -m benchmarks.head_memory [--series 1000000] [--samples 60] [--unique 1]`. Series are like a node
 exporter's of many targets: nine labels and `--unique` more whose value no other series has. 60 samples are
 half an open chunk, the average.
 """
@@ -10,17 +10,23 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
-import time
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.figures import OURS, Figure
 from tsdb.head import Head
 from tsdb.labels import Labels
 from tsdb.symbols import SymbolTable
 
 T0 = 1_700_006_400_000
 BATCH = 2_000
+SAMPLES = 60
+UNIQUE = 1
+LIMIT = 500.0
+"""Bytes a series beyond label strings."""
 
 
 def resident() -> int:
@@ -55,38 +61,54 @@ def label_sets(first: int, count: int, unique: int) -> list[Labels]:
     return rows
 
 
-def main() -> None:
-    """Fill a head and print what each part costs."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--series", type=int, default=1_000_000)
-    parser.add_argument("--samples", type=int, default=60)
-    parser.add_argument("--unique", type=int, default=1, help="labels whose value only one series has")
-    given = parser.parse_args()
+def measure(series: int, samples: int, unique: int) -> dict[str, float]:
+    """Fill a head; what each part costs in bytes a series. Of a process of its own: freed memory would be
+    used again and not be seen."""
     symbols = SymbolTable()
     head = Head(symbols, (3, 5), late_window_ms=3_600_000)
-    run(head, label_sets(10**9, 100, given.unique), 1, T0)
+    run(head, label_sets(10**9, 100, unique), 1, T0)
     before = resident()
-    began = time.monotonic()
     refs = []
-    for first in range(0, given.series, BATCH):
-        rows = label_sets(first, min(BATCH, given.series - first), given.unique)
+    for first in range(0, series, BATCH):
+        rows = label_sets(first, min(BATCH, series - first), unique)
         refs.append(run(head, rows, 0, T0))
+    del rows
     created = resident()
-    took = time.monotonic() - began
     strings = sum(len(symbols.text(i).encode()) for i in range(len(symbols)))
     head.postings.select([])
     indexed = resident()
-    for n in range(given.samples):
+    for n in range(samples):
         for part in refs:
             store(head, part, T0 + 15_000 * n, n)
     filled = resident()
-    count = given.series
-    print(f"series {count}, created in {took:.1f} s, symbols {len(symbols)}")
-    print(f"label strings: {strings / count:.0f} B a series")
-    print(f"labels, tables, postings: {(created - before - strings) / count:.0f} B a series")
-    print(f"postings waiting to be sorted in: {(indexed - created) / count:.0f} B")
-    print(f"{given.samples} samples a series: {(filled - indexed) / count:.0f} B")
-    print(f"all beyond label strings: {(filled - before - strings) / count:.0f} B a series")
+    return {
+        "label strings": strings / series,
+        "labels, tables, postings": (created - before - strings) / series,
+        "postings waiting to be sorted in": (indexed - created) / series,
+        f"{samples} samples": (filled - indexed) / series,
+        "all beyond label strings": (filled - before - strings) / series,
+    }
+
+
+def figures(series: int) -> list[Figure]:
+    """The same as figures, measured in a process of its own, with the bar of all."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        parts = pool.submit(measure, series, SAMPLES, UNIQUE).result()
+    *some, (name, whole) = parts.items()
+    found = [Figure(f"{part}, B a series", {OURS: value}, form=",.0f") for part, value in some]
+    return [*found, Figure(f"{name}, B a series", {OURS: whole}, limit=LIMIT, form=",.0f")]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--series", type=int, default=1_000_000)
+    parser.add_argument("--samples", type=int, default=SAMPLES)
+    parser.add_argument("--unique", type=int, default=UNIQUE, help="labels whose value only one series has")
+    given = parser.parse_args()
+    for name, value in measure(given.series, given.samples, given.unique).items():
+        print(f"{name}: {value:.0f} B a series")
 
 
 def run(head: Head, rows: list[Labels], samples: int, t_ms: int) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""`python -m benchmarks.storage [SUBJECT ...] [--form quick|full]`: the figures of the storage engine.
+"""`python -m benchmarks.storage [SUBJECT ...] [--form brief|quick|full]`: the figures of the storage engine.
 
 Subjects: `size` and `recording` bytes at rest of generated and of recorded data, `ingest` cost at 10,000 and
-100,000 series, `memory` at many active series, `replay` after SIGKILL, `decode` from blocks. The quick form
-shows the same at a small size in some six minutes; the full form takes an hour. Each prints a table with the
-bars it is held against.
+100,000 series, `memory` at many active series, `head` memory of the head alone, `replay` after SIGKILL,
+`decode` from blocks. The brief form is a part of `make bench`; it takes five minutes and waits for no
+background work. The quick form takes eight, the full form more than an hour. Each subject prints a table; the
+last table has a row a bar.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks import activeseries, blockread, ingestcost, replaytime, sizeatrest
-from benchmarks.figures import OURS, Figure, table
+from benchmarks import activeseries, blockread, head_memory, ingestcost, replaytime, sizeatrest
+from benchmarks.figures import OURS, Figure, bars_table, table
 from benchmarks.load.bodies import LoadWriter
 from benchmarks.load.nodes import Values, make_series
 from benchmarks.load.recording import EXPORTER, read_fleet, record
@@ -47,6 +48,7 @@ class Form:
     """Scrapes a host of the recording."""
     ingest: tuple[tuple[int, int], ...]
     memory: tuple[int, int]
+    head_series: int
     replay: tuple[int, int]
     decode_hosts: int
     rest_s: float
@@ -54,6 +56,18 @@ class Form:
 
 
 FORMS = {
+    "brief": Form(
+        size=(39, 600),
+        scrapes=240,
+        interval_s=0.1,
+        window=120,
+        ingest=((39, 200), (390, 20)),
+        memory=(390, 40),
+        head_series=100_000,
+        replay=(78, 300),
+        decode_hosts=82,
+        rest_s=3.0,
+    ),
     "quick": Form(
         size=(39, 840),
         scrapes=480,
@@ -61,6 +75,7 @@ FORMS = {
         window=160,
         ingest=((39, 200), (390, 20)),
         memory=(390, 60),
+        head_series=200_000,
         replay=(78, 500),
         decode_hosts=82,
         rest_s=65.0,
@@ -72,6 +87,7 @@ FORMS = {
         window=480,
         ingest=((39, 2000), (390, 200)),
         memory=(3907, 60),
+        head_series=1_000_000,
         replay=(782, 500),
         decode_hosts=82,
         rest_s=130.0,
@@ -127,6 +143,10 @@ class Run:
         writer = generated(hosts)
         return activeseries.measure(self.kinds, self.folder, writer, steps, self.port, self.form.rest_s)
 
+    def head(self) -> list[Figure]:
+        """Memory of the head alone."""
+        return head_memory.figures(self.form.head_series)
+
     def replay(self) -> list[Figure]:
         """Start after SIGKILL."""
         hosts, steps = self.form.replay
@@ -144,6 +164,7 @@ SUBJECTS: dict[str, tuple[str, Callable[[Run], list[Figure]]]] = {
     "recording": ("Bytes at rest, recorded node exporter", Run.recorded),
     "ingest": ("Ingestion", Run.ingest),
     "memory": ("Memory", Run.memory),
+    "head": ("Memory of the head beyond label strings", Run.head),
     "replay": ("Start after SIGKILL", Run.replay),
     "decode": ("Select and decode from a block", Run.decode),
 }
@@ -209,6 +230,7 @@ def main() -> None:
     date = datetime.datetime.now(datetime.UTC)
     text = f"Storage engine, {options.form} form. {date:%Y-%m-%d}, {machine()}.\n"
     print(text, flush=True)
+    parts = []
     for subject in subjects:
         title, measure = SUBJECTS[subject]
         folder = Path(tempfile.mkdtemp(prefix="vedette-bench-", dir=options.folder))
@@ -222,6 +244,10 @@ def main() -> None:
         part += f"\n{time.monotonic() - began:.0f} s.\n"
         print(part, flush=True)
         text += "\n" + part
+        parts.append((title, figures))
+    summary = f"### Bars, {options.form} form\n\n{bars_table(parts)}"
+    print(summary, flush=True)
+    text += "\n" + summary
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{date:%Y%m%dT%H%M%S}-storage-{options.form}.md"
     path.write_text(text, encoding="utf-8")
