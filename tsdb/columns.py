@@ -116,7 +116,7 @@ class Appender(Protocol):
         ...
 
     def append(self, batch: WriteBatch, *, atomic: bool = False, now_ms: int | None = None) -> AppendResult:
-        """Validate, log and store a batch.
+        """Validate, log and store a batch. None of its arrays is used after the return.
 
         `atomic` refuses the whole batch when one float or histogram sample is refused (remote write 1.0);
         otherwise the good samples are stored. A sample equal to the newest one in time and bits is accepted

@@ -23,8 +23,8 @@ from ingest.kernels.wire import (
     WIRE_FIXED64,
     WIRE_VARINT,
     WRONG_WIRE_TYPE,
+    read_field,
     read_key,
-    read_length,
     read_varint,
     skip_value,
 )
@@ -47,8 +47,9 @@ ROW_SLOW = 1
 """The labels need slow code: not contiguous, none at all, or bad symbol references. The span is the whole
 TimeSeries, and the row has no hashes."""
 
-STATE_ROWS, STATE_SAMPLES, STATE_SPANS, STATE_SYMBOLS, STATE_OFFSET = range(5)
-STATE_LENGTH = 5
+STATE_ROWS, STATE_SAMPLES, STATE_SPANS, STATE_SYMBOLS, STATE_OFFSET, STATE_MISSING, STATE_SINGLE = range(7)
+"""MISSING counts the rows without a ref; SINGLE is 1 where every row has exactly one sample."""
+STATE_LENGTH = 7
 
 SPAN_EXEMPLAR = 1
 SPAN_HISTOGRAM = 2
@@ -162,34 +163,26 @@ def _read_series_v1(
     slow = ROW_FAST
     pos = start
     while pos < end:
-        field, wire, after = read_key(buf, pos, end)
-        if after >= 0 and 1 <= field <= 4:
-            if wire != WIRE_BYTES:
-                after = WRONG_WIRE_TYPE
-            else:
-                stop, begin = read_length(buf, after, end)
-                after = begin
-                if begin >= 0:
-                    after = stop
-                    if field == 1:
-                        if labels_end == labels_start:
-                            labels_start = pos
-                        elif labels_end != pos:
-                            slow = ROW_SLOW
-                        labels_end = stop
-                    elif field == 2:
-                        code = read_sample(buf, begin, stop, t, v, start_t, state)
-                        if code < 0:
-                            return code
-                    else:
-                        kind = SPAN_EXEMPLAR if field == 3 else SPAN_HISTOGRAM
-                        add_span(kind, row, begin, stop, span_kind, span_row, span_start, span_end, state)
-        elif after >= 0:
-            after = skip_value(buf, after, end, wire)
-        if after < 0:
+        field, wire, begin, stop = read_field(buf, pos, end)
+        if 1 <= field <= 4 and wire != WIRE_BYTES:
+            stop = WRONG_WIRE_TYPE
+        if stop < 0:
             state[STATE_OFFSET] = pos
-            return after
-        pos = after
+            return stop
+        if field == 1:
+            if labels_end == labels_start:
+                labels_start = pos
+            elif labels_end != pos:
+                slow = ROW_SLOW
+            labels_end = stop
+        elif field == 2:
+            code = read_sample(buf, begin, stop, t, v, start_t, state)
+            if code < 0:
+                return code
+        elif field <= 4:
+            kind = SPAN_EXEMPLAR if field == 3 else SPAN_HISTOGRAM
+            add_span(kind, row, begin, stop, span_kind, span_row, span_start, span_end, state)
+        pos = stop
     if labels_end == labels_start:
         slow = ROW_SLOW
     if row < len(row_start):
@@ -215,15 +208,26 @@ def find_refs(
     row_hash: U64Array,
     row_check: U64Array,
     row_ref: U32Array,
-    row_count: int,
+    row_first: I64Array,
+    state: I64Array,
 ) -> None:
-    """Refs of all rows. A loop of its own: independent look-ups overlap their cache misses."""
+    """Refs of all rows, and the end of their samples. A loop of its own: independent look-ups overlap their
+    cache misses."""
+    row_count = min(state[STATE_ROWS], len(row_ref))
+    missing = 0
+    single = state[STATE_SAMPLES] == state[STATE_ROWS]
     for row in range(row_count):
+        single &= row_first[row] == row
         row_ref[row] = _MISSING_REF
         if row_slow[row] == ROW_FAST:
             ref = lookup(keys, checks, refs, row_hash[row], check_of(row_check[row]))
             if ref >= 0:
                 row_ref[row] = np.uint32(ref)
+                continue
+        missing += 1
+    row_first[row_count] = state[STATE_SAMPLES]
+    state[STATE_MISSING] = missing
+    state[STATE_SINGLE] = np.int64(single)
 
 
 @kernel(
@@ -262,49 +266,38 @@ def decode_v1(
         state[index] = 0
     pos = 0
     while pos < size:
-        field, wire, after = read_key(buf, pos, size)
-        if after >= 0 and (field == 1 or field == 3):
-            if wire != WIRE_BYTES:
-                after = WRONG_WIRE_TYPE
-            else:
-                stop, begin = read_length(buf, after, size)
-                after = begin
-                if begin >= 0:
-                    after = stop
-                    if field == 3:
-                        add_span(
-                            SPAN_METADATA, -1, begin, stop, span_kind, span_row, span_start, span_end, state
-                        )
-                    else:
-                        code = _read_series_v1(
-                            buf,
-                            begin,
-                            stop,
-                            seed0,
-                            seed1,
-                            row_start,
-                            row_end,
-                            row_slow,
-                            row_hash,
-                            row_check,
-                            row_first,
-                            t,
-                            v,
-                            start_t,
-                            span_kind,
-                            span_row,
-                            span_start,
-                            span_end,
-                            state,
-                        )
-                        if code < 0:
-                            return code
-        elif after >= 0:
-            after = skip_value(buf, after, size, wire)
-        if after < 0:
+        field, wire, begin, stop = read_field(buf, pos, size)
+        if (field == 1 or field == 3) and wire != WIRE_BYTES:
+            stop = WRONG_WIRE_TYPE
+        if stop < 0:
             state[STATE_OFFSET] = pos
-            return after
-        pos = after
-    row_count = min(state[STATE_ROWS], len(row_start))
-    find_refs(keys, checks, refs, row_slow, row_hash, row_check, row_ref, row_count)
+            return stop
+        if field == 3:
+            add_span(SPAN_METADATA, -1, begin, stop, span_kind, span_row, span_start, span_end, state)
+        elif field == 1:
+            code = _read_series_v1(
+                buf,
+                begin,
+                stop,
+                seed0,
+                seed1,
+                row_start,
+                row_end,
+                row_slow,
+                row_hash,
+                row_check,
+                row_first,
+                t,
+                v,
+                start_t,
+                span_kind,
+                span_row,
+                span_start,
+                span_end,
+                state,
+            )
+            if code < 0:
+                return code
+        pos = stop
+    find_refs(keys, checks, refs, row_slow, row_hash, row_check, row_ref, row_first, state)
     return 0

@@ -28,14 +28,11 @@ from ingest.kernels.remotewrite import (
     read_sample,
 )
 from ingest.kernels.wire import (
-    TRUNCATED,
     WIRE_BYTES,
     WIRE_VARINT,
     WRONG_WIRE_TYPE,
-    read_key,
-    read_length,
+    read_field,
     read_varint,
-    skip_value,
 )
 from tsdb.kernels.bits import fold_multiply
 from tsdb.kernels.compile import device, inline, kernel
@@ -91,49 +88,38 @@ def _read_series_v2(
     slow = ROW_FAST
     pos = start
     while pos < end:
-        field, wire, after = read_key(buf, pos, end)
-        if after >= 0 and field == 1 and wire in (WIRE_BYTES, WIRE_VARINT):
-            stop, begin = end, after if after < end else TRUNCATED
-            if wire == WIRE_BYTES:
-                stop, begin = read_length(buf, after, end)
-            after = begin
-            while begin >= 0 and after >= 0 and after < stop:
-                symbol, after = read_varint(buf, after, stop)
-                symbol &= np.uint64(0xFFFFFFFF)
-                if after >= 0:
-                    label_refs += 1
-                    if symbol < np.uint64(symbol_count):
-                        index = np.int64(symbol)
-                        left, right = _fold_symbol(left, right, symbol_hash[index], symbol_check[index])
-                    else:
-                        slow = ROW_SLOW
-                if wire == WIRE_VARINT:
-                    break
-        elif after >= 0 and 1 <= field <= 5:
-            if wire != WIRE_BYTES:
-                after = WRONG_WIRE_TYPE
-            else:
-                stop, begin = read_length(buf, after, end)
-                after = begin
-                if begin >= 0:
-                    after = stop
-                    if field == 2:
-                        code = read_sample(buf, begin, stop, t, v, start_t, state)
-                        if code < 0:
-                            return code
-                    else:
-                        kind = SPAN_METADATA
-                        if field == 3:
-                            kind = SPAN_HISTOGRAM
-                        elif field == 4:
-                            kind = SPAN_EXEMPLAR
-                        add_span(kind, row, begin, stop, span_kind, span_row, span_start, span_end, state)
-        elif after >= 0:
-            after = skip_value(buf, after, end, wire)
-        if after < 0:
+        field, wire, begin, stop = read_field(buf, pos, end)
+        if 1 <= field <= 5 and wire != WIRE_BYTES and (field > 1 or wire != WIRE_VARINT):
+            stop = WRONG_WIRE_TYPE
+        if stop < 0:
             state[STATE_OFFSET] = pos
-            return after
-        pos = after
+            return stop
+        if field == 1:
+            # Packed, or a reference by itself, whose value is read once more.
+            while begin < stop:
+                symbol, begin = read_varint(buf, begin, stop)
+                if begin < 0:
+                    state[STATE_OFFSET] = pos
+                    return begin
+                symbol &= np.uint64(0xFFFFFFFF)
+                label_refs += 1
+                if symbol < np.uint64(symbol_count):
+                    index = np.int64(symbol)
+                    left, right = _fold_symbol(left, right, symbol_hash[index], symbol_check[index])
+                else:
+                    slow = ROW_SLOW
+        elif field == 2:
+            code = read_sample(buf, begin, stop, t, v, start_t, state)
+            if code < 0:
+                return code
+        elif field <= 5:
+            kind = SPAN_METADATA
+            if field == 3:
+                kind = SPAN_HISTOGRAM
+            elif field == 4:
+                kind = SPAN_EXEMPLAR
+            add_span(kind, row, begin, stop, span_kind, span_row, span_start, span_end, state)
+        pos = stop
     if label_refs == 0 or label_refs % 2 == 1:
         slow = ROW_SLOW
     if row < len(row_start):
@@ -162,26 +148,20 @@ def _read_symbols(
     """Spans and hashes of the symbol table, wherever in the message it is. 0 or an error code."""
     pos = 0
     while pos < size:
-        field, wire, after = read_key(buf, pos, size)
-        if after >= 0 and (field == 4 or field == 5) and wire != WIRE_BYTES:
-            after = WRONG_WIRE_TYPE
-        if after >= 0 and field == 4:
-            stop, begin = read_length(buf, after, size)
-            after = begin
-            if begin >= 0:
-                after = stop
-                index = state[STATE_SYMBOLS]
-                if index < len(symbol_start):
-                    symbol_start[index] = begin
-                    symbol_end[index] = stop
-                    symbol_hash[index], symbol_check[index] = hash_region(buf, begin, stop, seed0, seed1)
-                state[STATE_SYMBOLS] = index + 1
-        elif after >= 0:
-            after = skip_value(buf, after, size, wire)
-        if after < 0:
+        field, wire, begin, stop = read_field(buf, pos, size)
+        if (field == 4 or field == 5) and wire != WIRE_BYTES:
+            stop = WRONG_WIRE_TYPE
+        if stop < 0:
             state[STATE_OFFSET] = pos
-            return after
-        pos = after
+            return stop
+        if field == 4:
+            index = state[STATE_SYMBOLS]
+            if index < len(symbol_start):
+                symbol_start[index] = begin
+                symbol_end[index] = stop
+                symbol_hash[index], symbol_check[index] = hash_region(buf, begin, stop, seed0, seed1)
+            state[STATE_SYMBOLS] = index + 1
+        pos = stop
     return 0
 
 
@@ -232,44 +212,35 @@ def decode_v2(
         return code
     pos = 0
     while pos < size:
-        field, wire, after = read_key(buf, pos, size)
-        if after >= 0 and field == 5 and wire == WIRE_BYTES:
-            stop, begin = read_length(buf, after, size)
-            after = begin
-            if begin >= 0:
-                after = stop
-                code = _read_series_v2(
-                    buf,
-                    begin,
-                    stop,
-                    seed0,
-                    seed1,
-                    state[STATE_SYMBOLS],
-                    symbol_hash,
-                    symbol_check,
-                    row_start,
-                    row_end,
-                    row_slow,
-                    row_hash,
-                    row_check,
-                    row_first,
-                    t,
-                    v,
-                    start_t,
-                    span_kind,
-                    span_row,
-                    span_start,
-                    span_end,
-                    state,
-                )
-                if code < 0:
-                    return code
-        elif after >= 0:
-            after = skip_value(buf, after, size, wire)
-        if after < 0:
-            state[STATE_OFFSET] = pos
-            return after
-        pos = after
-    row_count = min(state[STATE_ROWS], len(row_start))
-    find_refs(keys, checks, refs, row_slow, row_hash, row_check, row_ref, row_count)
+        # `_read_symbols` has walked the same fields, so that none of them is malformed.
+        field, _, begin, stop = read_field(buf, pos, size)
+        if field == 5:
+            code = _read_series_v2(
+                buf,
+                begin,
+                stop,
+                seed0,
+                seed1,
+                state[STATE_SYMBOLS],
+                symbol_hash,
+                symbol_check,
+                row_start,
+                row_end,
+                row_slow,
+                row_hash,
+                row_check,
+                row_first,
+                t,
+                v,
+                start_t,
+                span_kind,
+                span_row,
+                span_start,
+                span_end,
+                state,
+            )
+            if code < 0:
+                return code
+        pos = stop
+    find_refs(keys, checks, refs, row_slow, row_hash, row_check, row_ref, row_first, state)
     return 0

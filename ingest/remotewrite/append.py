@@ -107,7 +107,7 @@ class RequestAppender:
         partial = isinstance(reader, v2.Reader)
         outcome = Outcome()
         self._resolve(request, reader, request.missing_rows(), outcome)
-        if partial:
+        if partial and not request.single:
             self._refuse_empty_rows(request, reader, outcome)
         try:
             histograms, histogram_rows = self._histograms(request, reader, outcome)
@@ -394,7 +394,9 @@ class RequestAppender:
             written.labels("histogram").inc(outcome.histograms_written)
         if outcome.exemplars_written:
             written.labels("exemplar").inc(outcome.exemplars_written)
-        if partial:
+        if partial and not len(request.span_kind):
+            self._metrics.without_metadata.inc(len(request.t_ms))
+        elif partial:
             bare = np.ones(request.row_count, dtype=bool)
             bare[request.span_row[request.span_kind == SPAN_METADATA]] = False
             self._metrics.without_metadata.inc(int(np.diff(request.first)[bare].sum()))

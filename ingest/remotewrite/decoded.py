@@ -1,8 +1,8 @@
 """A decoded remote-write request, and the arrays that the decode kernels fill.
 
 The arrays are scratch: one `DecodeArrays` belongs to one thread, grows to the largest request it has seen
-(bounded by the decoded size, itself limited), and is overwritten by the next request. What outlives the
-request is copied out by `DecodedRequest.columns`.
+(bounded by the decoded size, itself limited), and is overwritten by the next request. Nothing outlives the
+request: the store copies what it keeps.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import numpy.typing as npt
 from ingest.kernels.remotewrite import (
     MISSING,
     STATE_LENGTH,
+    STATE_MISSING,
     STATE_OFFSET,
     STATE_ROWS,
     STATE_SAMPLES,
+    STATE_SINGLE,
     STATE_SPANS,
     STATE_SYMBOLS,
 )
@@ -78,7 +80,7 @@ class DecodeArrays:
         self.row_hash: U64Array = np.empty(count, dtype=np.uint64)
         self.row_check: U64Array = np.empty(count, dtype=np.uint64)
         self.row_ref: U32Array = np.empty(count, dtype=np.uint32)
-        self.row_first: I64Array = np.empty(count, dtype=np.int64)
+        self.row_first: I64Array = np.empty(count + 1, dtype=np.int64)
 
     def _size_samples(self, count: int) -> None:
         self.t: I64Array = np.empty(count, dtype=np.int64)
@@ -158,6 +160,10 @@ class DecodedRequest:
     span_row: I64Array
     span_start: I64Array
     span_end: I64Array
+    missing_count: int
+    """Rows without a ref, as decoded."""
+    single: bool
+    """Whether each row has exactly one sample."""
 
     @property
     def row_count(self) -> int:
@@ -166,11 +172,16 @@ class DecodedRequest:
 
     def missing_rows(self) -> list[int]:
         """Rows whose series is not known."""
-        return np.flatnonzero(self.refs == np.uint32(MISSING)).tolist()
+        return np.flatnonzero(self.refs == np.uint32(MISSING)).tolist() if self.missing_count else []
 
     def columns(self) -> tuple[SampleColumns, I64Array]:
-        """Samples of the known rows as new arrays, and the row i64[N] of each."""
+        """Samples of the known rows, and the row i64[N] of each. Valid as long as the request is: a store
+        keeps none of the arrays that it is given."""
         rows: I64Array = np.arange(self.row_count)
+        if self.single and not self.missing_count:
+            return SampleColumns(
+                self.refs, self.t_ms, self.value_bits.view(np.float64), self.start_t_ms
+            ), rows
         counts = self.first[1:] - self.first[:-1]
         if len(self.t_ms) == len(rows) and counts.all():
             refs = self.refs.copy()
@@ -216,7 +227,7 @@ def run_decoder(
         row_hash=arrays.row_hash[:row_count],
         row_check=arrays.row_check[:row_count],
         refs=arrays.row_ref[:row_count],
-        first=np.append(arrays.row_first[:row_count], sample_count),
+        first=arrays.row_first[: row_count + 1],
         t_ms=arrays.t[:sample_count],
         value_bits=arrays.v[:sample_count],
         start_t_ms=arrays.start_t[:sample_count] if with_start_t else None,
@@ -224,4 +235,6 @@ def run_decoder(
         span_row=arrays.span_row[:span_count],
         span_start=arrays.span_start[:span_count],
         span_end=arrays.span_end[:span_count],
+        missing_count=int(arrays.state[STATE_MISSING]),
+        single=bool(arrays.state[STATE_SINGLE]),
     )

@@ -1,4 +1,4 @@
-"""Seeded hash of a byte region to two 64-bit words, 16 bytes a round, two independent lanes.
+"""Seeded hash of a byte region to two 64-bit words, 32 bytes a round, two independent pairs of lanes.
 
 Enters: a uint8 buffer, a region the caller has bounds-checked, two seeds drawn at random per process, so that
 nobody outside can build collisions. Leaves: `(hash, second)`; `hash` is never 0, which marks a free slot of
@@ -32,13 +32,27 @@ def hash_region(
     lane1: Word = np.uint64(seed1) ^ _K1
     key0 = fold_multiply(np.uint64(seed0) ^ _K2, _K3)
     key1 = fold_multiply(np.uint64(seed1) ^ _K3, _K2)
+    # Two pairs of lanes take turns: a round waits for the one before it in its own pair only.
+    lane2: Word = np.uint64(seed0) ^ _K2
+    lane3: Word = np.uint64(seed1) ^ _K3
     position = start
-    while position + 16 < end:
+    while position + 32 < end:
         even = load64(buffer, position)
         odd = load64(buffer, position + 8)
         lane0 = fold_multiply(even ^ key0, odd ^ lane0)
         lane1 = fold_multiply(odd ^ key1, even ^ lane1)
-        position += 16
+        even = load64(buffer, position + 16)
+        odd = load64(buffer, position + 24)
+        lane2 = fold_multiply(even ^ key0, odd ^ lane2)
+        lane3 = fold_multiply(odd ^ key1, even ^ lane3)
+        position += 32
+    lane0 ^= lane2
+    lane1 ^= lane3
+    if position + 16 < end:
+        even = load64(buffer, position)
+        odd = load64(buffer, position + 8)
+        lane0 = fold_multiply(even ^ key0, odd ^ lane0)
+        lane1 = fold_multiply(odd ^ key1, even ^ lane1)
     left: Word = _ZERO
     right: Word = _ZERO
     if length >= 16:
