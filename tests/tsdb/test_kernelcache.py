@@ -27,7 +27,8 @@ kernelcache.KernelCache._load_compiled = staticmethod(strange)
 
 
 def test_where_numba_is_not_as_expected_its_own_way_is_taken():
-    done = subprocess.run([sys.executable, "-c", _STRANGE + _LOAD], capture_output=True, text=True, check=True)
+    code = _STRANGE + _LOAD
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["2", "[0,", "1]", "True"]
 
 
