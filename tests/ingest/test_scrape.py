@@ -496,14 +496,13 @@ async def test_debians_node_exporter_is_scraped(tmp_path: Path) -> None:
     try:
         await until(lambda: _listens(port))
         protobuf = job("  scrape_protocols: [PrometheusProto]\n", name="proto", port=port)
-        text = config(job(port=port), protobuf).replace("10s", "500ms").replace("5s", "400ms")
+        text = config(job(port=port), protobuf).replace("10s", "1s").replace("5s", "900ms")
         await manager.apply(parse_config(text))
+        # On a busy machine a scrape may come to its timeout.
         up = f'up{{instance="127.0.0.1:{port}", job="j"}}'
-        await until(lambda: len(store.values(up)) >= 3)
-        assert store.values(up)[-1] == 1.0
+        await until(lambda: store.values(up).count(1.0) >= 2)
         up_by_protobuf = f'up{{instance="127.0.0.1:{port}", job="proto"}}'
-        await until(lambda: len(store.values(up_by_protobuf)) >= 3)
-        assert store.values(up_by_protobuf)[-1] == 1.0
+        await until(lambda: store.values(up_by_protobuf).count(1.0) >= 2)
         by_text, by_protobuf = (
             {str(labels.without("job")) for labels in store.rows if labels.get("job") == name}
             for name in ("j", "proto")
@@ -513,8 +512,7 @@ async def test_debians_node_exporter_is_scraped(tmp_path: Path) -> None:
         info = [labels for labels in store.rows if labels.metric_name == "node_uname_info"]
         assert info[0].get("nodename") == os.uname().nodename
         scraped = store.values(f'scrape_samples_scraped{{instance="127.0.0.1:{port}", job="j"}}')
-        assert isinstance(scraped[0], float)
-        assert scraped[0] > 100
+        assert max(value for value in scraped if isinstance(value, float)) > 100
         assert manager.metadata("node_uname_info")["node_uname_info"][0]["type"] == "gauge"
     finally:
         await manager.close()
