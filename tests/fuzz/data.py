@@ -110,6 +110,8 @@ def _histogram_series(rng: Random, name: str, custom: bool) -> Series:
         grown.hint = GAUGE if gauge else (UNKNOWN if fresh else NOT_RESET)
         for _ in range(rng.randint(0, 4)):
             index = rng.randint(0, len(grown.custom)) if custom else rng.randint(-3, 5)
+            while not custom and grown.bound(index) <= grown.zero_threshold:
+                index += 1
             side = grown.negative if not custom and rng.random() < 0.2 else grown.positive
             side[index] = side.get(index, 0.0) + 1
             grown.count += 1

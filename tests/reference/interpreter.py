@@ -557,13 +557,20 @@ def _elementwise(name: str, x: float, args: Sequence[float]) -> Cell:
     if name == "round":
         inverse = divide(1.0, args[0]) if args else 1.0
         return divide(MATH["floor"](x * inverse + 0.5), inverse)
-    low = args[0] if name in ("clamp", "clamp_min") else -math.inf
-    high = args[-1] if name in ("clamp", "clamp_max") else math.inf
-    if high < low:
+    if name == "clamp" and args[1] < args[0]:
         return None
-    if any(math.isnan(value) for value in (x, low, high)):
+    if name != "clamp_min":
+        x = _smaller(args[-1], x)
+    return x if name == "clamp_max" else -_smaller(-args[0], -x)
+
+
+def _smaller(x: float, y: float) -> float:
+    """Go's math.Min: -Inf even beside NaN, -0 before 0."""
+    if -math.inf in (x, y):
+        return -math.inf
+    if math.isnan(x) or math.isnan(y):
         return math.nan
-    return max(low, min(high, x))
+    return min(x, y, key=lambda value: (value, math.copysign(1.0, value)))
 
 
 __all__ = ["METADATA", "Interpreter"]
