@@ -66,9 +66,14 @@ class SelectorTimes:
         return self.first_ms + self.step_ms * (self.steps - 1)
 
 
+PINNED_MS_MAX = 1 << 62
+
+
 def selector_times(grid: Grid, offset_ms: int, at_ms: int | None) -> SelectorTimes:
     """Take offset and `@` into account."""
     if at_ms is not None:
+        # The parser lets times pass that no sample can have; with offset and range they must fit an i64.
+        at_ms = max(-PINNED_MS_MAX, min(at_ms, PINNED_MS_MAX))
         return SelectorTimes(at_ms - offset_ms, 0, grid.steps)
     return SelectorTimes(grid.start_ms - offset_ms, grid.step_ms, grid.steps)
 

@@ -29,7 +29,7 @@ NEAR_ZERO = 1e-10
 """Differences below this are the rest of a cancellation, whose relative error means nothing."""
 
 QUERIES_PER_STORE = 25
-FEATURES = frozenset({"promql-experimental-functions"})
+FEATURES = frozenset({"promql-experimental-functions", "promql-extended-range-selectors"})
 DELAYED = FEATURES | {"promql-delayed-name-removal"}
 
 Result = dict[Labels, list[Cell]]

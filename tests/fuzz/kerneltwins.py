@@ -11,9 +11,6 @@ _ARITHMETIC, _MATRIX = "tests/promql/test_histogramarith.py", "a_matrix_with_gap
 
 OWN_TESTS: dict[str, tuple[str, str]] = {
     "binary.compare_scalars": ("tests/promql/test_binary.py", "comparison_of_scalars_equals_python"),
-    "extended.anchored_transitions": (_EXTENDED, "anchored_transitions_equal_their_twin"),
-    "extended.extended_rate": (_EXTENDED, "extended_rate_equals_its_twin"),
-    "extended.smoothed_value": (_EXTENDED, "smoothed_selector_equals_its_twin"),
     "histogram.fractions": (_QUANTILE, "native_quantile_fraction_and_variance_agree_with_the_slow_twin"),
     "histogramarith.add_pairs": (_ARITHMETIC, "sums_and_differences_of_pairs_agree_with_the_slow_twin"),
     "labelhash.hash_rows": ("tests/promql/test_labelhash.py", "rows_hash_as_the_library_hashes_their_bytes"),
@@ -29,7 +26,3 @@ OWN_TESTS: dict[str, tuple[str, str]] = {
     "starttimes.resets": (_EXTENDED, "rate_with_start_timestamps_equals_its_twin"),
 }
 """By name below promql.kernels: file and name of the test."""
-
-CONFORMANCE_ONLY = frozenset({"histogramextended.extended_rate", "histogramextended.smoothed_cells"})
-"""Anchored and smoothed native histograms have no slow twin; Prometheus's extended_vectors.test is what holds
-them."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
 from promql.ast import ValueType
 from promql.functions import FUNCTIONS, Function
+from promql.operators.window import ANCHORED_FUNCTIONS, SMOOTHED_FUNCTIONS
 
 NOT_INTERPRETED = frozenset({"info", "start_timestamp"})
 """Functions the slow interpreter does not know; tests/promql/test_info.py covers info()."""
@@ -13,6 +15,7 @@ NOT_INTERPRETED = frozenset({"info", "start_timestamp"})
 NAMES = ("c_total", "g", "g2", "d_bucket", "h", "x", "nothing")
 LABELS = ("a", "b", "c", "le", "missing")
 DURATIONS = ("30s", "1m", "90s", "2m", "5m", "10m1s")
+EXTENSIONS = {"anchored": ANCHORED_FUNCTIONS, "smoothed": SMOOTHED_FUNCTIONS}
 _SPECIAL = frozenset({"label_replace", "label_join", "histogram_quantiles", "absent", "absent_over_time"})
 
 
@@ -41,7 +44,9 @@ class QueryMaker:
                 )
             )
         text = name + ("{" + ",".join(matchers) + "}" if matchers else "")
-        return text + self._modifiers() if modifiers else text
+        if not modifiers:
+            return text
+        return text + (" smoothed" if rng.random() < 0.03 else "") + self._modifiers()
 
     def _modifiers(self) -> str:
         rng = self.rng
@@ -52,13 +57,14 @@ class QueryMaker:
             out += rng.choice([" offset 1m", " offset -30s", " offset 3m7s"])
         return out
 
-    def range(self, depth: int) -> str:
-        """A range vector."""
+    def range(self, depth: int, extensions: Sequence[str] = ()) -> str:
+        """A range vector, of a selector now and then with one of the extensions."""
         rng = self.rng
         if depth < self.depth_max and rng.random() < 0.25:
             step = rng.choice(["", "15s", "30s", "1m", "7s"])
             return f"({self.vector(depth + 2)})[{rng.choice(DURATIONS)}:{step}]{self._modifiers()}"
-        return f"{self.selector(False)}[{rng.choice(DURATIONS)}]{self._modifiers()}"
+        extension = f" {rng.choice(extensions)}" if extensions and rng.random() < 0.2 else ""
+        return f"{self.selector(False)}[{rng.choice(DURATIONS)}]{extension}{self._modifiers()}"
 
     def scalar(self, depth: int) -> str:
         """A scalar."""
@@ -110,7 +116,9 @@ class QueryMaker:
                 )
                 out.append(rng.choice(["0.1", "0.5", "0.9", "0.99"]) if unit else self.scalar(depth + 1))
             elif kind is ValueType.MATRIX:
-                out.append(self.range(depth + 1))
+                out.append(
+                    self.range(depth + 1, [e for e, names in EXTENSIONS.items() if function.name in names])
+                )
             elif kind is ValueType.STRING:
                 out.append(f'"{rng.choice(LABELS)}"')
             else:

@@ -1,8 +1,7 @@
 """A slow, obvious PromQL interpreter: Python objects, one sample at a time, no sharing, no vectors.
 
 It exists to be compared with the engine. It knows floats and native histograms, all operators, aggregations
-and functions but info(), limit_ratio, start timestamps and extended range selectors; annotations are left
-out.
+and functions but info(), limit_ratio and start timestamps; annotations are left out.
 """
 
 from __future__ import annotations
@@ -45,6 +44,7 @@ from tests.reference.interpreteraggregate import (
     pick_step,
     signature,
 )
+from tests.reference.interpreterextended import modifier_of, over_extended, smoothed_cell
 from tests.reference.interpreterfunctions import DATES, HISTOGRAM_NUMBERS, MATH, over_window
 from tests.reference.promqlvalues import (
     ARITHMETIC,
@@ -116,6 +116,15 @@ class Interpreter:
             out.append((series, found))
         return out
 
+    def _smoothed(self, selector: VectorSelector, times: Times) -> list[Row]:
+        moments = [self._read_time(selector, t) for t in times.all()]
+        rows = []
+        for series in self._matching(selector):
+            kept = [s for s in series.samples if s.value is not STALE]
+            cells = [smoothed_cell(kept, at, self.options.lookback_ms) for at in moments]
+            rows.append(Row(series.labels, cells))
+        return rows
+
     def _ranges(self, expr: Expr, times: Times) -> tuple[list[RangeRow], list[tuple[int, int]]]:
         """Samples of a range vector, and the windows (lo, hi] of the steps."""
         while isinstance(expr, ParenExpr):
@@ -185,6 +194,8 @@ class Interpreter:
         """An instant vector at every step; a row may be empty."""
         if isinstance(expr, ParenExpr):
             return self.vector(expr.expr, times)
+        if isinstance(expr, VectorSelector) and expr.smoothed:
+            return self._smoothed(expr, times)
         if isinstance(expr, VectorSelector):
             rows = []
             for series, found in self._select(expr, times):
@@ -356,12 +367,17 @@ class Interpreter:
     def _over_range(self, expr: Call, times: Times) -> list[Row]:
         name = expr.function
         at = 1 if name == "quantile_over_time" else 0
+        modifier = modifier_of(expr.args[at], name)
         rows, windows = self._ranges(expr.args[at], times)
         scalars = [self.scalar(arg, times) for i, arg in enumerate(expr.args) if i != at]
         out = []
         for row in rows:
             cells: list[Cell] = []
             for k, (lo, hi) in enumerate(windows):
+                if modifier:
+                    lookback = self.options.lookback_ms
+                    cells.append(over_extended(name, row.samples, lo, hi, lookback, modifier))
+                    continue
                 window = [s for s in row.samples if lo < s.t_ms <= hi]
                 args = [values[k] for values in scalars]
                 eval_ms = times.all()[k]

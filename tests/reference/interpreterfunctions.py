@@ -88,9 +88,13 @@ MATH: dict[str, Callable[[float], float]] = {
 }
 
 
+YEAR_ONE_S = -6.2135e10
+"""Python's datetime begins there."""
+
+
 def _date(function: Callable[[datetime], int]) -> Callable[[float], float]:
     def apply(x: float) -> float:
-        if not abs(x) < 1e11:
+        if not YEAR_ONE_S < x < 1e11:
             raise Unspecified("date of a number that is no time")
         return float(function(datetime.fromtimestamp(math.trunc(x), UTC)))
 

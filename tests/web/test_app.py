@@ -384,18 +384,25 @@ async def test_federation_shows_the_newest_sample_of_each_series(make_site: Site
     gone = Labels.from_dict({"__name__": "up", "instance": "gone"})
     store.add_bits(gone, now - 1000, STALE_BITS)
     store.add_float(Labels.from_dict({"__name__": "bare", "q": 'a"\n'}), now - 1, 1e7)
+    store.add_float(Labels.from_dict({"__name__": "job:rule:sum", "job": "x"}), now - 1, 2.0)
+    store.add_float(Labels.from_dict({"__name__": "with.dot", "job": "x"}), now - 1, 3.0)
     _, text = await site.get(
-        "/federate", params={"match[]": ["up", "{job='web'}", "{__name__=~'old|bare|up'}"]}
+        "/federate",
+        params={"match[]": ["up", "{job='web'}", "{__name__=~'old|bare|up|job:rule:sum|with.dot'}"]},
     )
     assert text == (
         "# TYPE bare untyped\n"
         f'bare{{q="a\\"\\n",job="never",zone="z",instance=""}} 1e+07 {now - 1}\n'
         "# TYPE http_total untyped\n"
         f'http_total{{"http.path"="/<x>",job="web",zone="z",instance=""}} 2.5 {now - 250}\n'
+        "# TYPE job:rule:sum untyped\n"
+        f'job:rule:sum{{job="x",zone="z",instance=""}} 2 {now - 1}\n'
         "# TYPE up untyped\n"
         f'up{{instance="a:1",job="node",zone="z"}} 1 {now - 5000}\n'
         f'up{{instance="b:2",job="node",zone="z"}} 1 {now - 5000}\n'
         f'up{{instance="c:3",job="node",zone="z"}} 1 {now - 5000}\n'
+        '# TYPE "with.dot" untyped\n'
+        f'{{"with.dot",job="x",zone="z",instance=""}} 3 {now - 1}\n'
     )
     assert (await site.get("/federate", params={"match[]": "up{"}))[0] == 400
 

@@ -7,6 +7,7 @@ label, and a series without an instance gets an empty one. Native histograms are
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ from web.parameters import parse_matcher_sets, read_form
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ROWS_PER_READ = 4096
 
+_PLAIN_METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _VALUE_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
@@ -71,6 +73,11 @@ def newest_samples(
     return sorted(found.values(), key=lambda sample: (sample.labels.metric_name, sample.labels.pairs))
 
 
+def _metric_name(name: str) -> str:
+    """A metric's name, quoted where it has other characters than a colon and those of label names."""
+    return name if _PLAIN_METRIC_NAME.fullmatch(name) else quote(name)
+
+
 def _line(sample: NewestSample, external: Mapping[str, str]) -> str:
     pairs = [(name, value) for name, value in sample.labels if name != METRIC_NAME]
     own = {name for name, _ in pairs}
@@ -78,8 +85,8 @@ def _line(sample: NewestSample, external: Mapping[str, str]) -> str:
     if "instance" not in own and "instance" not in external:
         pairs.append(("instance", ""))
     text = ",".join(f'{label_name(name)}="{value.translate(_VALUE_ESCAPES)}"' for name, value in pairs)
-    name = sample.labels.metric_name
-    head = f"{name}{{{text}}}" if label_name(name) == name else f"{{{quote(name)},{text}}}"
+    name = _metric_name(sample.labels.metric_name)
+    head = f"{{{name},{text}}}" if name.startswith('"') else f"{name}{{{text}}}"
     return f"{head} {format_g(sample.value)} {sample.t_ms}\n"
 
 
@@ -89,7 +96,7 @@ def exposition(samples: Sequence[NewestSample], external: Mapping[str, str]) -> 
     for name, group in itertools.groupby(samples, key=lambda sample: sample.labels.metric_name):
         if not name:
             continue
-        out.append(f"# TYPE {label_name(name)} untyped\n")
+        out.append(f"# TYPE {_metric_name(name)} untyped\n")
         out.extend(_line(sample, external) for sample in group)
     return "".join(out).encode("utf-8", "replace")
 
