@@ -10,6 +10,10 @@ _ROLLUPS, _QUANTILE = "tests/promql/test_rollups.py", "tests/promql/test_quantil
 _ARITHMETIC, _MATRIX = "tests/promql/test_histogramarith.py", "a_matrix_with_gaps_and_histograms_is_rendered"
 
 OWN_TESTS: dict[str, tuple[str, str]] = {
+    "aggregate.count_present": (
+        "tests/promql/test_heldsamples.py",
+        "cells_with_a_float_are_counted_as_one_by_one",
+    ),
     "binary.compare_scalars": ("tests/promql/test_binary.py", "comparison_of_scalars_equals_python"),
     "histogram.fractions": (_QUANTILE, "native_quantile_fraction_and_variance_agree_with_the_slow_twin"),
     "histogramarith.add_pairs": (_ARITHMETIC, "sums_and_differences_of_pairs_agree_with_the_slow_twin"),

@@ -5,10 +5,13 @@ The expected numbers follow from how Prometheus 3.x evaluates: they are added up
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from promql.engine import Engine
 from promql.engineerrors import TooManySamples
+from promql.kernels import aggregate as kernels
+from promql.matrix import ABSENT
 from promql.memory import MemoryStore
 from promql.options import EngineOptions
 from tsdb.labels import Labels
@@ -129,3 +132,14 @@ def test_pieces_and_threads_do_not_change_the_peak(monkeypatch: pytest.MonkeyPat
             assert found.stats["samples"]["peakSamples"] == peak, query
     finally:
         engine.close()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cells_with_a_float_are_counted_as_one_by_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    choices = np.array([ABSENT, 0.0, -0.0, 1.5, np.nan, np.inf])
+    values = choices[rng.integers(0, len(choices), rng.integers(0, 9, 2))]
+    absent_bits = ABSENT.view(np.uint64)
+    assert kernels.count_present(values) == sum(
+        int(bits != absent_bits) for bits in values.view(np.uint64).flat
+    )
