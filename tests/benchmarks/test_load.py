@@ -143,8 +143,8 @@ def test_figures_tell_ratios_and_whether_bars_hold() -> None:
         Figure("speed", {"vedette": 90.0}, limit=100.0, more_is_better=True, form=".0f"),
     ]
     text = table("A title", ["vedette", "peer"], found)
-    assert "| size | 8.00 | 10.00 | 0.80 | 0.80 ≤ peer x 0.85: yes |" in text
-    assert "| speed | 90 | - | - | 90 ≥ 100: **no** |" in text
+    assert "| size | 8.00 | 10.00 | 0.80 | at most 0.85 x peer: met |" in text
+    assert "| speed | 90 | - | - | at least 100: **0.90 x** |" in text
 
 
 def test_growth_compares_the_last_third_of_a_run_with_the_middle_one() -> None:
