@@ -66,7 +66,9 @@ def bar_ms(samples: int, prometheus_ms: float, victoria_ms: float) -> float:
 def _verdict(value: float, bar: float) -> str:
     if value != value or bar != bar:
         return "-"
-    return "met" if value <= bar else f"{value / bar:.2f} x"
+    if value <= bar:
+        return "met"
+    return f"{value / bar:.2f} x" if bar > 0 else "missed"
 
 
 def _memory_verdict(ours: float, prometheus: float) -> str:

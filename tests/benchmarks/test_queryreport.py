@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from benchmarks import queryreport
 from benchmarks.queries import QueryClass, QueryResult, request_path
 from benchmarks.queryclasses import CLASSES, classes_over
 from benchmarks.queryreport import Measured, Results, bar_ms, table
@@ -68,3 +69,9 @@ def test_paths_are_those_of_the_endpoints() -> None:
     assert "start=30.000&end=60.000&step=15.000" in request_path(QueryClass("r", "up", 30, 2), 0, 60, ())
     series = request_path(QueryClass("s", "up", path="/api/v1/series"), 0, 60, ())
     assert series == "/api/v1/series?match%5B%5D=up&start=0.000&end=60.000"
+
+
+def test_a_rise_beside_a_peer_that_took_none_is_missed_without_a_ratio() -> None:
+    assert queryreport._memory_verdict(9 << 20, 0.0) == "missed"
+    assert queryreport._memory_verdict(9 << 20, 20 << 20) == "met"
+    assert queryreport._memory_verdict(9 << 20, 9 << 20) == "2.00 x"
