@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import ssl
@@ -123,14 +124,23 @@ class LimitedSite(web.BaseSite):
         return f"{scheme}://{self._host or '0.0.0.0'}:{self._port}"
 
     async def start(self) -> None:
-        """Listen on every address of the host. Raises OSError."""
+        """Listen on every address of the host that this machine has. Raises OSError."""
         await super().start()
+        absent: OSError | None = None
         try:
             found = await asyncio.get_running_loop().getaddrinfo(
                 self._host or None, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
             for family, _, _, _, address in dict.fromkeys(found):
-                self._sockets.append(_listening(family, address))
+                try:
+                    self._sockets.append(_listening(family, address))
+                except OSError as error:
+                    # All interfaces include those of IPv6 also where the kernel has none.
+                    if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                        raise
+                    absent = error
+            if absent is not None and not self._sockets:
+                raise absent
         except OSError:
             self._close_sockets()
             raise

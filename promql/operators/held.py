@@ -33,6 +33,14 @@ def report(node: HeldNode, piece: Piece) -> None:
     node.add_steps(weights, present)
 
 
+def announced(child: VectorOperator, node: HeldNode) -> Series:
+    """The child's series, of which a node that counts row by row is told the number."""
+    series = child.series()
+    if node.kind == WINDOW and not node.by_window:
+        node.announce(len(series))
+    return series
+
+
 class HeldRows(RowwiseOperator):
     """A row-wise operator."""
 
@@ -42,10 +50,7 @@ class HeldRows(RowwiseOperator):
         self._node = node
 
     def _announce(self) -> Series:
-        series = self._child.series()
-        if self._node.kind == WINDOW and not self._node.by_window:
-            self._node.announce(len(series))
-        return series
+        return announced(self._child, self._node)
 
     def splits(self) -> Sequence[tuple[int, int]]:
         """The child's."""
@@ -71,10 +76,7 @@ class HeldPieces(VectorOperator):
         self._node = node
 
     def _announce(self) -> Series:
-        series = self._child.series()
-        if self._node.kind == WINDOW and not self._node.by_window:
-            self._node.announce(len(series))
-        return series
+        return announced(self._child, self._node)
 
     def batches(self) -> Iterator[Piece]:
         """The child's, reported."""
