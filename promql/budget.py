@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from promql.engineerrors import MemoryLimitError, QueryCancelled, QueryTimeout
+from tsdb.errors import NotAtOnceError
 
 
 class CountingNeeded(Exception):
@@ -54,6 +55,10 @@ class QueryBudget:
         self._bytes = 0
         self.bytes_peak = 0
         self.samples_read = 0
+        self.work = 0
+        """Samples and cells that selectors have announced."""
+        self.at_once = 0
+        """The most of that for a query on a thread that must not wait; 0 for one that may."""
 
     def check(self) -> None:
         """Raise QueryCancelled or QueryTimeout when it is time to stop."""
@@ -69,6 +74,13 @@ class QueryBudget:
             self._expected += count
             if not self.counting and self._expected > self.expected_max:
                 raise CountingNeeded
+
+    def begin(self, count: int) -> None:
+        """So many samples and cells are to be worked through. Raises NotAtOnceError for too many at once."""
+        with self._lock:
+            self.work += count
+            if 0 < self.at_once < self.work:
+                raise NotAtOnceError(f"{self.work} samples and cells are more than {self.at_once}")
 
     def hold_bytes(self, count: int) -> None:
         """Count bytes before they are allocated; raises MemoryLimitError."""

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from promql.context import EvalContext
 from promql.engineerrors import ExecutionError, PreparationError
 from promql.heldsamples import HeldSamples
 from promql.matrix import Grid, Matrix
-from promql.metrics import EngineMetrics
+from promql.metrics import EngineMetrics, Timings
 from promql.operators.collect import Collected, collect
 from promql.operators.operator import Explain, Operator, RangeOperator, ScalarOperator, Series, VectorOperator
 from promql.operators.rangeresult import range_vectors
@@ -36,6 +36,7 @@ from promql.prepared import PreparedQuery, prepare_query
 from promql.result import QueryResult, RangeVectors, finish_rows
 from promql.stepcounts import StepCounts
 from promql.types import type_of
+from tsdb.errors import NotAtOnceError
 from tsdb.select import Querier
 from tsdb.serieslabels import SeriesLabels
 from tsdb.symbols import OverlaySymbols
@@ -45,15 +46,6 @@ CONCURRENT_MAX_DEFAULT = 20
 SORTED_INSTANT_ROWS_MAX = 1000
 """Instant vectors have no order of their own. Small ones are sorted for the people who read them; sorting
 100,000 rows would take longer than most such queries."""
-
-
-@dataclass(slots=True)
-class _Timings:
-    """Seconds of the parts of one query."""
-
-    prepare_s: float = 0.0
-    eval_s: float = 0.0
-    sort_s: float = 0.0
 
 
 class Engine:
@@ -87,7 +79,7 @@ class Engine:
     def observe_queue_s(self, seconds: float) -> None:
         """Count the time a query waited for its turn, which the caller gives out."""
         if self._metrics is not None:
-            self._metrics.queue_s.observe(seconds)
+            self._metrics.queued(seconds)
 
     def parser_options(self) -> ParserOptions:
         """Parts of the language that the features allow."""
@@ -108,14 +100,18 @@ class Engine:
         timeout_s: float | None = None,
         stats: str = "",
         cancel: CancelFlag | None = None,
+        at_once: int = 0,
     ) -> QueryResult:
         """Evaluate at one time. None or 0 for lookback and timeout mean the options'. With `stats` "true" or
         "all" the samples that steps look at are counted, by step for "all" (and its feature flag).
 
+        With `at_once` the calling thread must not wait: NotAtOnceError is raised, before anything is read,
+        where it would have to, and where there are more samples and cells than that.
+
         Raises ParseError, PreparationError, ExecutionError, QueryTimeout, QueryCancelled, StorageReadError.
         """
         grid = Grid(time_ms, 0, 1)
-        ctx = self._context(querier, grid, time_ms, lookback_ms, timeout_s, cancel)
+        ctx = self._context(querier, grid, time_ms, lookback_ms, timeout_s, cancel, at_once)
         return self._run(ctx, text, stats, instant=True)
 
     def range(
@@ -130,10 +126,11 @@ class Engine:
         timeout_s: float | None = None,
         stats: str = "",
         cancel: CancelFlag | None = None,
+        at_once: int = 0,
     ) -> QueryResult:
         """Evaluate at start, start + step, ... up to end. Raises as `instant`."""
         grid = Grid(start_ms, step_ms, (end_ms - start_ms) // step_ms + 1)
-        ctx = self._context(querier, grid, end_ms, lookback_ms, timeout_s, cancel)
+        ctx = self._context(querier, grid, end_ms, lookback_ms, timeout_s, cancel, at_once)
         return self._run(ctx, text, stats, instant=False)
 
     def explain(
@@ -173,10 +170,12 @@ class Engine:
         lookback_ms: int | None,
         timeout_s: float | None,
         cancel: CancelFlag | None,
+        at_once: int = 0,
     ) -> EvalContext:
         options = self.options
         limit_s = min(timeout_s, options.timeout_s) if timeout_s else options.timeout_s
         budget = QueryBudget(options.samples_max, options.bytes_max, limit_s, cancel, self._clock)
+        budget.at_once = at_once
         return EvalContext(
             querier=querier,
             symbols=OverlaySymbols(querier.symbols),
@@ -186,15 +185,15 @@ class Engine:
             options=options,
             budget=budget,
             annotations=Annotations(),
-            pool=self._pool,
+            pool=None if at_once else self._pool,
             query_end=end_ms,
         )
 
     def _run(self, ctx: EvalContext, text: str, stats: str, instant: bool) -> QueryResult:
         metrics = self._metrics
         if metrics is not None:
-            metrics.queries.inc()
-        timings = _Timings()
+            metrics.started()
+        timings, timed = Timings(), True
         try:
             started = self._clock()
             query = prepare_query(text, self.parser_options())
@@ -218,16 +217,16 @@ class Engine:
                     ctx.held.check()
         except RecursionError as error:
             raise ExecutionError("expression is nested too deeply to be evaluated") from error
+        except NotAtOnceError:
+            timed = False  # the caller asks again
+            raise
         finally:
             if metrics is not None:
-                metrics.queries.dec()
-                metrics.samples.inc(ctx.budget.samples_read)
-                metrics.prepare_s.observe(timings.prepare_s)
-                metrics.inner_eval_s.observe(timings.eval_s)
-                metrics.sort_s.observe(timings.sort_s)
+                metrics.finished(ctx.budget.samples_read, timings if timed else None)
         warnings = tuple(ctx.annotations.warnings(text))
         infos = tuple(ctx.annotations.infos(text))
-        return QueryResult(value_type, value, warnings, infos, _stats(ctx, timings, stats == "all"))
+        shown = _stats(ctx, timings, stats == "all")
+        return QueryResult(value_type, value, warnings, infos, shown, ctx.budget.work)
 
     def _counting(self, ctx: EvalContext) -> EvalContext:
         """The same query from its beginning, with its samples counted."""
@@ -250,7 +249,7 @@ class Engine:
         return builder.vector(expr)
 
     def _evaluate(
-        self, ctx: EvalContext, query: PreparedQuery, instant: bool, timings: _Timings, started: float
+        self, ctx: EvalContext, query: PreparedQuery, instant: bool, timings: Timings, started: float
     ) -> Matrix | RangeVectors | float | str:
         plain = unwrap(query.expr)
         if isinstance(plain, StringLiteral):
@@ -291,7 +290,7 @@ def _scalar_matrix(ctx: EvalContext, values: np.ndarray[Any, np.dtype[np.float64
     return Matrix(labels, ctx.grid, rows.values, flags)
 
 
-def _stats(ctx: EvalContext, timings: _Timings, by_step: bool) -> dict[str, Any]:
+def _stats(ctx: EvalContext, timings: Timings, by_step: bool) -> dict[str, Any]:
     """The API's `stats` object (prometheus-surface.md 1.2). Where nobody asked for it, samples looked at are
     not counted, and those read stand in for them."""
     budget, counts = ctx.budget, ctx.step_counts

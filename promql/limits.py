@@ -12,3 +12,6 @@ level, and Python's own limit is 1,000 frames."""
 CACHED_QUERIES_MAX = 1024
 CACHED_QUERY_BYTES_MAX = 8 * 1024
 """Longer texts are parsed every time, so the cache holds at most 8 MiB of text."""
+
+AT_ONCE_SERIES_MAX = 2048
+"""Series of a selector of a query on a thread that must not wait."""

@@ -36,6 +36,8 @@ class QueryResult:
     warnings: tuple[str, ...] = ()
     infos: tuple[str, ...] = ()
     stats: Mapping[str, Any] = field(default_factory=dict)
+    work: int = 0
+    """Samples and cells that its selectors announced."""
 
 
 def finish_rows(rows: Collected, ctx: EvalContext, sort: bool) -> Matrix:

@@ -51,6 +51,11 @@ class ChunkLog:
         """Position of the current segment's first byte."""
         return self.current_index << SEGMENT_SHIFT
 
+    @property
+    def has_files(self) -> bool:
+        """Whether reading a segment may have to wait for a disk."""
+        return bool(self._files)
+
     def rotate(self) -> None:
         """Begin a segment."""
         fresh = reserve(np.uint8, SEGMENT_BYTES)

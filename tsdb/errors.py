@@ -47,5 +47,9 @@ class DiskFullError(StorageError):
     """No space is left on the device; writes are refused until there is."""
 
 
+class NotAtOnceError(StorageError):
+    """A reader that must not wait would have to, or would have more to do than it may."""
+
+
 class ClosedError(StorageError):
     """The database is closed or closing."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsdb.chunks import gather
-from tsdb.errors import CorruptionError
+from tsdb.errors import CorruptionError, NotAtOnceError
 from tsdb.headhistograms import offsets_of, runs, take
 from tsdb.headstarts import CapturedStarts
 from tsdb.histogram import HistogramBatch
@@ -50,6 +50,8 @@ class HeadSelection:
     @classmethod
     def capture(cls, head: Head, slots: U32Array, mint: int, maxt: int, hints: SelectHints) -> HeadSelection:
         """Copy the rows of some slots; the caller holds the head's lock."""
+        if 0 < hints.at_once < len(slots):
+            raise NotAtOnceError(f"{len(slots)} series are more than {hints.at_once}")
         sizes = np.empty((len(slots), 4), dtype=np.int64)
         measure(slots, mint, maxt, hints.latest_only, head.hot, head.cold, head.sealed, head.late, sizes)
         histograms = head.histograms.select(slots, mint, maxt, head.cold)

@@ -65,16 +65,16 @@ class Postings:
         self._all = BitMap()
         self._pending: list[tuple[int, U32Array, U32Array]] = []
         self._regexes: dict[tuple[str, int], _RegexMatches] = {}
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
 
     def __len__(self) -> int:
-        with self._lock:
+        with self.lock:
             return len(self._all) + len(self._pending)
 
     def add(self, ref: int, name_ids: U32Array, value_ids: U32Array) -> None:
         """Add one series; the arrays are copied."""
         entry = (ref, np.array(name_ids, dtype=np.uint32), np.array(value_ids, dtype=np.uint32))
-        with self._lock:
+        with self.lock:
             self._pending.append(entry)
             if len(self._pending) >= PENDING_SERIES_LIMIT:
                 self._flush()
@@ -83,7 +83,7 @@ class Postings:
         """Add N series whose pairs are `offsets[i] .. offsets[i+1]` of the id columns."""
         counts = np.diff(offsets)
         pairs = slice(int(offsets[0]), int(offsets[-1]))
-        with self._lock:
+        with self.lock:
             self._flush()
             self._all.update(as_bitmap(refs))
             self._insert(np.repeat(refs, counts), name_ids[pairs], value_ids[pairs])
@@ -91,7 +91,7 @@ class Postings:
     def remove(self, refs: BitMap | U32Array) -> None:
         """Drop dead series. Their refs may be used again when this returns."""
         dead = refs if isinstance(refs, BitMap) else as_bitmap(refs)
-        with self._lock:
+        with self.lock:
             self._flush()
             self._all -= dead
             for name in list(self._labels):
@@ -202,6 +202,19 @@ class Postings:
             del self._regexes[next(iter(self._regexes))]
         return known
 
+    def has_scanned(self, matchers: Sequence[Matcher]) -> bool:
+        """Whether the values of regular expressions among them are known already; the lock is held."""
+        for matcher in matchers:
+            if matcher.type not in (MatchType.REGEXP, MatchType.NOT_REGEXP):
+                continue
+            regex, label = compile_regex(matcher.value), self._label(matcher.name)
+            if label is None or regex.literals() is not None or regex.matches_everything:
+                continue
+            known = self._regexes.get((matcher.value, self._symbols.find(matcher.name) or 0))
+            if known is None or known.epoch != label.epoch or known.scanned < len(label):
+                return False
+        return True
+
     def _prescan(self, matchers: Sequence[Matcher]) -> None:
         """Match long value lists before the lock is taken, so that writers do not wait for it."""
         for matcher in matchers:
@@ -210,7 +223,7 @@ class Postings:
             regex, symbol = compile_regex(matcher.value), self._symbols.find(matcher.name)
             if symbol is None or regex.literals() is not None or regex.matches_everything:
                 continue
-            with self._lock:
+            with self.lock:
                 label = self._labels.get(symbol)
                 known = self._regexes.get((matcher.value, symbol))
                 if label is None or (known is not None and known.epoch == label.epoch):
@@ -218,7 +231,7 @@ class Postings:
                 epoch, fresh = label.epoch, label.order[:]
             texts = self._symbols.texts(fresh)
             matched = array("I", [fresh[i] for i in regex.matching(texts)])
-            with self._lock:
+            with self.lock:
                 if label.epoch == epoch and self._labels.get(symbol) is label:
                     self._regexes[matcher.value, symbol] = _RegexMatches(epoch, len(fresh), matched)
 
@@ -227,21 +240,21 @@ class Postings:
     def select_bitmap(self, matchers: Sequence[Matcher]) -> BitMap:
         """Refs of the series that satisfy every matcher (of all for none); the caller's own."""
         self._prescan(matchers)
-        with self._lock:
+        with self.lock:
             self._flush()
             return BitMap(resolve(self, matchers))
 
     def select(self, matchers: Sequence[Matcher]) -> U32Array:
         """Refs of the series that satisfy every matcher, u32 ascending. Raises InvalidRegexError."""
         self._prescan(matchers)
-        with self._lock:
+        with self.lock:
             self._flush()
             return np.frombuffer(resolve(self, matchers).to_array(), dtype=np.uint32)
 
     def label_names(self, refs: BitMap | U32Array | None = None) -> list[str]:
         """Sorted names of the labels of the series (of all for None)."""
         wanted = refs if refs is None or isinstance(refs, BitMap) else as_bitmap(refs)
-        with self._lock:
+        with self.lock:
             self._flush()
             names = [n for n, label in self._labels.items() if wanted is None or label.meets(wanted)]
         return sorted(self._symbols.texts(names))
@@ -249,7 +262,7 @@ class Postings:
     def label_values(self, name: str, refs: BitMap | U32Array | None = None) -> list[str]:
         """Sorted values of one label over the series (over all for None)."""
         wanted = refs if refs is None or isinstance(refs, BitMap) else as_bitmap(refs)
-        with self._lock:
+        with self.lock:
             self._flush()
             label = self._label(name)
             if label is None:
@@ -260,7 +273,7 @@ class Postings:
     def cardinality(self, limit: int = 10) -> Cardinality:
         """The largest `limit` of each kind."""
         text = self._symbols.text
-        with self._lock:
+        with self.lock:
             self._flush()
             metrics: list[tuple[str, int]] = []
             value_counts: list[tuple[str, int]] = []

@@ -8,8 +8,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from tsdb.atonce import held_at_once
 from tsdb.block import Block
 from tsdb.blockset import BlockList
+from tsdb.errors import NotAtOnceError
 from tsdb.head import NO_HINTS, Head
 from tsdb.labels import Matcher
 from tsdb.mergeselect import merge_selections
@@ -64,6 +66,8 @@ class StoreQuerier:
         self, matchers: Sequence[Matcher], mint: int, maxt: int, hints: SelectHints = NO_HINTS
     ) -> Selection:
         """Series with samples possible in [mint, maxt] that satisfy every matcher."""
+        if hints.at_once:
+            return self._select_at_once(matchers, mint, maxt, hints)
         lead = self._lead_ms(mint, maxt, hints.border_ms)
         newest = self.select_head(matchers, mint - lead, maxt, hints)
         blocks = self._blocks()
@@ -77,6 +81,16 @@ class StoreQuerier:
         ]
         selections.append(newest)
         return selections[0] if len(selections) == 1 else merge_selections(selections)
+
+    def _select_at_once(
+        self, matchers: Sequence[Matcher], mint: int, maxt: int, hints: SelectHints
+    ) -> Selection:
+        """From the head alone. Raises NotAtOnceError where that is not all."""
+        with held_at_once(self._head, matchers):
+            found = self.select_head(matchers, mint, maxt, hints)
+        if any(stored.overlaps(mint, maxt) for stored in self._blocks()):
+            raise NotAtOnceError("a block has samples of that time")
+        return found
 
     # Roll-ups.
 

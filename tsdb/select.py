@@ -59,6 +59,9 @@ class SelectHints:
     `border_ms` > 0: every border of every window (lookback left out) is a multiple of it, and the caller asks
     `rollup_of` and reads windows. Then windows that divide it may stand in for samples. 0 where samples are
     wanted: only what is gone at full resolution comes from roll-ups.
+
+    `at_once` > 0: the caller is a thread that must not wait (`tsdb.atonce`). The select raises NotAtOnceError
+    where it would, and where it finds more series than that.
     """
 
     step_ms: int = 0
@@ -70,6 +73,7 @@ class SelectHints:
     labels_only: bool = False
     latest_only: bool = False
     border_ms: int = 0
+    at_once: int = 0
 
 
 class Selection(Protocol):

@@ -12,6 +12,7 @@ from tsdb.select import Querier
 from web.envelope import ApiError, ErrorType
 from web.metrics import HttpMetrics
 from web.services import AppServices, Database
+from web.shortqueries import ShortQueries
 
 RENDER_THREADS = 4
 """Threads that make and compress answers, besides those that evaluate queries."""
@@ -30,6 +31,7 @@ class AppContext:
     waiting_queries: int = 0
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     notification_subscribers: int = 0
+    short_queries: ShortQueries = field(default_factory=ShortQueries)
 
     @classmethod
     def create(cls, services: AppServices) -> AppContext:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from aiohttp import web
 
@@ -23,10 +23,11 @@ from promql.engineerrors import (
     StorageReadError,
 )
 from promql.errors import ParseError
-from tsdb.errors import StorageError
+from tsdb.errors import NotAtOnceError, StorageError
 from tsdb.select import Querier
 from web.context import AppContext
 from web.envelope import ApiError, ErrorType, invalid_parameter
+from web.shortqueries import QueryKey
 
 log = logging.getLogger("vedette.web")
 
@@ -40,17 +41,28 @@ WAITING_QUERIES_MAX = 1024
 _QUEUE = "query queue"
 
 T = TypeVar("T")
+E = TypeVar("E", bound="Evaluated")
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """What a query is given when its turn has come: a view of the store, the seconds it has left, those it
-    has waited, and the flag that stops it."""
+    has waited, the flag that stops it, and the work it may do at once if its thread must not wait."""
 
     querier: Querier
     left_s: float
     queue_s: float
     cancel: CancelFlag
+    at_once: int = 0
+
+
+class Evaluated(Protocol):
+    """What is known of an evaluated query."""
+
+    @property
+    def work(self) -> int:
+        """Samples and cells its selectors announced."""
+        ...
 
 
 class _ClientWatch:
@@ -181,3 +193,48 @@ async def evaluate(
         raise as_api_error(error) from error
     finally:
         watch.stop()
+
+
+async def evaluate_query(
+    context: AppContext, request: web.Request, timeout_s: float, work: Callable[[Turn], E], key: QueryKey
+) -> E:
+    """As `evaluate`; a query that is known to be short is evaluated by the event loop. Raises ApiError."""
+    short, took_s = context.short_queries, 0.0
+    limit = 0 if context.slots.locked() or timeout_s <= 0 else short.limit(key)
+    if limit:
+        found = _at_once(context, timeout_s, work, key, limit)
+        if found is not None:
+            return found
+
+    def timed(turn: Turn) -> E:
+        nonlocal took_s
+        started_s = time.perf_counter()
+        result = work(turn)
+        took_s = time.perf_counter() - started_s
+        return result
+
+    answered = await evaluate(context, request, timeout_s, timed)
+    short.learn(key, took_s, answered.work)
+    return answered
+
+
+def _at_once(
+    context: AppContext, timeout_s: float, work: Callable[[Turn], E], key: QueryKey, limit: int
+) -> E | None:
+    """Evaluate here and now, or None where that would have taken long."""
+    short, started_s = context.short_queries, time.perf_counter()
+    short.forget(key)
+    querier = context.querier()
+    try:
+        found = work(Turn(querier, timeout_s, 0.0, new_cancel_flag(), limit))
+    except NotAtOnceError:
+        context.metrics.short_queries_refused.inc()
+        return None
+    except Exception as error:
+        raise as_api_error(error) from error
+    finally:
+        querier.close()
+    context.services.engine.observe_queue_s(0.0)
+    context.metrics.short_queries.inc()
+    short.learn(key, time.perf_counter() - started_s, found.work)
+    return found

@@ -60,6 +60,16 @@ class HttpMetrics:
             "Total number of warnings that occurred while sending federation responses.",
             registry=registry,
         )
+        self.short_queries = Counter(
+            "vedette_short_queries_total",
+            "Queries that were answered by the event loop itself.",
+            registry=registry,
+        )
+        self.short_queries_refused = Counter(
+            "vedette_short_queries_refused_total",
+            "Queries that were thought to be short and were handed to a thread after all.",
+            registry=registry,
+        )
         self._expositions = Counter(
             "promhttp_metric_handler_requests_total",
             "Total number of scrapes by HTTP status code.",

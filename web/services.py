@@ -38,7 +38,8 @@ class QueryResult(Protocol):
     `value` is a `promql.matrix.Matrix` (instant: one step; range: the grid), a float for an instant scalar,
     a str for a string, or, for a range vector at an instant, an object with `labels: SeriesLabels` and
     `samples: SampleBatch`. `type` is the type of the expression (a range query's answer is always a matrix).
-    Annotations carry their ` (line:col)` already. `stats` is the JSON object of `stats` or None.
+    Annotations carry their ` (line:col)` already. `stats` is the JSON object of `stats` or None; `work` the
+    samples and cells that the query's selectors announced.
     """
 
     @property
@@ -51,13 +52,17 @@ class QueryResult(Protocol):
     def infos(self) -> Sequence[str]: ...
     @property
     def stats(self) -> Any: ...
+    @property
+    def work(self) -> int: ...
 
 
 class QueryEngine(Protocol):
     """Evaluates PromQL. Called in a worker thread; blocking.
 
     Raises `promql.errors` for what the user can cause: a parse error (bad_data), and execution, timeout and
-    cancel errors. `lookback_ms` 0 means the engine's default, `timeout_s` 0 the engine's limit.
+    cancel errors. `lookback_ms` 0 means the engine's default, `timeout_s` 0 the engine's limit. With
+    `at_once` it is called in a thread that must not wait, and raises NotAtOnceError where it would or where
+    the query has more samples and cells than that.
     """
 
     def instant(
@@ -70,6 +75,7 @@ class QueryEngine(Protocol):
         timeout_s: float = 0.0,
         stats: str = "",
         cancel: CancelFlag | None = None,
+        at_once: int = 0,
     ) -> QueryResult: ...
 
     def range(
@@ -84,6 +90,7 @@ class QueryEngine(Protocol):
         timeout_s: float = 0.0,
         stats: str = "",
         cancel: CancelFlag | None = None,
+        at_once: int = 0,
     ) -> QueryResult: ...
 
     def observe_queue_s(self, seconds: float) -> None:

@@ -24,6 +24,7 @@ from promql.histogrampool import batch_of, pool_of, sample_weight, take_pool
 from promql.kernels import extended
 from promql.kernels import rollup as rollup_kernels
 from promql.kernels import scan as kernels
+from promql.limits import AT_ONCE_SERIES_MAX
 from promql.matrix import ABSENT, F64Array, Grid, HistogramCells
 from promql.operators.operator import (
     PIECE_WORK_MAX,
@@ -42,7 +43,7 @@ from promql.operators.rollups import (
     common_border_ms,
     moved_borders,
 )
-from tsdb.errors import StorageError
+from tsdb.errors import NotAtOnceError, StorageError
 from tsdb.histogram import HistogramBatch
 from tsdb.labels import METRIC_NAME
 from tsdb.select import NAN_BITS, STALE_BITS, Rollup, SampleBatch, SelectHints, Selection, rollup_of
@@ -91,8 +92,12 @@ def _moving_step(times: SelectorTimes) -> int:
 def select(ctx: EvalContext, selector: VectorSelector, mint: int, maxt: int, hints: SelectHints) -> Selection:
     """Ask the store; its failures become StorageReadError."""
     ctx.budget.check()
+    if ctx.budget.at_once:
+        hints = replace(hints, at_once=AT_ONCE_SERIES_MAX)
     try:
         return ctx.querier.select(selector.matchers, mint, maxt, hints)
+    except NotAtOnceError:
+        raise
     except StorageError as error:
         raise StorageReadError(str(error)) from error
 
@@ -100,7 +105,9 @@ def select(ctx: EvalContext, selector: VectorSelector, mint: int, maxt: int, hin
 def announced(ctx: EvalContext, selection: Selection) -> Series:
     """The selection's series with the query's own symbols."""
     labels, symbols = selection.labels, ctx.symbols
-    ctx.budget.expect(len(labels) * ctx.grid.steps)
+    cells = len(labels) * ctx.grid.steps
+    ctx.budget.expect(cells)
+    ctx.budget.begin(cells + int(selection.sample_bounds().sum()))
     own = SeriesLabels(
         labels.offsets, symbols.own_ids(labels.name_ids), symbols.own_ids(labels.value_ids), symbols
     )

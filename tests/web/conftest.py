@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from promql.ast import ValueType
 from promql.memory import MemoryStore
 from promql.parser import parse
+from tsdb.errors import NotAtOnceError
 from tsdb.labels import Labels
 from tsdb.select import Querier
 from web.app import create_app
@@ -31,6 +32,7 @@ class FakeResult:
     warnings: tuple[str, ...] = ()
     infos: tuple[str, ...] = ()
     stats: Any = None
+    work: int = 0
 
 
 @dataclass(slots=True)
@@ -39,6 +41,9 @@ class FakeEngine:
 
     answer: Callable[[str, CancelFlag], FakeResult] = lambda text, cancel: FakeResult(1.0)
     calls: list[tuple[Any, ...]] = field(default_factory=list)
+    at_once: list[int] = field(default_factory=list)
+    """What short queries were allowed; `answers_at_once` says whether they are answered."""
+    answers_at_once: bool = False
 
     def instant(
         self,
@@ -50,8 +55,10 @@ class FakeEngine:
         timeout_s: float = 0.0,
         stats: str = "",
         cancel: CancelFlag | None = None,
+        at_once: int = 0,
     ) -> FakeResult:
         parse(text)
+        self._judge(at_once)
         self.calls.append((text, time_ms, lookback_ms, round(timeout_s, 1)))
         assert cancel is not None
         return self.answer(text, cancel)
@@ -68,11 +75,19 @@ class FakeEngine:
         timeout_s: float = 0.0,
         stats: str = "",
         cancel: CancelFlag | None = None,
+        at_once: int = 0,
     ) -> FakeResult:
         parse(text)
+        self._judge(at_once)
         self.calls.append((text, start_ms, end_ms, step_ms))
         assert cancel is not None
         return self.answer(text, cancel)
+
+    def _judge(self, at_once: int) -> None:
+        if at_once:
+            self.at_once.append(at_once)
+            if not self.answers_at_once:
+                raise NotAtOnceError("not this one")
 
     def observe_queue_s(self, seconds: float) -> None:
         assert seconds >= 0

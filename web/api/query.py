@@ -15,7 +15,7 @@ from promql.operators.operator import Explain
 from promql.parser import ParserOptions, parse
 from web.context import AppContext, context_of
 from web.envelope import ApiError, ErrorType, bad_data, invalid_parameter, success
-from web.evaluation import Turn, as_api_error, client_is_gone, evaluate, run_blocking
+from web.evaluation import Turn, as_api_error, client_is_gone, evaluate, evaluate_query, run_blocking
 from web.negotiation import Body, begin_body, encoding_for, respond, respond_begun
 from web.parameters import (
     MAX_TIME_MS,
@@ -32,6 +32,7 @@ from web.parameters import (
 from web.querylog import LoggedQuery
 from web.render import Answer, answer_pieces, value_text
 from web.services import QueryResult
+from web.shortqueries import QueryKey
 
 _STATS_VALUES = ("true", "all")
 
@@ -80,10 +81,12 @@ def _wanted_stats(context: AppContext, form: Form) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """An evaluated query: the answer, as far as it is made, and the statistics for the query log."""
+    """An evaluated query: the answer, as far as it is made, the statistics for the query log, and the samples
+    and cells it had."""
 
     body: Body
     stats: Any
+    work: int
 
 
 def _answered(
@@ -98,7 +101,7 @@ def _answered(
             text = f'the value "{wanted}" of parameter "stats" is deprecated, use "true" or "all"'
             warnings = [*warnings, text]
     answer = Answer(result.value, *moment, warnings, result.infos, shown)
-    return _Answered(begin_body(answer_pieces(answer), encoding), stats)
+    return _Answered(begin_body(answer_pieces(answer), encoding), stats, result.work)
 
 
 async def _send(
@@ -111,7 +114,9 @@ async def _send(
     """Evaluate and answer, with an entry in the query log whatever comes of it."""
     context, started_s, error, stats = context_of(request), time.monotonic(), "", None
     try:
-        answered = await evaluate(context, request, timeout_s, work)
+        start_ms, end_ms, step_ms = grid
+        key = QueryKey(text, (end_ms - start_ms) // step_ms if step_ms else -1)
+        answered = await evaluate_query(context, request, timeout_s, work, key)
         stats = answered.stats
     except ApiError as refused:
         error = str(refused)
@@ -167,6 +172,7 @@ async def query(request: web.Request) -> web.StreamResponse:
             timeout_s=turn.left_s,
             stats=stats,
             cancel=turn.cancel,
+            at_once=turn.at_once,
         )
         return _answered(form, result, turn.queue_s, (True, time_ms, limit), encoding)
 
@@ -212,6 +218,7 @@ async def query_range(request: web.Request) -> web.StreamResponse:
             timeout_s=turn.left_s,
             stats=stats,
             cancel=turn.cancel,
+            at_once=turn.at_once,
         )
         return _answered(form, result, turn.queue_s, (False, end, limit), encoding)
 

@@ -1,0 +1,57 @@
+"""Queries that are known to be short, which the event loop answers itself.
+
+Handing a query to a pool and its answer back wakes two threads, which takes as long as a small query. So a
+query that took little the last time, over about as many samples, is evaluated where it arrives. The engine
+raises NotAtOnceError as soon as it would have to wait, or finds much more to do than the last time
+(promql.budget); the pool then begins anew. What is new, or was long, goes to the pool.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+SHORT_S = 0.003
+"""Longest evaluation that makes a query short, rendering included."""
+
+WORK_MAX = 32_768
+"""Samples and cells of a short query: a millisecond or two of kernels."""
+
+GROWTH = 2
+GROWTH_FLOOR = 1_000
+"""A query may have so many times the work it had, or this much more."""
+
+KNOWN_MAX = 4_096
+TEXT_MAX = 4_096
+"""Queries remembered, and the characters of one."""
+
+
+class QueryKey(NamedTuple):
+    """Queries that cost about the same: the text, and the number of steps."""
+
+    text: str
+    steps: int
+
+
+class ShortQueries:
+    """Loop thread only."""
+
+    def __init__(self) -> None:
+        self._work: dict[QueryKey, int] = {}
+
+    def limit(self, key: QueryKey) -> int:
+        """Samples and cells that the query may have at once; 0 for one that is not known to be short."""
+        work = self._work.get(key)
+        return 0 if work is None else min(WORK_MAX, max(GROWTH * work, work + GROWTH_FLOOR))
+
+    def learn(self, key: QueryKey, took_s: float, work: int) -> None:
+        """A query was answered."""
+        self._work.pop(key, None)
+        if took_s > SHORT_S or work > WORK_MAX or len(key.text) > TEXT_MAX:
+            return
+        self._work[key] = work
+        if len(self._work) > KNOWN_MAX:
+            del self._work[next(iter(self._work))]
+
+    def forget(self, key: QueryKey) -> None:
+        """The query had to wait, or failed."""
+        self._work.pop(key, None)
