@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from tsdb.samplerows import concat_histograms, take_histograms
 from tsdb.select import SampleBatch, SelectHints
 from tsdb.seriesfile import SERIES_FILE, Runs, SeriesFile
 from tsdb.serieslabels import SeriesLabels
+from tsdb.sharedread import BlockRuns, SharedReader
 from tsdb.symbols import SymbolTable
 from tsdb.timecolumn import TimeColumns
 
@@ -141,6 +143,8 @@ class BlockSelection:
         self._block, self._runs = block, runs
         self._mint, self._maxt = mint, maxt
         self._labels = labels
+        self._reader_lock, self._asked = Lock(), False
+        self._reader: SharedReader | None = None
         self.refs = refs
         """u32[S]: numbers of the series in the block."""
 
@@ -185,6 +189,47 @@ class BlockSelection:
             histograms = timed.histograms(_row_offsets(owners[~is_float], timed.counts, len(rows)))
         offsets = _row_offsets(owners[is_float], floats.counts, len(rows))
         return SampleBatch(offsets, floats.t_ms, values, floats.start_t_ms(), histograms)
+
+    def shared_reader(self) -> SharedReader | None:
+        """See `tsdb.sharedread`; None where rows cannot be read so."""
+        with self._reader_lock:
+            if not self._asked:
+                self._asked = True
+                rows = np.arange(len(self._labels), dtype=np.int64)
+                self._reader = SharedReader.of([(self, rows)], None, len(rows))
+            return self._reader
+
+    def shared_runs(self, rows: I64Array, samples_max: int) -> BlockRuns | None:
+        """Runs of rows in the given order; None where their distinct vectors have more samples than that."""
+        runs, times = self._runs.take(rows), self._block.times
+        distinct, which = times.distinct(runs.times)
+        if not len(distinct) or int(times.counts[distinct].sum()) > samples_max:
+            return None
+        offsets, t_ms = times.read(distinct)
+        lo, hi = np.empty(len(distinct), dtype=np.int64), np.empty(len(distinct), dtype=np.int64)
+        merge_kernels.clip_rows(offsets, t_ms, np.arange(len(distinct)), self._mint, self._maxt, lo, hi)
+        odd_runs = (runs.kind != FLOATS) | (runs.starts != 0)
+        odd = np.zeros(len(rows), dtype=np.bool_)
+        odd[np.repeat(np.arange(len(rows)), np.diff(runs.offsets))[odd_runs]] = True
+        span_ms = int(times.mint[distinct].min()), int(times.maxt[distinct].max())
+        begins = offsets[:-1]
+        return BlockRuns(
+            runs.offsets,
+            runs.stream.astype(np.int64),
+            which,
+            times.counts[distinct][which],
+            lo - begins,
+            hi - begins,
+            t_ms,
+            lo,
+            hi,
+            odd,
+            (max(span_ms[0], self._mint), min(span_ms[1], self._maxt)),
+        )
+
+    def decode_runs(self, streams: I64Array, starts: I64Array, lengths: I64Array, out: U64Array) -> None:
+        """Decode whole streams to out[starts[k]:starts[k]+lengths[k]]. Raises CorruptionError."""
+        self._block.columns.read(FLOATS, streams, starts, lengths, out)
 
 
 def _row_offsets(owners: I64Array, counts: I64Array, row_count: int) -> I64Array:

@@ -163,6 +163,10 @@ class HeadSelection:
 
     def read_rows(self, rows: I64Array) -> SampleBatch:
         """Samples of any rows in the given order: blocks are written by label, the head lies by ref."""
+        return self.in_order(rows).read(0, len(rows))
+
+    def in_order(self, rows: I64Array) -> HeadSelection:
+        """The given rows in the given order."""
         view = HeadSelection(self._labels.take(rows), self.refs[rows], self._mint, self._maxt)
         chunk_counts, loose_counts = np.diff(self._chunk_offsets)[rows], np.diff(self._loose_offsets)[rows]
         loose = runs(self._loose_offsets[:-1][rows], loose_counts)
@@ -176,7 +180,7 @@ class HeadSelection:
             view._starts = self._starts.take(rows, loose)
         if self._histograms is not None:
             view._histograms = _take_rows(self._histograms, rows)
-        return view.read(0, len(rows))
+        return view
 
 
 def _take_rows(batch: HistogramBatch, rows: npt.NDArray[np.integer]) -> HistogramBatch:

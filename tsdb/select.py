@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tsdb.histogram import HistogramBatch
+from tsdb.kernels.sharedrows import spread_columns
 from tsdb.labels import Matcher
+from tsdb.scratch import scratch
 from tsdb.serieslabels import SeriesLabels
 from tsdb.symbols import SymbolTable
 
@@ -45,6 +47,28 @@ class SampleBatch:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class SharedSamples:
+    """Float samples of R rows. Row i has values[offsets[i]:offsets[i+1]] (bits as stored), at the times of
+    column[i]: t_ms[column_offsets[c]:column_offsets[c+1]], as many, ascending.
+    """
+
+    offsets: I64Array
+    values: F64Array
+    column: I64Array
+    column_offsets: I64Array
+    t_ms: I64Array
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def batch(self) -> SampleBatch:
+        """The same with the timestamps of every row."""
+        t_ms = scratch(len(self.values), np.int64)
+        spread_columns(self.offsets, self.column, self.column_offsets, self.t_ms, t_ms)
+        return SampleBatch(self.offsets, t_ms, self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +148,21 @@ class Rollup(Protocol):
 def rollup_of(selection: Selection) -> Rollup | None:
     """The roll-ups behind a selection, None where all of it is at full resolution."""
     found: Rollup | None = getattr(selection, "rollup", None)
+    return found
+
+
+class SharedRows(Protocol):
+    """Another way to read a selection's rows: with timestamps kept once (tsdb.sharedread)."""
+
+    def read(self, lo: int, hi: int) -> SharedSamples | None:
+        """What `Selection.read` gives; None where that has to be asked. Any thread."""
+        ...
+
+
+def shared_rows_of(selection: Selection) -> SharedRows | None:
+    """The other way to read a selection, None where there is none."""
+    ask = getattr(selection, "shared_reader", None)
+    found: SharedRows | None = None if ask is None else ask()
     return found
 
 

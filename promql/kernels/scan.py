@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from promql.kernels.cell import ABSENT_U64, seek_after
-from tsdb.kernels.compile import kernel
+from tsdb.kernels.compile import inline, kernel
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -22,6 +22,14 @@ _STALE = np.uint64(0x7FF0000000000002)
 _NAN = np.uint64(0x7FF8000000000001)
 _EXPONENT = np.uint64(0x7FF0000000000000)
 _MAGNITUDE = np.uint64(0x7FFFFFFFFFFFFFFF)
+
+
+@inline
+def cell_of(raw: np.uint64) -> np.uint64:
+    """The cell of a stored sample: absent for a stale marker, other NaNs canonical."""
+    if (raw & _MAGNITUDE) <= _EXPONENT:
+        return raw
+    return ABSENT_U64 if raw == _STALE else _NAN
 
 
 @kernel(
@@ -41,11 +49,7 @@ def latest_value(
             at = seek_after(t_ms, at, hi, end_ms)
             cell = ABSENT_U64
             if at > offsets[row] and t_ms[at - 1] > end_ms - lookback_ms:
-                raw = bits[at - 1]
-                if (raw & _MAGNITUDE) <= _EXPONENT:
-                    cell = raw
-                elif raw != _STALE:
-                    cell = _NAN
+                cell = cell_of(bits[at - 1])
             present += cell != ABSENT_U64
             out[row, k] = cell
             end_ms += step_ms

@@ -17,6 +17,32 @@ I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
 
+@inline
+def extrapolation_of(
+    lead_ms: int, span_ms: int, tail_ms: int, count: int
+) -> tuple[float, float, float, float]:
+    """Of a window with `count` > 1 samples, `span_ms` from the first to the last, `lead_ms` before and
+    `tail_ms` after them: seconds sampled, seconds extrapolated at the start and at the end, and the factor
+    that makes of a difference one of the whole window."""
+    to_start, to_end, sampled = lead_ms / 1000.0, tail_ms / 1000.0, span_ms / 1000.0
+    average = sampled / (count - 1)
+    threshold = average * 1.1
+    if to_start >= threshold:
+        to_start = average / 2
+    if to_end >= threshold:
+        to_end = average / 2
+    return sampled, to_start, to_end, (sampled + to_start + to_end) / sampled
+
+
+@inline
+def reset_sum(v: F64, a: int, b: int, result: float) -> float:
+    """Add to a counter's difference over samples a to b what was lost at each reset."""
+    for j in range(a + 1, b):
+        if v[j] < v[j - 1]:
+            result += v[j - 1]
+    return result
+
+
 @kernel(
     "int64(int64[::1], int64[::1], float64[::1], int64, int64, int64, int64, int64, float64[:,::1])",
     group="read",
@@ -63,9 +89,7 @@ def extrapolated(
             first = v[a]
             result = v[b - 1] - first
             if is_counter != 0 and last_reset > a:
-                for j in range(a + 1, b):
-                    if v[j] < v[j - 1]:
-                        result += v[j - 1]
+                result = reset_sum(v, a, b, result)
             lead_ms, span_ms, tail_ms = t_ms[a] - start_ms, t_ms[b - 1] - t_ms[a], end_ms - t_ms[b - 1]
             if not (
                 b - a == known_count
@@ -74,14 +98,7 @@ def extrapolated(
                 and tail_ms == known_tail_ms
             ):
                 known_count, known_lead_ms, known_span_ms, known_tail_ms = b - a, lead_ms, span_ms, tail_ms
-                to_start, to_end, sampled = lead_ms / 1000.0, tail_ms / 1000.0, span_ms / 1000.0
-                average = sampled / (b - a - 1)
-                threshold = average * 1.1
-                if to_start >= threshold:
-                    to_start = average / 2
-                if to_end >= threshold:
-                    to_end = average / 2
-                plain_factor = (sampled + to_start + to_end) / sampled
+                sampled, to_start, to_end, plain_factor = extrapolation_of(lead_ms, span_ms, tail_ms, b - a)
                 if is_rate != 0:
                     plain_factor /= range_s
             factor = plain_factor

@@ -30,7 +30,7 @@ from promql.ast import Call, Expr, VectorSelector
 from promql.context import EvalContext
 from promql.matrix import BoolArray, F64Array, Grid, HistogramCells
 from tsdb.labels import METRIC_NAME, TYPE_LABEL, UNIT_LABEL
-from tsdb.select import SampleBatch
+from tsdb.select import SampleBatch, SharedSamples
 from tsdb.serieslabels import SeriesLabels
 
 if TYPE_CHECKING:
@@ -185,6 +185,10 @@ class RangeOperator(_SeriesOperator):
     def load(self, lo: int, hi: int) -> RangePiece:
         """Samples of a run of rows: one of the `splits` or a part of one. Thread-safe once `series()` was
         called."""
+
+    def load_shared(self, lo: int, hi: int) -> SharedSamples | RangePiece:
+        """As `load`, or the same floats with timestamps that rows share, where that is less work."""
+        return self.load(lo, hi)
 
 
 class ScalarOperator(Operator):

@@ -43,10 +43,21 @@ from promql.operators.rollups import (
     common_border_ms,
     moved_borders,
 )
+from promql.operators.sharedwindow import latest_values, window_bounds
 from tsdb.errors import NotAtOnceError, StorageError
 from tsdb.histogram import HistogramBatch
 from tsdb.labels import METRIC_NAME
-from tsdb.select import NAN_BITS, STALE_BITS, Rollup, SampleBatch, SelectHints, Selection, rollup_of
+from tsdb.select import (
+    NAN_BITS,
+    STALE_BITS,
+    Rollup,
+    SampleBatch,
+    SelectHints,
+    Selection,
+    SharedSamples,
+    rollup_of,
+    shared_rows_of,
+)
 from tsdb.serieslabels import SeriesLabels
 
 I64Array = npt.NDArray[np.int64]
@@ -149,6 +160,19 @@ def read(ctx: EvalContext, selection: Selection, lo: int, hi: int, lead: bool = 
     )
 
 
+def read_shared(ctx: EvalContext, selection: Selection, lo: int, hi: int) -> SharedSamples | None:
+    """As `read`, with timestamps that rows share; None where the store has no such samples."""
+    ctx.budget.check()
+    try:
+        rows = shared_rows_of(selection)
+        samples = None if rows is None else rows.read(lo, hi)
+    except StorageError as error:
+        raise StorageReadError(str(error)) from error
+    if samples is not None:
+        ctx.budget.count_read(len(samples.values))
+    return samples
+
+
 class VectorScan(RowwiseOperator):
     """Instant selector: the latest sample within the lookback at every step.
 
@@ -203,6 +227,10 @@ class VectorScan(RowwiseOperator):
 
     def load(self, lo: int, hi: int) -> Piece:
         """Read and look back."""
+        if self._want == "value" and self._ends_ms is None and not self._selector.smoothed:
+            shared = read_shared(self.ctx, cast(Selection, self._selection), lo, hi)
+            if shared is not None:
+                return Piece(lo, self._shared_values(shared))
         batch = read(self.ctx, cast(Selection, self._selection), lo, hi, lead=self._ends_ms is not None)
         if self._selector.smoothed and self._want == "value":
             return self._smoothed(lo, clean(batch))
@@ -224,6 +252,13 @@ class VectorScan(RowwiseOperator):
             self.ctx.lookback_ms,
             out.view(np.uint64),
         )
+        return out
+
+    def _shared_values(self, shared: SharedSamples) -> F64Array:
+        times = self._times
+        bounds = window_bounds(shared, times.first_ms, times.step_ms, self.ctx.lookback_ms, times.steps)
+        out = np.empty((len(shared), times.steps))
+        latest_values(shared, bounds, out)
         return out
 
     def _smoothed(self, lo: int, samples: SampleBatch) -> Piece:
@@ -373,8 +408,24 @@ class RangeScan(RangeOperator):
         none = np.zeros(hi - lo + 1, dtype=np.int64)
         return RangePiece(lo, SampleBatch(none, none[:0], np.empty(0)), rolled)
 
+    def load_shared(self, lo: int, hi: int) -> SharedSamples | RangePiece:
+        """As `load`, timestamps shared where the store has them so and no sample is a stale marker."""
+        selection = cast(Selection, self._selection)
+        if self._rolled and rollup_of(selection) is not None:
+            return self.load(lo, hi)
+        shared = read_shared(self.ctx, selection, lo, hi)
+        if shared is None:
+            return RangePiece(lo, self._cleaned(read(self.ctx, selection, lo, hi)))
+        if kernels.count_odd_nans(shared.values.view(np.uint64)):
+            return RangePiece(lo, clean(shared.batch()))
+        return shared
+
     def _samples(self, lo: int, hi: int) -> SampleBatch:
-        batch = read(self.ctx, cast(Selection, self._selection), lo, hi)
+        selection = cast(Selection, self._selection)
+        shared = read_shared(self.ctx, selection, lo, hi)
+        return self._cleaned(read(self.ctx, selection, lo, hi) if shared is None else shared.batch())
+
+    def _cleaned(self, batch: SampleBatch) -> SampleBatch:
         batch = clean(batch)
         if self.resolve_hints and batch.histograms is not None:
             batch = replace(batch, histograms=resolve_hints(batch.histograms))

@@ -42,8 +42,9 @@ from promql.operators.operator import (
 )
 from promql.operators.rangeresult import rows_between
 from promql.operators.rollups import ROLLED_FUNCTIONS
+from promql.operators.sharedwindow import EXTRAPOLATED, extrapolated
 from tsdb.labels import METRIC_NAME, TYPE_LABEL
-from tsdb.select import SampleBatch
+from tsdb.select import SampleBatch, SharedSamples
 
 I64Array = npt.NDArray[np.int64]
 
@@ -224,7 +225,9 @@ class WindowOperator(RowwiseOperator):
 
     def load(self, lo: int, hi: int) -> Piece:
         """Samples of the rows through the kernels."""
-        piece = self._child.load(lo, hi)
+        piece = self._read(lo, hi)
+        if isinstance(piece, SharedSamples):
+            return self._evaluate_shared(lo, piece)
         steps, rows = self._child.window.steps, hi - lo
         rows_max = max(1, HISTOGRAM_CELLS_MAX // max(steps, 1))
         if piece.samples.histograms is None or piece.rolled is not None or rows <= rows_max:
@@ -237,6 +240,17 @@ class WindowOperator(RowwiseOperator):
             values[at:end] = part.values
             cells.append((at, part.histograms))
         return Piece(lo, values, concat_cells(cells, rows, steps))
+
+    def _read(self, lo: int, hi: int) -> SharedSamples | RangePiece:
+        if self._name in EXTRAPOLATED and not self._extended:
+            return self._child.load_shared(lo, hi)
+        return self._child.load(lo, hi)
+
+    def _evaluate_shared(self, lo: int, samples: SharedSamples) -> Piece:
+        out = np.empty((len(samples), self._child.window.steps))
+        if extrapolated(self._name, samples, self._child.window, out) and self._suspects:
+            self._report_suspects(lo, out)
+        return Piece(lo, out)
 
     def _evaluate(self, piece: RangePiece) -> Piece:
         lo, samples, window = piece.lo, piece.samples, self._child.window

@@ -1,0 +1,89 @@
+"""Windows over rows that share columns of timestamps, against the twins of the row-by-row kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promql.matrix import ABSENT_BITS
+from promql.operators.operator import WindowGrid
+from promql.operators.sharedwindow import EXTRAPOLATED, extrapolated, latest_values, window_bounds
+from tests.promql.sampledata import VALUES, Rows, same_cells
+from tests.promql.test_window import grids
+from tests.reference import windows as reference
+from tsdb.select import STALE_BITS, SharedSamples
+
+COUNTERS = st.integers(0, 40).map(float)
+
+
+@st.composite
+def shared_rows(draw: st.DrawFn) -> tuple[Rows, SharedSamples]:
+    """Up to 5 series over up to 3 columns of timestamps, some of them long beside the windows."""
+    gaps = st.lists(st.sampled_from([1, 500, 1000, 1000, 1000, 15_000, 60_000]), max_size=40)
+    columns = [np.cumsum([draw(st.integers(-5_000, 5_000)), *draw(gaps)])[1:] for _ in range(3)]
+    column = draw(st.lists(st.integers(0, 2), max_size=5))
+    values = draw(st.sampled_from([VALUES, COUNTERS]))
+    rows = [[(int(t), draw(values)) for t in columns[c]] for c in column]
+    return rows, SharedSamples(
+        np.cumsum([0, *map(len, rows)]).astype(np.int64),
+        np.array([v for row in rows for _, v in row], dtype=np.float64),
+        np.array(column, dtype=np.int64),
+        np.cumsum([0, *map(len, columns)]).astype(np.int64),
+        np.concatenate(columns).astype(np.int64),
+    )
+
+
+@pytest.mark.parametrize("name", sorted(EXTRAPOLATED))
+@settings(max_examples=80, deadline=None)
+@given(data=shared_rows(), grid=grids)
+def test_extrapolation_equals_its_twin(name: str, data: tuple[Rows, SharedSamples], grid: WindowGrid) -> None:
+    rows, samples = data
+    counter, rate = EXTRAPOLATED[name]
+    out = np.empty((len(rows), grid.steps))
+    with np.errstate(all="ignore"):
+        present = extrapolated(name, samples, grid, out)
+    assert present == int((out.view(np.uint64) != ABSENT_BITS).sum())
+    ends, span = grid.ends_ms().tolist(), grid.range_ms
+    expected = [
+        [
+            reference.extrapolated(reference.samples_in(row, end, span), end, span, bool(counter), bool(rate))
+            for end in ends
+        ]
+        for row in rows
+    ]
+    same_cells(out, expected)
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=shared_rows(), grid=grids, stale=st.sets(st.integers(0, 150)))
+def test_lookback_equals_its_twin(
+    data: tuple[Rows, SharedSamples], grid: WindowGrid, stale: set[int]
+) -> None:
+    rows, samples = data
+    flat = iter(range(len(samples.values)))
+    marked = [[(t, v, next(flat) in stale) for t, v in row] for row in rows]
+    for at in stale & set(range(len(samples.values))):
+        samples.values.view(np.uint64)[at] = STALE_BITS
+    bounds = window_bounds(samples, grid.first_end_ms, grid.step_ms, grid.range_ms, grid.steps)
+    out = np.empty((len(rows), grid.steps))
+    present = latest_values(samples, bounds, out)
+    assert present == int((out.view(np.uint64) != ABSENT_BITS).sum())
+    expected = []
+    for row in marked:
+        cells = []
+        for end in grid.ends_ms().tolist():
+            inside = [(v, gone) for t, v, gone in row if end - grid.range_ms < t <= end]
+            cells.append(None if not inside or inside[-1][1] else inside[-1][0])
+        expected.append(cells)
+    same_cells(out, expected)
+
+
+def test_a_negative_zero_stays_one() -> None:
+    t_ms = np.array([1000], dtype=np.int64)
+    one = np.array([0, 1], dtype=np.int64)
+    samples = SharedSamples(one, np.array([-0.0]), np.zeros(1, dtype=np.int64), one, t_ms)
+    out = np.empty((1, 1))
+    latest_values(samples, window_bounds(samples, 2000, 0, 5000, 1), out)
+    assert np.signbit(out[0, 0])

@@ -1,0 +1,202 @@
+"""Rows with shared timestamps are those of `Selection.read`; scratch memory is never given out twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.tsdb.memoryselection import FloatSample, MemorySelection, Row
+from tests.tsdb.samplestrategies import any_bits
+from tests.tsdb.stores import HOUR, OPTIONS, T0, Store, name
+from tsdb import scratch as scratching
+from tsdb import sharedread
+from tsdb.block import Block
+from tsdb.blockwriter import write_block
+from tsdb.fs import FileSystem
+from tsdb.kernels import sharedrows as kernels
+from tsdb.labels import Labels
+from tsdb.mergeselect import merge_selections
+from tsdb.scratch import scratch
+from tsdb.select import Selection, SharedSamples, shared_rows_of
+from tsdb.symbols import SymbolTable
+
+FS = FileSystem()
+PART_MS = 1_000
+
+
+def assert_same(selection: Selection, lo: int, hi: int, samples: SharedSamples) -> None:
+    want, got = selection.read(lo, hi), samples.batch()
+    assert got.offsets.tolist() == want.offsets.tolist()
+    assert got.t_ms.tolist() == want.t_ms.tolist()
+    assert got.values.view(np.uint64).tolist() == want.values.view(np.uint64).tolist()
+
+
+@st.composite
+def parts(draw: st.DrawFn) -> list[list[Row]]:
+    """For each block series with times of its own part, of few kinds, so that some are shared."""
+    found = []
+    for part in range(draw(st.integers(1, 3))):
+        kinds = [sorted(draw(st.sets(st.integers(0, PART_MS - 1), min_size=1, max_size=9))) for _ in range(2)]
+        rows = []
+        for i in sorted(draw(st.sets(st.integers(0, 5), min_size=1))):
+            times = draw(st.sampled_from(kinds))
+            samples = [FloatSample(part * PART_MS + t, draw(any_bits)) for t in times]
+            rows.append(Row(Labels.from_dict({"__name__": "m", "i": str(i)}), samples))
+        found.append(rows)
+    return found
+
+
+def selection_of(directory: Path, blocks: list[list[Row]], mint: int, maxt: int) -> Selection:
+    symbols = SymbolTable()
+    opened = []
+    for part, rows in enumerate(blocks):
+        source = MemorySelection(rows, SymbolTable())
+        meta = write_block(FS, directory, part * PART_MS, (part + 1) * PART_MS, source)
+        opened.append(Block.open(FS, directory / meta.ulid, symbols).select((), mint, maxt))
+    return merge_selections(opened)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(blocks=parts(), mint=st.integers(-5, 2500), length=st.integers(0, 3000), data=st.data())
+def test_rows_of_blocks_are_those_that_read_gives(
+    tmp_path_factory: pytest.TempPathFactory,
+    blocks: list[list[Row]],
+    mint: int,
+    length: int,
+    data: st.DataObject,
+) -> None:
+    selection = selection_of(tmp_path_factory.mktemp("blocks"), blocks, mint, mint + length)
+    reader, count = shared_rows_of(selection), len(selection.labels)
+    if not count:
+        return
+    assert reader is not None
+    lo = data.draw(st.integers(0, count - 1))
+    for first, last in ((0, count), (lo, data.draw(st.integers(lo, count)))):
+        samples = reader.read(first, last)
+        assert samples is not None
+        assert_same(selection, first, last, samples)
+
+
+def test_a_block_and_the_head_are_read_as_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add([(name(7), T0 + 5 * k * 1000, k / 10) for k in range(300)])
+    store.fill(3, T0, 300)
+    store.db.maintenance.cut_head(T0 + HOUR)
+    store.add([(name(i), T0 + 3 * HOUR + k * 1000, -0.0) for k in range(9) for i in (1, 7, 9)])
+    selection = store.db.querier().select((), T0 + 30_000, T0 + 4 * HOUR)
+    reader = shared_rows_of(selection)
+    assert reader is not None
+    count = len(selection.labels)
+    assert count == 5
+    whole = reader.read(0, count)
+    assert whole is not None
+    column = dict(zip(selection.labels.rows(), whole.column.tolist(), strict=True))
+    assert column[name(0)] == column[name(2)]
+    assert len({column[name(0)], column[name(1)], column[name(7)], column[name(9)]}) == 4
+    # The last row is in the head only, the first in the block only.
+    for lo, hi in ((0, count), (1, 3), (count - 1, count)):
+        samples = reader.read(lo, hi)
+        assert samples is not None
+        assert_same(selection, lo, hi, samples)
+    store.db.close()
+
+
+def test_late_samples_under_a_block_are_left_to_read(tmp_path: Path) -> None:
+    store = Store(tmp_path, replace(OPTIONS, out_of_order_window_ms=4 * HOUR))
+    store.fill(2, T0, 300)
+    store.db.maintenance.cut_head(T0 + HOUR)
+    store.add([(name(0), T0 + 1, 5.0)])
+    selection = store.db.querier().select((), T0, T0 + 4 * HOUR)
+    reader = shared_rows_of(selection)
+    assert reader is not None
+    assert reader.read(0, 1) is None
+    samples = reader.read(1, 2)
+    assert samples is not None
+    assert_same(selection, 1, 2, samples)
+    store.db.close()
+
+
+def test_histograms_start_times_and_many_timestamps_are_left_to_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = Labels.from_dict({"__name__": "m"})
+    started = [[Row(labels, [FloatSample(5, 0, 3)])]]
+    assert shared_rows_of(selection_of(tmp_path, started, 0, 99)) is None
+    plain = [[Row(labels, [FloatSample(5, 0), FloatSample(6, 0)])]]
+    assert shared_rows_of(selection_of(tmp_path, plain, 0, 99)) is not None
+    monkeypatch.setattr(sharedread, "VECTOR_SAMPLES_MAX", 1)
+    assert shared_rows_of(selection_of(tmp_path, plain, 0, 99)) is None
+
+
+@given(
+    kinds=st.lists(st.integers(0, 2), max_size=30),
+    heads=st.lists(st.lists(st.integers(0, 1), max_size=2), min_size=30, max_size=30),
+)
+@settings(max_examples=80, deadline=None)
+def test_rows_share_a_column_where_all_their_times_are_equal(
+    kinds: list[int], heads: list[list[int]]
+) -> None:
+    count = len(kinds)
+    lengths = [len(head) for head in heads[:count]]
+    hi = np.cumsum(lengths, dtype=np.int64)
+    flat = np.array([t for head in heads[:count] for t in head], dtype=np.int64)
+    older, owners, column = (np.empty(count, dtype=np.int64) for _ in range(3))
+    columns = kernels.share_columns(
+        np.array(kinds, dtype=np.int64), hi - np.array(lengths, dtype=np.int64), hi, flat,
+        np.full(3, -1, dtype=np.int64), older, owners, column,
+    )  # fmt: skip
+    keys = [(kind, tuple(head)) for kind, head in zip(kinds, heads, strict=False)]
+    assert [keys[owners[c]] for c in column] == keys
+    assert columns == len(set(keys))
+
+
+@given(
+    runs=st.lists(st.lists(st.integers(0, 3), max_size=3), min_size=1, max_size=8),
+    data=st.data(),
+)
+@settings(max_examples=80, deadline=None)
+def test_rows_with_unlike_vectors_are_told_apart(runs: list[list[int]], data: st.DataObject) -> None:
+    offsets = np.cumsum([0, *map(len, runs)]).astype(np.int64)
+    rows = np.repeat(np.arange(len(runs)), np.diff(offsets))
+    vectors = np.array([v for row in runs for v in row], dtype=np.int64)
+    keys = np.zeros(len(runs), dtype=np.uint64)
+    kernels.mix_vectors(rows, vectors, 0, keys)
+    assert len(set(keys.tolist())) == len(set(map(tuple, runs)))
+    twin = data.draw(st.lists(st.integers(0, len(runs) - 1), min_size=len(runs), max_size=len(runs)))
+    same = kernels.same_vectors(offsets, vectors, np.array(twin, dtype=np.int64))
+    assert same == int(all(runs[row] == runs[other] for row, other in enumerate(twin)))
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.integers(0, 9), st.sampled_from([100, 20_000, 300_000, 2_000_000])), max_size=40
+    )
+)
+@settings(max_examples=40, deadline=None)
+def test_scratch_that_is_in_use_is_not_given_out_again(steps: list[tuple[int, int]]) -> None:
+    held: dict[int, np.ndarray] = {}
+    for mark, (slot, count) in enumerate(steps):
+        held.pop(slot, None)
+        array = scratch(count, np.int64)
+        assert array.shape == (count,)
+        array[:] = mark
+        # A view of a view must hold the memory as well.
+        held[slot] = array.view(np.uint64)[1:]
+        del array
+        for kept in held.values():
+            assert (kept == kept[0]).all()
+
+
+def test_scratch_is_used_again_once_nobody_has_it() -> None:
+    scratching._local.__dict__.clear()
+    first = scratch(scratching.SMALL_BYTES, np.float64)
+    place = first.ctypes.data
+    other = scratch(scratching.SMALL_BYTES, np.float64)
+    assert other.ctypes.data != place
+    del first
+    assert scratch(scratching.SMALL_BYTES, np.int64).ctypes.data == place

@@ -1,0 +1,103 @@
+"""Rows of blocks and head whose timestamps are kept once for all rows that have the same.
+
+Enters: for each block the timestamp vectors of its runs, in order of output rows, and the decoded part of the
+head. Leaves: which rows share a column of timestamps, and those columns. Times are milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tsdb.kernels.compile import kernel
+
+U64 = np.uint64
+_PRIME = U64(0x9E3779B97F4A7C15)
+
+_I64 = "Array(int64, 1, 'C', readonly=True)"
+
+CANDIDATES_MAX = 8
+"""Columns that a row's timestamps are compared with before it gets one of its own."""
+
+
+@kernel(f"void({_I64}, {_I64}, int64, uint64[::1])", group="read")
+def mix_vectors(rows: Any, vectors: Any, base: Any, keys: Any) -> None:
+    """Mix number `base + vectors[k]` of each run into the key of its row: rows of unlike keys differ."""
+    for k in range(len(rows)):
+        key = (keys[rows[k]] ^ U64(base + vectors[k] + 1)) * _PRIME
+        keys[rows[k]] = key ^ (key >> U64(29))
+
+
+@kernel(f"int64({_I64}, {_I64}, {_I64})", group="read")
+def same_vectors(offsets: Any, vectors: Any, twin: Any) -> Any:
+    """Whether each row's runs offsets[r]:offsets[r+1] have the vectors of row twin[r]'s: 1 or 0."""
+    for row in range(len(twin)):
+        mine, other = offsets[row], offsets[twin[row]]
+        if offsets[row + 1] - mine != offsets[twin[row] + 1] - other:
+            return 0
+        for k in range(offsets[row + 1] - mine):
+            if vectors[mine + k] != vectors[other + k]:
+                return 0
+    return 1
+
+
+@kernel(
+    f"int64({_I64}, {_I64}, {_I64}, {_I64}, int64[::1], int64[::1], int64[::1], int64[::1])", group="read"
+)
+def share_columns(
+    kinds: Any, head_lo: Any, head_hi: Any, head_t: Any, newest: Any, older: Any, owners: Any, column: Any
+) -> Any:
+    """Column of each row in `column`, and the row each column is taken from in `owners`; returns the columns.
+
+    Rows share one where they have the same `kinds` (timestamps in blocks) and the same in the head,
+    head_t[head_lo[r]:head_hi[r]]. `newest` i64 of all kinds is all -1 before; `older` chains the columns of a
+    kind.
+    """
+    count = 0
+    for row in range(len(kinds)):
+        kind, length = kinds[row], head_hi[row] - head_lo[row]
+        at, found = newest[kind], -1
+        for _ in range(CANDIDATES_MAX):
+            if at < 0:
+                break
+            first = head_lo[owners[at]]
+            if head_hi[owners[at]] - first == length:
+                differing = 0
+                for k in range(length):
+                    differing |= head_t[first + k] ^ head_t[head_lo[row] + k]
+                if differing == 0:
+                    found = at
+                    break
+            at = older[at]
+        if found < 0:
+            found = count
+            owners[count] = row
+            older[count] = newest[kind]
+            newest[kind] = count
+            count += 1
+        column[row] = found
+    return count
+
+
+@kernel(f"void({_I64}, {_I64}, {_I64}, {_I64}, {_I64}, {_I64}, {_I64}, {_I64}, int64[::1])", group="read")
+def fill_columns(
+    offsets: Any, vectors: Any, places: Any, lo: Any, hi: Any, t_ms: Any, rows: Any, starts: Any, out: Any
+) -> None:
+    """A block's part of columns: of rows[d] the parts t_ms[lo[v]:hi[v]] of its runs' vectors v, to
+    out[starts[d] + places[k]:] for run k."""
+    for d in range(len(rows)):
+        for k in range(offsets[rows[d]], offsets[rows[d] + 1]):
+            first = lo[vectors[k]]
+            at = starts[d] + places[k]
+            for i in range(hi[vectors[k]] - first):
+                out[at + i] = t_ms[first + i]
+
+
+@kernel(f"void({_I64}, {_I64}, {_I64}, {_I64}, int64[::1])", group="read")
+def spread_columns(offsets: Any, column: Any, column_offsets: Any, t_ms: Any, out: Any) -> None:
+    """Timestamps of every row: row r has those of its column, from out[offsets[r]] on."""
+    for row in range(len(column)):
+        first, at = column_offsets[column[row]], offsets[row]
+        for i in range(offsets[row + 1] - at):
+            out[at + i] = t_ms[first + i]
