@@ -225,8 +225,6 @@ def decode_into(
 
     `out` gets float bits, or integers as their two's complement. Raises CorruptionError.
     """
-    code = kernels.decode_streams(
-        raw, wanted, starts, lengths, floats, out, out.view(np.int64), out.view(np.float64)
-    )
+    code = kernels.decode_streams(raw, wanted, starts, lengths, floats, out, out.view(np.float64))
     if code:
         raise CorruptionError(f"{where}: page of {len(raw)} bytes: {_REASONS[code]}")

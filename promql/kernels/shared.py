@@ -133,8 +133,9 @@ def extrapolated(
         first, hi, column = offsets[row], offsets[row + 1], columns[row]
         falls = 0
         if is_counter != 0:
-            for j in range(first + 1, hi):
-                falls += v[j] < v[j - 1]
+            before, after = v[first:hi], v[first + 1 : hi]
+            for j in range(len(after)):
+                falls += after[j] < before[j]
         seen, last_reset = first + 1, np.int64(-1)
         for k in range(out.shape[1]):
             a, b = first + begins[column, k], first + ends[column, k]

@@ -41,9 +41,9 @@ def copy_runs(source: Any, lo: Any, hi: Any, starts: Any, out: Any) -> Any:
         count = hi[k] - lo[k]
         if lo[k] < 0 or hi[k] > len(source) or starts[k] < 0 or starts[k] + count > len(out):
             return -1
-        first, at = lo[k], starts[k]
-        for i in range(count):
-            out[at + i] = source[first + i]
+        part, target = source[lo[k] : hi[k]], out[starts[k] : starts[k] + count]
+        for i in range(len(part)):
+            target[i] = part[i]
     return 0
 
 

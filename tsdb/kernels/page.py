@@ -35,6 +35,9 @@ BAD_STREAM = -5
 CONSTANT_FORM = MODE_INTEGER | 1 << 1
 """First differences, no low bits."""
 
+TABLE_FROM = 128
+"""Numbers of a stream from which the table of `add_up_bytes` is less work than the bytes one by one."""
+
 _POWERS = np.array([10.0**e for e in range(EXPONENT_LIMIT + 1)])
 
 _RAW = "Array(uint8, 1, 'C', readonly=True)"
@@ -58,28 +61,33 @@ def unzigzag(word: Any) -> Any:
 
 @device
 def load_words(raw: Any, at: Any, stride: Any, width: Any, count: Any, words: Any, start: Any) -> None:
-    """`count` words of `width` byte planes into words[start:]."""
+    """`count` words of `width` byte planes into words[start:].
+
+    Here and below loops go over parts counted from zero: of positions that may be negative, as far as LLVM
+    knows, it makes no vectors.
+    """
+    out = words[start : start + count]
+    first = raw[at : at + count]
     if width == 1:
         for i in range(count):
-            words[start + i] = U64(raw[at + i])
+            out[i] = U64(first[i])
     elif width == 2:
+        second = raw[at + stride : at + stride + count]
         for i in range(count):
-            words[start + i] = U64(raw[at + i]) | (U64(raw[at + stride + i]) << U64(8))
+            out[i] = U64(first[i]) | (U64(second[i]) << U64(8))
     elif width == 3:
+        second = raw[at + stride : at + stride + count]
+        third = raw[at + 2 * stride : at + 2 * stride + count]
         for i in range(count):
-            words[start + i] = (
-                U64(raw[at + i])
-                | (U64(raw[at + stride + i]) << U64(8))
-                | (U64(raw[at + 2 * stride + i]) << U64(16))
-            )
+            out[i] = U64(first[i]) | (U64(second[i]) << U64(8)) | (U64(third[i]) << U64(16))
     else:
         for i in range(count):
-            words[start + i] = U64(0)
+            out[i] = U64(0)
         for plane in range(width):
             shift = U64(8 * plane)
-            first = at + plane * stride
+            source = raw[at + plane * stride : at + plane * stride + count]
             for i in range(count):
-                words[start + i] |= U64(raw[first + i]) << shift
+                out[i] |= U64(source[i]) << shift
 
 
 @device
@@ -87,33 +95,52 @@ def add_low_bits(raw: Any, at: Any, low: Any, count: Any, words: Any, start: Any
     """Append to each word its low bits, packed from byte `at` on; eight bytes from any of them exist."""
     cut = U64(low)
     mask = (U64(1) << cut) - U64(1)
+    out = words[start : start + count]
     for i in range(count):
         position = i * low
         bits = load64(raw, at + (position >> 3)) >> U64(position & 7)
-        words[start + i] = (words[start + i] << cut) | (bits & mask)
+        out[i] = (out[i] << cut) | (bits & mask)
 
 
 @device
 def integrate(words: Any, lo: Any, count: Any, order: Any, base: Any, slope: Any, divisor: Any) -> None:
-    """Words in ints[lo+1:lo+count] (two views of one memory) to integers, beginning with the base.
+    """Words in words[lo+1:lo+count] to integers, beginning with the base.
 
     Unsigned throughout: integers wrap modulo 2^64, which LLVM leaves undefined for signed ones.
     """
     words[lo] = base
+    part = words[lo + 1 : lo + count]
     if order == 1:
         total = base
-        for i in range(lo + 1, lo + count):
-            total += divisor * (slope + unzigzag(words[i]))
-            words[i] = total
+        for i in range(count - 1):
+            total += divisor * (slope + unzigzag(part[i]))
+            part[i] = total
     elif order == 0:
-        for i in range(lo + 1, lo + count):
-            words[i] = base + divisor * (slope + unzigzag(words[i]))
+        for i in range(count - 1):
+            part[i] = base + divisor * (slope + unzigzag(part[i]))
     else:
         total, step = base, slope
-        for i in range(lo + 1, lo + count):
-            step += unzigzag(words[i])
+        for i in range(count - 1):
+            step += unzigzag(part[i])
             total += divisor * step
-            words[i] = total
+            part[i] = total
+
+
+@device
+def add_up_bytes(
+    raw: Any, at: Any, words: Any, lo: Any, count: Any, base: Any, slope: Any, divisor: Any, table: Any
+) -> None:
+    """`integrate` of first differences that are one byte each, raw[at:], straight from the page.
+
+    What each of the 256 bytes adds is in `table`, so a number takes one load, one addition and one store."""
+    for byte in range(256):
+        table[byte] = divisor * (slope + unzigzag(U64(byte)))
+    total = base
+    words[lo] = total
+    source, out = raw[at : at + count - 1], words[lo + 1 : lo + count]
+    for i in range(count - 1):
+        total += table[source[i]]
+        out[i] = total
 
 
 @device
@@ -122,28 +149,31 @@ def fill(words: Any, values: Any, lo: Any, count: Any, base: Any, exponent: Any,
     words[lo] = base
     if floats:
         values[lo] = np.float64(I64(base)) / _POWERS[exponent]
-    word = words[lo]
-    for i in range(lo + 1, lo + count):
-        words[i] = word
+    word, part = words[lo], words[lo : lo + count]
+    for i in range(count):
+        part[i] = word
 
 
 @device
-def to_floats(ints: Any, words: Any, values: Any, lo: Any, count: Any, exponent: Any) -> None:
+def to_floats(words: Any, values: Any, lo: Any, count: Any, exponent: Any) -> None:
     """Integers to floats in the same memory."""
     if exponent >= NEAR:
         power = _POWERS[exponent - NEAR]
-        for i in range(lo, lo + count):
-            m = ints[i] // I64(3)
-            off = ints[i] - I64(3) * m - I64(1)
-            words[i] = float_bits(np.float64(m) / power) + U64(off)
+        numbers = words[lo : lo + count]
+        for i in range(count):
+            m = I64(numbers[i]) // I64(3)
+            off = I64(numbers[i]) - I64(3) * m - I64(1)
+            numbers[i] = float_bits(np.float64(m) / power) + U64(off)
         return
+    # Through one view: of two that overlap LLVM makes no vectors.
+    part = values[lo : lo + count]
     if exponent == 0:
-        for i in range(lo, lo + count):
-            values[i] = np.float64(ints[i])
+        for i in range(count):
+            part[i] = np.float64(I64(float_bits(part[i])))
     else:
         power = _POWERS[exponent]
-        for i in range(lo, lo + count):
-            values[i] = np.float64(ints[i]) / power
+        for i in range(count):
+            part[i] = np.float64(I64(float_bits(part[i]))) / power
 
 
 @device
@@ -151,9 +181,10 @@ def undo_xor(words: Any, lo: Any, count: Any, base: Any, shift: Any) -> None:
     """XOR words in words[lo+1:lo+count] to bit patterns."""
     last = U64(base)
     words[lo] = last
-    for i in range(lo + 1, lo + count):
-        last ^= words[i] << shift
-        words[i] = last
+    part = words[lo + 1 : lo + count]
+    for i in range(count - 1):
+        last ^= part[i] << shift
+        part[i] = last
 
 
 @device
@@ -208,15 +239,13 @@ def stream_counts(raw: Any, out: Any) -> Any:
     return streams
 
 
-@kernel(
-    f"int64({_RAW}, {_OFF}, {_OFF}, {_OFF}, boolean, uint64[::1], int64[::1], float64[::1])", group="read"
-)
+@kernel(f"int64({_RAW}, {_OFF}, {_OFF}, {_OFF}, boolean, uint64[::1], float64[::1])", group="read")
 def decode_streams(
-    raw: Any, wanted: Any, starts: Any, lengths: Any, floats: Any, words: Any, ints: Any, values: Any
+    raw: Any, wanted: Any, starts: Any, lengths: Any, floats: Any, words: Any, values: Any
 ) -> Any:
     """Decode the streams `wanted` (ascending) to places starts[k] .. starts[k] + lengths[k].
 
-    `words`, `ints` and `values` are three views of the output. Without `floats` the integers stay integers.
+    `words` and `values` are two views of the output. Without `floats` the integers stay integers.
     Returns 0 or an error code; the output is then undefined.
     """
     if len(raw) < PREFIX_BYTES:
@@ -234,6 +263,7 @@ def decode_streams(
     forms = PREFIX_BYTES + 4 * streams
     bases = forms + 3 * streams
     used, patched, k = np.zeros(9, dtype=np.int64), I64(0), 0
+    table = np.empty(256, dtype=np.uint64)
     low_at = first_word[9]
     for row in range(streams):
         if k == len(wanted):
@@ -250,7 +280,14 @@ def decode_streams(
                 base = plane_word(raw, bases, streams, row, 8)
                 slope = plane_word(raw, bases + 8 * streams, streams, row, 8)
                 constant = width == 0 and form == CONSTANT_FORM and slope == U64(0) and exponent < NEAR
-                if constant:
+                bytewise = width == 1 and form == CONSTANT_FORM and count > TABLE_FROM
+                if bytewise:
+                    divisor = plane_word(raw, bases + 16 * streams, streams, row, 8)
+                    at = first_word[1] + used[1]
+                    add_up_bytes(raw, at, words, lo, count, base, slope, divisor, table)
+                    if floats:
+                        to_floats(words, values, lo, count, exponent)
+                elif constant:
                     fill(words, values, lo, count, base, exponent, floats)
                 else:
                     at = first_word[width] + used[width]
@@ -259,11 +296,11 @@ def decode_streams(
                         add_low_bits(raw, low_at, form >> 3, count - 1, words, lo + 1)
                 if form & 1 == MODE_XOR:
                     undo_xor(words, lo, count, base, U64(exponent))
-                elif not constant:
+                elif not constant and not bytewise:
                     divisor = plane_word(raw, bases + 16 * streams, streams, row, 8)
                     integrate(words, lo, count, (form >> 1) & 3, base, slope, divisor)
                     if floats:
-                        to_floats(ints, words, values, lo, count, exponent)
+                        to_floats(words, values, lo, count, exponent)
                 if apply_patches(raw, streams, patches, patched, patched + own, count, words, lo) != 0:
                     return I64(BAD_PATCH)
             k += 1

@@ -64,8 +64,9 @@ def share_columns(
             first = head_lo[owners[at]]
             if head_hi[owners[at]] - first == length:
                 differing = 0
+                mine, other = head_t[head_lo[row] : head_hi[row]], head_t[first : first + length]
                 for k in range(length):
-                    differing |= head_t[first + k] ^ head_t[head_lo[row] + k]
+                    differing |= mine[k] ^ other[k]
                 if differing == 0:
                     found = at
                     break
@@ -88,16 +89,17 @@ def fill_columns(
     out[starts[d] + places[k]:] for run k."""
     for d in range(len(rows)):
         for k in range(offsets[rows[d]], offsets[rows[d] + 1]):
-            first = lo[vectors[k]]
-            at = starts[d] + places[k]
-            for i in range(hi[vectors[k]] - first):
-                out[at + i] = t_ms[first + i]
+            part = t_ms[lo[vectors[k]] : hi[vectors[k]]]
+            target = out[starts[d] + places[k] :]
+            for i in range(len(part)):
+                target[i] = part[i]
 
 
 @kernel(f"void({_I64}, {_I64}, {_I64}, {_I64}, int64[::1])", group="read")
 def spread_columns(offsets: Any, column: Any, column_offsets: Any, t_ms: Any, out: Any) -> None:
     """Timestamps of every row: row r has those of its column, from out[offsets[r]] on."""
     for row in range(len(column)):
-        first, at = column_offsets[column[row]], offsets[row]
-        for i in range(offsets[row + 1] - at):
-            out[at + i] = t_ms[first + i]
+        part = t_ms[column_offsets[column[row]] : column_offsets[column[row] + 1]]
+        target = out[offsets[row] : offsets[row + 1]]
+        for i in range(len(part)):
+            target[i] = part[i]
