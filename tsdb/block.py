@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tsdb import histogrampage
-from tsdb.blockcache import BlockCache, CachePart
+from tsdb.blockcache import NOT_KEPT, BlockCache, CachePart
 from tsdb.blockmeta import META_FILE, BlockMeta
 from tsdb.columnsfile import COLUMNS_FILE, FLOATS, HISTOGRAMS, ColumnsFile
 from tsdb.errors import CorruptionError
@@ -37,6 +38,25 @@ I64Array = npt.NDArray[np.int64]
 _NO_HINTS = SelectHints()
 
 
+MATCHING_KEPT_MAX = 4096
+"""Series of a selection that is remembered for the next query with the same matchers."""
+
+
+class _Matching(NamedTuple):
+    """The series that satisfy some matchers: numbers, labels, runs."""
+
+    refs: U32Array
+    labels: SeriesLabels
+    runs: Runs
+
+
+def _matching_bytes(found: _Matching) -> int:
+    labels, runs = found.labels, found.runs
+    columns = (found.refs, labels.offsets, labels.name_ids, labels.value_ids, runs.offsets, runs.kind)
+    size = sum(column.nbytes for column in (*columns, runs.stream, runs.times, runs.starts))
+    return size if len(found.refs) <= MATCHING_KEPT_MAX else NOT_KEPT
+
+
 class Block:
     """Immutable. Any thread may select and read; `close` only when nobody does."""
 
@@ -53,8 +73,9 @@ class Block:
         )
         self.columns = ColumnsFile(fs, path / COLUMNS_FILE, cache)
         self.times = TimeColumns(
-            self.columns, self._series.time_directory(), f"{path / SERIES_FILE}: time directory"
+            self.columns, self._series.time_directory(), f"{path / SERIES_FILE}: time directory", cache
         )
+        self._matches: CachePart[tuple[Matcher, ...], _Matching] = cache.part(_matching_bytes)
         self.histogram_pages: CachePart[int, HistogramBatch] = cache.part(_histogram_bytes)
         self._global = np.zeros(len(self.index.symbols), dtype=np.uint32)
 
@@ -82,21 +103,24 @@ class Block:
         Raises CorruptionError, InvalidRegexError.
         """
         del hints
-        refs = np.frombuffer(resolve(self.index, matchers).to_array(), dtype=np.uint32)
-        rows = self._series.rows(refs)
-        runs = rows.runs
-        if len(runs.times) and int(runs.times.max()) >= len(self.times.counts):
-            raise CorruptionError(f"{self.path}: a run names timestamps that are not there")
+        # What matches is the same for ever; deleted samples are left out by who asks.
+        refs, labels, runs = self._matches.get(tuple(matchers), lambda: self._matching(matchers))
         touched = (self.times.mint[runs.times] <= maxt) & (self.times.maxt[runs.times] >= mint)
-        labels = SeriesLabels(
-            rows.offsets, self._interned(rows.name_ids), self._interned(rows.value_ids), self.symbols
-        )
         if not touched.all():
             runs = runs.keep(touched)
             filled = np.flatnonzero(np.diff(runs.offsets))
             if len(filled) < len(labels):
                 labels, runs, refs = labels.take(filled), runs.take(filled), refs[filled]
         return BlockSelection(self, refs, labels, runs, mint, maxt)
+
+    def _matching(self, matchers: Sequence[Matcher]) -> _Matching:
+        refs = np.frombuffer(resolve(self.index, matchers).to_array(), dtype=np.uint32)
+        rows = self._series.rows(refs)
+        runs = rows.runs
+        if len(runs.times) and int(runs.times.max()) >= len(self.times.counts):
+            raise CorruptionError(f"{self.path}: a run names timestamps that are not there")
+        names, values = self._interned(rows.name_ids), self._interned(rows.value_ids)
+        return _Matching(refs, SeriesLabels(rows.offsets, names, values, self.symbols), runs)
 
     def _interned(self, local: U32Array) -> U32Array:
         """Ids of the process's table; strings are taken over when a selection first names them."""
@@ -124,6 +148,8 @@ class Block:
         self.index.forget()
         self._series.forget()
         self.columns.forget()
+        self.times.forget()
+        self._matches.clear()
         self.histogram_pages.clear()
 
     def close(self) -> None:
@@ -131,6 +157,8 @@ class Block:
         self.index.close()
         self._series.close()
         self.columns.close()
+        self.times.forget()
+        self._matches.clear()
         self.histogram_pages.clear()
 
 

@@ -16,6 +16,9 @@ CACHE_BYTES = 256 << 20
 ENTRY_BYTES = 200
 """What an entry costs beside its content."""
 
+NOT_KEPT = 1 << 62
+"""Size of a value that is to be made anew each time."""
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 

@@ -172,17 +172,21 @@ class HeadHistograms:
             **scalars,
         )
 
-    def select(self, slots: U32Array, mint: int, maxt: int, cold: U64Array) -> HistogramBatch | None:
-        """Samples of series in [mint, maxt] as a CSR over `slots`, ascending, each timestamp once (the first
-        to arrive); None where there are none."""
+    def counts(self, slots: U32Array, mint: int, maxt: int, cold: U64Array) -> I64Array | None:
+        """i64[S]: samples of series in [mint, maxt], repeated ones included; None where there are none."""
         if self.end == 1:
             return None
         counts = np.zeros(len(slots), dtype=np.int64)
-        t_ms = self.columns["t_ms"]
-        count_histograms(slots, mint, maxt, cold, self.previous, t_ms, counts)
-        total = int(counts.sum())
-        if not total:
+        count_histograms(slots, mint, maxt, cold, self.previous, self.columns["t_ms"], counts)
+        return counts if counts.any() else None
+
+    def select(self, slots: U32Array, mint: int, maxt: int, cold: U64Array) -> HistogramBatch | None:
+        """Samples of series in [mint, maxt] as a CSR over `slots`, ascending, each timestamp once (the first
+        to arrive); None where there are none."""
+        counts = self.counts(slots, mint, maxt, cold)
+        if counts is None:
             return None
+        t_ms, total = self.columns["t_ms"], int(counts.sum())
         entries = np.empty(total, dtype=np.int64)
         walk_histograms(slots, mint, maxt, cold, self.previous, t_ms, entries)
         rows = np.repeat(np.arange(len(slots)), counts)

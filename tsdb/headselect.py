@@ -54,6 +54,13 @@ class HeadSelection:
             raise NotAtOnceError(f"{len(slots)} series are more than {hints.at_once}")
         sizes = np.empty((len(slots), 4), dtype=np.int64)
         measure(slots, mint, maxt, hints.latest_only, head.hot, head.cold, head.sealed, head.late, sizes)
+        if hints.labels_only:
+            counts = head.histograms.counts(slots, mint, maxt, head.cold)
+            bounds = sizes[:, 3] if counts is None else sizes[:, 3] + counts
+            slots = slots[bounds > 0]
+            named = cls(head.series.labels_of(slots), head.series.refs_of(slots), mint, maxt)
+            named._bounds = bounds[bounds > 0]
+            return named
         histograms = head.histograms.select(slots, mint, maxt, head.cold)
         filled = sizes[:, 3] > 0
         if histograms is not None:
@@ -68,8 +75,6 @@ class HeadSelection:
         if histograms is not None:
             self._histograms = histograms
             self._bounds = self._bounds + np.diff(histograms.row_offsets)
-        if hints.labels_only:
-            return self
         self._chunk_offsets = offsets_of(sizes[:, 0])
         byte_offsets = offsets_of(sizes[:, 1])
         self._loose_offsets = offsets_of(sizes[:, 2])

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsdb import page
+from tsdb.blockcache import BlockCache, CachePart
 from tsdb.columnpack import pack_columns, unpack_columns
 from tsdb.columnsfile import TIMES, ColumnsFile, ColumnsWriter
 from tsdb.errors import CorruptionError
@@ -99,8 +100,10 @@ class TimeColumnWriter:
 class TimeColumns:
     """Vectors of an open block: `counts`, `mint`, `maxt` i64[N] of each. Any thread."""
 
-    def __init__(self, columns: ColumnsFile, directory: U8Array, where: str) -> None:
+    def __init__(self, columns: ColumnsFile, directory: U8Array, where: str, cache: BlockCache) -> None:
         self._columns = columns
+        self._single: CachePart[int, tuple[I64Array, I64Array]] = cache.part(lambda found: found[1].nbytes)
+        """Vectors that were asked for alone, as by queries of one target."""
         counts, mint, maxt = unpack_columns(directory, (np.uint32, np.int64, np.int64), where)
         self.counts = counts.astype(np.int64)
         self.mint, self.maxt = mint.astype(np.int64), maxt.astype(np.int64)
@@ -118,7 +121,16 @@ class TimeColumns:
         return np.flatnonzero(marks), ranks[numbers]
 
     def read(self, numbers: I64Array) -> tuple[I64Array, I64Array]:
-        """Offsets i64[K+1] and the timestamps of vectors (ascending, distinct) end to end."""
+        """Offsets i64[K+1] and timestamps of vectors (ascending, distinct) end to end; not to be changed."""
+        if len(numbers) == 1:
+            return self._single.get(int(numbers[0]), lambda: self._decode(numbers))
+        return self._decode(numbers)
+
+    def forget(self) -> None:
+        """Drop decoded vectors from the cache."""
+        self._single.clear()
+
+    def _decode(self, numbers: I64Array) -> tuple[I64Array, I64Array]:
         lengths = self.counts[numbers]
         offsets = np.zeros(len(numbers) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])

@@ -78,6 +78,9 @@ class SelectorTimes:
         return self.first_ms + self.step_ms * (self.steps - 1)
 
 
+SHARED_ROWS_MIN = 8
+"""Rows of a selection whose timestamps are shared: grouping them takes as long as reading some more."""
+
 PINNED_MS_MAX = 1 << 62
 
 
@@ -161,7 +164,10 @@ def read(ctx: EvalContext, selection: Selection, lo: int, hi: int, lead: bool = 
 
 
 def read_shared(ctx: EvalContext, selection: Selection, lo: int, hi: int) -> SharedSamples | None:
-    """As `read`, with timestamps that rows share; None where the store has no such samples."""
+    """As `read`, with timestamps that rows share; None where the store has no such samples, or so few rows
+    that it is not worth finding out."""
+    if len(selection.labels) < SHARED_ROWS_MIN:
+        return None
     ctx.budget.check()
     try:
         rows = shared_rows_of(selection)

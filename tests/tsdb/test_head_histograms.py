@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.tsdb.stores import HOUR, T0, Store, name
 from tsdb.columns import HistogramColumns, Rejected, WriteBatch
 from tsdb.histogram import CUSTOM_BUCKETS_SCHEMA, HistogramBatch
-from tsdb.select import STALE_BITS
+from tsdb.select import STALE_BITS, SelectHints
 
 SCHEMAS = [*range(-4, 9), CUSTOM_BUCKETS_SCHEMA]
 SIDES = (("pos_offsets", ("pos_index", "pos_count")), ("neg_offsets", ("neg_index", "neg_count")))
@@ -142,4 +142,23 @@ def test_histograms_in_any_order_are_read_in_order_each_time_once(tmp_path_facto
             expected.setdefault(n, describe(batch, 0))
         newest = max(newest, n)
     assert stored(store) == {name(0): [expected[n] for n in sorted(expected)]}
+    store.db.close()
+
+
+@pytest.mark.parametrize(("mint", "maxt"), [(0, 0), (1, 59_999), (60_000, 90_000), (120_000, 700_000)])
+def test_series_are_named_without_their_histograms_being_read(tmp_path, mint, maxt):
+    store = Store(tmp_path / "data")
+    batch = made(3, [T0, T0 + 60_000], seed=1)
+    refs = np.full(2, int(store.db.appender().refs([name(0)])[0]), dtype=np.uint32)
+    store.db.appender().append(WriteBatch(histograms=HistogramColumns(refs, batch)), now_ms=T0 + HOUR)
+    store.add([(name(1), T0 + 60_000, 1.0)])
+    store.add([(name(2), T0 + 60_000, 1.0), (name(2), T0 + 600_000, 1.0)])
+    found = {
+        labels_only: store.db.querier()
+        .select((), T0 + mint, T0 + maxt, SelectHints(labels_only=labels_only))
+        .labels.rows()
+        for labels_only in (False, True)
+    }
+    assert found[True] == found[False]
+    assert (name(0) in found[True]) == any(mint <= t <= maxt for t in (0, 60_000))
     store.db.close()
