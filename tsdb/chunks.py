@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsdb.arena import reserve
+from tsdb.errors import LimitError
 from tsdb.fs import FileSystem
 from tsdb.kernels.headread import OPEN_CHUNK, gather_bytes
 from tsdb.kernels.xor import READ_PADDING
@@ -25,6 +26,10 @@ I64Array = npt.NDArray[np.int64]
 SEGMENT_SHIFT = 24
 SEGMENT_BYTES = 1 << SEGMENT_SHIFT
 """16 MiB: 50,000 chunks of node-exporter data."""
+
+SEGMENTS_LIMIT = 1 << 15
+"""From the oldest segment to the newest, 512 GiB: half of what a chunk's row can name (POSITION_REACH), so
+that no batch of samples gets there in one step."""
 
 DIRECTORY = "chunks_head"
 
@@ -41,6 +46,7 @@ class ChunkLog:
     def __init__(self) -> None:
         self.segments: dict[int, U8Array] = {}
         self.current_index = -1
+        self._oldest_index = 0
         self.current: U8Array = np.empty(0, dtype=np.uint8)
         self._files: dict[int, Path] = {}
         self._lock = threading.Lock()
@@ -55,6 +61,12 @@ class ChunkLog:
     def has_files(self) -> bool:
         """Whether reading a segment may have to wait for a disk."""
         return bool(self._files)
+
+    def check_room(self) -> None:
+        """Raise LimitError where the log is as long as it may be."""
+        if self.current_index - self._oldest_index >= SEGMENTS_LIMIT:
+            size = SEGMENTS_LIMIT * SEGMENT_BYTES
+            raise LimitError(f"closed chunks of the head fill {size} bytes, which is the limit")
 
     def rotate(self) -> None:
         """Begin a segment."""
@@ -108,6 +120,7 @@ class ChunkLog:
             first = min(position >> SEGMENT_SHIFT, self.current_index)
             for index in [i for i in self.segments if i < first]:
                 del self.segments[index]
+            self._oldest_index = max(self._oldest_index, first)
 
     def remove_files(self, fs: FileSystem) -> None:
         """Delete the files of segments that were let go; mappings last until the last reader is done."""
@@ -121,6 +134,7 @@ class ChunkLog:
         with self._lock:
             self.segments = segments
             self.current_index = current_index
+            self._oldest_index = min(segments)
             self.current = segments[current_index]
 
     def view(self) -> dict[int, U8Array]:

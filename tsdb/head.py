@@ -169,6 +169,11 @@ class Head:
         """Bytes of sealed chunks."""
         return int(self.counters[k.SEGMENT_USED]) + (len(self.chunk_log.segments) - 1) * SEGMENT_BYTES
 
+    @property
+    def sealed_end(self) -> int:
+        """Position after the newest sealed chunk."""
+        return int(self.counters[k.SEGMENT_BASE] + self.counters[k.SEGMENT_USED])
+
     # Series.
 
     def find_or_create(
@@ -280,6 +285,7 @@ class Head:
         if free < count * 3 + k.FLUSH_SLABS_LIMIT:
             raise LimitError(f"open chunks of the head fill {len(self.slab_next)} slabs, which is the limit")
         self.starts.check_room(count)
+        self.chunk_log.check_room()
 
     def admit(
         self, refs: U32Array, t_ms: I64Array, bits: U64Array, rules: I64Array

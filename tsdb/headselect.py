@@ -89,6 +89,7 @@ class HeadSelection:
             head.hot,
             head.cold,
             head.sealed,
+            head.sealed_end,
             head.late,
             head.slabs,
             head.slab_next,

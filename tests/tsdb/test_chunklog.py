@@ -9,6 +9,8 @@ import pytest
 from tests.mappings import resident_bytes
 from tests.tsdb.stores import HOUR, OPTIONS, T0, Store, matcher, name
 from tsdb import chunks
+from tsdb.errors import LimitError
+from tsdb.kernels.append import POSITION_REACH, SEGMENT_BASE
 
 
 @pytest.fixture
@@ -104,3 +106,33 @@ def test_files_of_an_earlier_run_are_not_needed(store, clean):
     assert store.read() == store.expected
     store.db.maintenance.run()
     assert store.read() == store.expected
+
+
+def test_positions_beyond_what_a_row_keeps_of_them_are_found_again(store):
+    head = store.db.head
+    index = (POSITION_REACH >> chunks.SEGMENT_SHIFT) - 1
+    head.chunk_log.restore({index: head.chunk_log.current}, index)
+    head.counters[SEGMENT_BASE] = head.chunk_log.base
+    fill(store)
+    assert head.chunk_log.base >= POSITION_REACH
+    assert store.read() == store.expected
+    head.truncate(T0 + 2_900_000)
+    assert min(head.chunk_log.segments) > index
+    newest = {
+        labels: {t: value for t, value in samples.items() if t >= T0 + 2_900_000}
+        for labels, samples in store.expected.items()
+    }
+    assert store.read(mint=T0 + 2_900_000) == newest
+
+
+def test_a_log_of_chunks_has_a_longest_length(monkeypatch):
+    monkeypatch.setattr(chunks, "SEGMENTS_LIMIT", 3)
+    log = chunks.ChunkLog()
+    for _ in range(2):
+        log.rotate()
+        log.check_room()
+    log.rotate()
+    with pytest.raises(LimitError, match=r"closed chunks of the head fill \d+ bytes, which is the limit"):
+        log.check_room()
+    log.drop_before(log.base)
+    log.check_room()

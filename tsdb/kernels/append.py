@@ -43,9 +43,10 @@ TAIL_SLOTS = 8
 ENCODED_T, ENCODED_V, ENCODED_DELTA, CHUNK_MINT, SLABS, CHUNK, CHAINS, HISTOGRAM = range(8)
 COLD_WORDS = 8
 
-# Columns of `sealed` u64[chunks, 4]. SIZES: span in ms (u32), bytes << 32 (u16), samples << 48 (u8).
-SEALED_MINT, SEALED_POSITION, SEALED_SIZES, SEALED_PREVIOUS = range(4)
-SEALED_WORDS = 4
+# Columns of `sealed` u64[chunks, 3]. LINK: span in ms (u32), previous chunk << 32. PLACE: the low 40 bits of the
+# position (`sealed_position`), bytes << 40 (u16), samples << 56 (u8).
+SEALED_MINT, SEALED_LINK, SEALED_PLACE = range(3)
+SEALED_WORDS = 3
 
 # Columns of `late` u64[samples, 3]: the chain of out-of-order samples.
 LATE_T, LATE_V, LATE_PREVIOUS = range(3)
@@ -72,12 +73,16 @@ FLUSH_BYTES_LIMIT = TAIL_SLOTS * CHUNK_BYTES_LIMIT
 FLUSH_SLABS_LIMIT = 2 * TAIL_SLOTS
 SLOT_MASK = 0xFFFFFF
 SPAN_LIMIT_MS = 0xFFFFFFFF
+POSITION_REACH = 1 << 40
+"""Bytes of sealed chunks behind the newest that a position can name; the log of chunks refuses far less."""
 END_OF_TIME = (1 << 63) - 1
 
 _U1, _U3, _U7, _U8, _U16 = (np.uint64(n) for n in (1, 3, 7, 8, 16))
 _U32 = np.uint64(32)
 _U40 = np.uint64(40)
 _U48 = np.uint64(48)
+_U56 = np.uint64(56)
+_POSITION_MASK = np.uint64(POSITION_REACH - 1)
 _LOW32 = np.uint64(0xFFFFFFFF)
 _SPAN_LIMIT = np.uint64(SPAN_LIMIT_MS)
 _LOW8 = np.uint64(0xFF)
@@ -225,6 +230,15 @@ def _drain(
     return first, last
 
 
+@inline
+def sealed_position(place: Word, end: Word) -> Word:
+    """Position of a sealed chunk: the newest one before `end` that has the low bits in PLACE.
+
+    Positions count up as long as the process runs, so they outgrow 40 bits; what is still there does not."""
+    back = (np.uint64(end) - place) & _POSITION_MASK
+    return np.int64(end) - np.int64(back)
+
+
 @device
 def _seal(
     row: U64Array,
@@ -256,10 +270,10 @@ def _seal(
     segment[used + 1] = np.uint8(count)
     entry = sealed[counters[SEALED_END]]
     entry[SEALED_MINT] = row[CHUNK_MINT]
-    entry[SEALED_POSITION] = np.uint64(counters[SEGMENT_BASE] + used)
     span = row[ENCODED_T] - row[CHUNK_MINT]
-    entry[SEALED_SIZES] = span | (np.uint64(size) << _U32) | (count << _U48)
-    entry[SEALED_PREVIOUS] = row[CHAINS] & _LOW32
+    entry[SEALED_LINK] = span | (row[CHAINS] << _U32)
+    position = np.uint64(counters[SEGMENT_BASE] + used) & _POSITION_MASK
+    entry[SEALED_PLACE] = position | (np.uint64(size) << _U40) | (count << _U56)
     row[CHAINS] = (row[CHAINS] & _HIGH32) | np.uint64(counters[SEALED_END])
     counters[SEALED_END] += 1
     counters[SEGMENT_USED] = used + size

@@ -20,10 +20,9 @@ from tsdb.kernels.append import (
     LATE_T,
     LATE_V,
     META,
+    SEALED_LINK,
     SEALED_MINT,
-    SEALED_POSITION,
-    SEALED_PREVIOUS,
-    SEALED_SIZES,
+    SEALED_PLACE,
     SLAB_BYTES,
     SLAB_SHIFT,
     SLABS,
@@ -31,6 +30,7 @@ from tsdb.kernels.append import (
     TAIL_MASK,
     TAIL_OFFSETS,
     TAIL_VALUES,
+    sealed_position,
 )
 from tsdb.kernels.bits import Word, load64, store64
 from tsdb.kernels.compile import device, inline, kernel
@@ -47,7 +47,8 @@ OPEN_CHUNK = 1 << 62
 _OPEN_CHUNK = np.int64(OPEN_CHUNK)
 _U3, _U7 = np.uint64(3), np.uint64(7)
 _U32 = np.uint64(32)
-_U48 = np.uint64(48)
+_U40 = np.uint64(40)
+_U56 = np.uint64(56)
 _LOW32 = np.uint64(0xFFFFFFFF)
 _LOW16 = np.uint64(0xFFFF)
 _LOW8 = np.uint64(0xFF)
@@ -106,14 +107,14 @@ def measure(
         at = row[CHAINS] & _LOW32
         while at != _ZERO and not done:
             first = np.int64(sealed[at, SEALED_MINT])
-            last = first + np.int64(sealed[at, SEALED_SIZES] & _LOW32)
+            last = first + np.int64(sealed[at, SEALED_LINK] & _LOW32)
             if last < mint:
                 break
             if first <= maxt:
                 chunks += 1
-                samples += np.int64(sealed[at, SEALED_SIZES] >> _U48)
+                samples += np.int64(sealed[at, SEALED_PLACE] >> _U56)
                 done = latest
-            at = sealed[at, SEALED_PREVIOUS]
+            at = sealed[at, SEALED_LINK] >> _U32
         at = row[CHAINS] >> _U32
         while at != _ZERO:
             t = np.int64(late[at, LATE_T])
@@ -155,7 +156,7 @@ def _copy_open(row: U64Array, slabs: U8Array, slab_next: U32Array, out: U8Array,
 
 
 @kernel(
-    "void(uint32[::1], int64, int64, uint64[:,::1], uint64[:,::1], uint64[:,::1], uint64[:,::1],"
+    "void(uint32[::1], int64, int64, uint64[:,::1], uint64[:,::1], uint64[:,::1], int64, uint64[:,::1],"
     " uint8[::1], uint32[::1], int64[::1], int64[::1], int64[::1], int64[:,::1], uint8[::1],"
     " int64[::1], int64[::1], uint64[::1])",
     group="read",
@@ -167,6 +168,7 @@ def capture(
     hot: U64Array,
     cold: U64Array,
     sealed: U64Array,
+    sealed_end: int,
     late: U64Array,
     slabs: U8Array,
     slab_next: U32Array,
@@ -181,6 +183,7 @@ def capture(
 ) -> None:
     """Copy rows whose bounds `measure` gave, within one hold of the head's lock.
 
+    `sealed_end` is the position after the newest sealed chunk.
     `chunks` i64[C, 2] gets position and length of each chunk, oldest first; `loose_t`, `loose_v` the tail
     (`tail_counts[i]` samples, ascending), then the late samples, newest arrival first.
     """
@@ -197,9 +200,9 @@ def capture(
             first = np.int64(sealed[at, SEALED_MINT])
             if first <= maxt:
                 at_chunk -= 1
-                chunks[at_chunk, 0] = np.int64(sealed[at, SEALED_POSITION])
-                chunks[at_chunk, 1] = np.int64((sealed[at, SEALED_SIZES] >> _U32) & _LOW16)
-            at = sealed[at, SEALED_PREVIOUS]
+                chunks[at_chunk, 0] = sealed_position(sealed[at, SEALED_PLACE], sealed_end)
+                chunks[at_chunk, 1] = np.int64((sealed[at, SEALED_PLACE] >> _U40) & _LOW16)
+            at = sealed[at, SEALED_LINK] >> _U32
         tail = hot[slots[i]]
         length = _tail_length(tail, mint, maxt)
         out = loose_offsets[i]

@@ -24,16 +24,18 @@ from tsdb.kernels.append import (
     MIN_LATE_T,
     MIN_T,
     SEALED_END,
+    SEALED_LINK,
     SEALED_MINT,
-    SEALED_POSITION,
-    SEALED_PREVIOUS,
-    SEALED_SIZES,
+    SEALED_PLACE,
+    SEGMENT_BASE,
+    SEGMENT_USED,
     SLAB_FREE,
     SLABS,
     TAIL_BASE,
     TAIL_MASK,
     TAIL_OFFSETS,
     TAIL_VALUES,
+    sealed_position,
 )
 from tsdb.kernels.bits import Word
 from tsdb.kernels.compile import device, kernel
@@ -66,19 +68,20 @@ def compact_sealed(oldest: int, sealed: U64Array, counters: I64Array, moved: U32
     """
     kept = 1
     lowest = _NO_TIME
+    end = counters[SEGMENT_BASE] + counters[SEGMENT_USED]
     moved[0] = 0
     for i in range(1, counters[SEALED_END]):
-        last = np.int64(sealed[i, SEALED_MINT]) + np.int64(sealed[i, SEALED_SIZES] & _LOW32)
+        span = sealed[i, SEALED_LINK] & _LOW32
+        last = np.int64(sealed[i, SEALED_MINT]) + np.int64(span)
         if last < oldest:
             moved[i] = 0
             continue
         moved[i] = kept
-        previous = moved[sealed[i, SEALED_PREVIOUS]]
+        previous = np.uint64(moved[sealed[i, SEALED_LINK] >> _U32])
         sealed[kept, SEALED_MINT] = sealed[i, SEALED_MINT]
-        sealed[kept, SEALED_POSITION] = sealed[i, SEALED_POSITION]
-        sealed[kept, SEALED_SIZES] = sealed[i, SEALED_SIZES]
-        sealed[kept, SEALED_PREVIOUS] = previous
-        lowest = min(lowest, np.int64(sealed[i, SEALED_POSITION]))
+        sealed[kept, SEALED_LINK] = span | (previous << _U32)
+        sealed[kept, SEALED_PLACE] = sealed[i, SEALED_PLACE]
+        lowest = min(lowest, sealed_position(sealed[i, SEALED_PLACE], end))
         counters[MIN_T] = min(counters[MIN_T], np.int64(sealed[i, SEALED_MINT]))
         kept += 1
     counters[SEALED_END] = kept
