@@ -223,6 +223,8 @@ def _fill(
         head.install(new)
         for (target, _), raw in zip(_arrays(head), arrays, strict=True):
             _restore(target, raw)
+        # The range of blocks is a setting of this run.
+        head.counters[[k.BLOCK_RANGE, k.RANGE_END]] = head.block_range_ms, 0
         head.series.slots_used = state["slots_used"]
         head.min_valid_t = state["min_valid_t"]
         segments = {}

@@ -82,3 +82,17 @@ class ReferenceHead:
         for series in self.series.values():
             series.samples = {t: v for t, v in series.samples.items() if t >= oldest}
             series.late = {t: v for t, v in series.late.items() if t >= oldest}
+
+
+def chunk_lengths(slot: int, times: list[int], range_ms: int) -> list[int]:
+    """Samples of each chunk of a series that has the head's slot, in order; the last is open or a tail."""
+    first = 20 + slot * 0x9E3779B1 % 2**32 * 101 // 2**32
+    lengths, limit, begun = [0], first, times[0]
+    for t in times:
+        leaves = t // range_ms != begun // range_ms
+        if lengths[-1] == limit or leaves or t - begun >= 2**32:
+            limit = first if leaves else 120
+            lengths.append(0)
+        begun = begun if lengths[-1] else t
+        lengths[-1] += 1
+    return lengths

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.reference.head import ReferenceHead, ReferenceSeries
+from tests.reference.head import ReferenceHead, ReferenceSeries, chunk_lengths
 from tsdb.columns import Rejected
 from tsdb.head import NO_HINTS, Head
 from tsdb.kernels import append as k
@@ -171,6 +171,46 @@ def test_a_long_series_is_cut_into_chunks_and_read_back_whole():
     assert read(head, 0) == samples
     assert read(head, 0, samples[500][0], samples[700][0]) == samples[500:701]
     assert int(head.counters[k.SEALED_END]) > 2000 // 120
+
+
+def sealed_lengths(head: Head, slot: int) -> list[int]:
+    """Samples of the sealed chunks of a series, oldest first."""
+    found, at = [], int(head.cold[slot, k.CHAINS]) & 0xFFFFFFFF
+    while at:
+        found.append(int(head.sealed[at, k.SEALED_PLACE]) >> 56)
+        at = int(head.sealed[at, k.SEALED_LINK]) >> 32
+    return found[::-1]
+
+
+gaps = st.lists(
+    st.tuples(st.integers(1, 90), st.sampled_from([1, 15_000, 60_000, 2 * HOUR - 1, 2 * HOUR, 2**32])),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 200), gaps, st.integers(-3, 3))
+def test_chunks_close_where_the_twin_closes_them(slot, steps, start):
+    head, refs = make_head(series=slot)
+    times = [start * HOUR]
+    for count, gap in steps:
+        times += [times[-1] + gap * (n + 1) for n in range(count)]
+    append(head, [(int(refs[-1]), t, n) for n, t in enumerate(times)], 2**62)
+    lengths = sealed_lengths(head, slot)
+    assert lengths == chunk_lengths(slot, times, 2 * HOUR)[: len(lengths)]
+    open_samples = int(head.cold[slot, k.CHUNK]) >> 32 & 0xFF
+    assert sum(lengths) + open_samples + (int(head.hot[slot, k.META]) & k.TAIL_MASK) == len(times)
+
+
+def test_open_chunks_of_series_that_began_together_are_not_full_together():
+    head, refs = make_head(series=400)
+    count = len(refs)
+    for n in range(480):
+        append(head, [(int(ref), T0 + 15_000 * n, n) for ref in refs], T0 + 15_000 * n)
+        if n >= 120 and n % 40 == 0:
+            open_samples = head.cold[1 : count + 1, k.CHUNK] >> np.uint64(32) & np.uint64(0xFF)
+            assert open_samples.mean() < 80
 
 
 def test_a_selection_does_not_change_when_samples_are_appended_after_it():

@@ -39,12 +39,13 @@ TAIL_MASK, HAS_SAMPLE, LAST_IS_HISTOGRAM = 0xF, 0x10, 0x20
 TAIL_SLOTS = 8
 
 # Columns of `cold` u64[slots, 8]. SLABS: first, last << 32. CHUNK: bits, count << 32, lead << 40, trail <<
-# 48. CHAINS: newest sealed chunk, newest out-of-order sample << 32. HISTOGRAM: newest histogram sample.
+# 48, samples at which it closes << 56. CHAINS: newest sealed chunk, newest out-of-order sample << 32.
+# HISTOGRAM: newest histogram sample.
 ENCODED_T, ENCODED_V, ENCODED_DELTA, CHUNK_MINT, SLABS, CHUNK, CHAINS, HISTOGRAM = range(8)
 COLD_WORDS = 8
 
-# Columns of `sealed` u64[chunks, 3]. LINK: span in ms (u32), previous chunk << 32. PLACE: the low 40 bits of the
-# position (`sealed_position`), bytes << 40 (u16), samples << 56 (u8).
+# Columns of `sealed` u64[chunks, 3]. LINK: span in ms (u32), previous chunk << 32. PLACE: the low 40 bits of
+# the position (`sealed_position`), bytes << 40 (u16), samples << 56 (u8).
 SEALED_MINT, SEALED_LINK, SEALED_PLACE = range(3)
 SEALED_WORDS = 3
 
@@ -54,7 +55,7 @@ LATE_WORDS = 3
 
 # Entries of `counters` i64[16].
 SLAB_END, SLAB_FREE, SEALED_END, SEGMENT_USED, LATE_END, MIN_T, MAX_T = range(7)
-STORED, STORED_LATE, SEGMENT_BASE, BLOCK_RANGE, MIN_LATE_T = 7, 8, 9, 10, 11
+STORED, STORED_LATE, SEGMENT_BASE, BLOCK_RANGE, MIN_LATE_T, RANGE_END = 7, 8, 9, 10, 11, 12
 COUNTER_WORDS = 16
 
 # Entries of `rules` i64[8].
@@ -71,6 +72,9 @@ SCRATCH_BYTES = 512
 FLUSH_BYTES_LIMIT = TAIL_SLOTS * CHUNK_BYTES_LIMIT
 """Sealed bytes one flush can make: at worst every sample of the tail closes a chunk."""
 FLUSH_SLABS_LIMIT = 2 * TAIL_SLOTS
+FIRST_CHUNK_SAMPLES = 20
+"""The first chunk of a series in a block range closes at these up to `CHUNK_SAMPLES`, by its slot: else the
+open chunks of targets that began together are all full, and close, at the same moment."""
 SLOT_MASK = 0xFFFFFF
 SPAN_LIMIT_MS = 0xFFFFFFFF
 POSITION_REACH = 1 << 40
@@ -93,6 +97,9 @@ _HAS_SAMPLE = np.uint64(HAS_SAMPLE)
 _LAST_IS_HISTOGRAM = np.uint64(LAST_IS_HISTOGRAM)
 _SLOT_MASK = np.uint32(SLOT_MASK)
 _GENERATION_SHIFT = np.uint32(24)
+_FIRST_CHUNK_SAMPLES = np.uint64(FIRST_CHUNK_SAMPLES)
+_FIRST_CHUNK_CHOICES = np.uint64(CHUNK_SAMPLES - FIRST_CHUNK_SAMPLES + 1)
+_SPREAD = np.uint64(0x9E3779B1)
 
 
 @inline
@@ -280,10 +287,25 @@ def _seal(
 
 
 @inline
-def _range_end(t: Word, block_range: Word) -> Word:
-    """Where the block range of a time ends, at most the last time there is."""
-    end = np.int64(np.uint64(t // block_range + 1) * np.uint64(block_range))
-    return end if end > t else np.int64(END_OF_TIME)
+def _range_end(t: Word, counters: I64Array) -> Word:
+    """Where the block range of a time ends, at most the last time there is.
+
+    RANGE_END is the last answer: nearly always this one too, without a division."""
+    block_range, known = np.uint64(counters[BLOCK_RANGE]), counters[RANGE_END]
+    if t < known and np.uint64(t) - (np.uint64(known) - block_range) < block_range:
+        return known
+    end = np.int64(np.uint64(t // counters[BLOCK_RANGE] + 1) * block_range)
+    if end <= t:
+        return np.int64(END_OF_TIME)
+    counters[RANGE_END] = end
+    return end
+
+
+@inline
+def _first_chunk_samples(slot: Word) -> Word:
+    """Samples at which the first chunk of a slot in a block range closes."""
+    spread = (np.uint64(slot) * _SPREAD) & _LOW32
+    return _FIRST_CHUNK_SAMPLES + ((spread * _FIRST_CHUNK_CHOICES) >> _U32)
 
 
 @device
@@ -307,6 +329,7 @@ def flush_tail(
     count = (row[CHUNK] >> _U32) & _LOW8
     lead = (row[CHUNK] >> _U40) & _LOW8
     trail = (row[CHUNK] >> _U48) & _LOW8
+    limit = row[CHUNK] >> _U56
     first = row[SLABS] & _LOW32
     last = row[SLABS] >> _U32
     fill = bits & _U7
@@ -316,17 +339,12 @@ def flush_tail(
         acc = np.uint64(slabs[(np.int64(last) << SLAB_SHIFT) + at]) << np.uint64(56)
     position = np.int64(0)
     mint = np.int64(row[CHUNK_MINT])
-    block_range = counters[BLOCK_RANGE]
-    chunk_end = _range_end(mint, block_range)
+    chunk_end = _range_end(mint, counters)
     for k in range(length):
         offset = (tail[TAIL_OFFSETS + (k >> 1)] >> np.uint64((k & 1) << 5)) & _LOW32
         t = np.int64(tail[TAIL_BASE]) + np.int64(offset)
         value = tail[TAIL_VALUES + k]
-        full = (
-            count == np.uint64(CHUNK_SAMPLES)
-            or t >= chunk_end
-            or np.uint64(t) - np.uint64(mint) > _SPAN_LIMIT
-        )
+        full = count >= limit or t >= chunk_end or np.uint64(t) - np.uint64(mint) > _SPAN_LIMIT
         if count > _ZERO and full:
             store64(scratch, position, swap64(acc))
             size = position + np.int64((fill + _U7) >> _U3)
@@ -335,9 +353,12 @@ def flush_tail(
             _seal(row, bits, count, first, slabs, slab_next, slab_free, sealed, segment, counters)
             bits, count, first, last, fill, acc = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
             position = np.int64(0)
+            limit = np.uint64(CHUNK_SAMPLES) if t < chunk_end else _ZERO
         if count == _ZERO:
+            if limit == _ZERO:
+                limit = _first_chunk_samples(slot)
             mint = t
-            chunk_end = _range_end(mint, block_range)
+            chunk_end = _range_end(mint, counters)
             row[CHUNK_MINT] = np.uint64(t)
             lead, trail = np.uint64(NO_WINDOW), _ZERO
             acc, fill, position = put(scratch, acc, fill, position, _ZERO, _U16)
@@ -363,7 +384,7 @@ def flush_tail(
     first, last = _drain(scratch, size, bits, first, last, slabs, slab_next, slab_free, counters)
     bits = (((bits >> _U3) + np.uint64(position)) << _U3) + fill
     row[SLABS] = first | (last << _U32)
-    row[CHUNK] = bits | (count << _U32) | (lead << _U40) | (trail << _U48)
+    row[CHUNK] = bits | (count << _U32) | (lead << _U40) | (trail << _U48) | (limit << _U56)
     tail[META] &= ~_TAIL_MASK
 
 
