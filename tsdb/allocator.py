@@ -10,6 +10,8 @@ import ctypes
 from functools import lru_cache
 from typing import Any
 
+from tsdb import scratch
+
 
 @lru_cache(maxsize=1)
 def _malloc_trim() -> Any:
@@ -18,7 +20,9 @@ def _malloc_trim() -> Any:
 
 
 def release_free_memory() -> None:
-    """Return the free pages of all arenas; some milliseconds, without the interpreter's lock."""
+    """Return scratch memory and the free pages of all arenas; some milliseconds, without the interpreter's
+    lock."""
+    scratch.forget()
     trim = _malloc_trim()
     if trim is not None:
         trim(ctypes.c_size_t(0))

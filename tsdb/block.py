@@ -241,9 +241,15 @@ class BlockSelection:
         odd[np.repeat(np.arange(len(rows)), np.diff(runs.offsets))[odd_runs]] = True
         span_ms = int(times.mint[distinct].min()), int(times.maxt[distinct].max())
         begins = offsets[:-1]
+        streams = runs.stream.astype(np.int64)
+        pages = np.zeros(len(streams), dtype=np.int64)
+        if not odd.any():
+            pages = self._block.columns.pages_of(FLOATS, streams)
+            streams -= self._block.columns.directory(FLOATS).first[pages]
         return BlockRuns(
             runs.offsets,
-            runs.stream.astype(np.int64),
+            pages,
+            streams,
             which,
             times.counts[distinct][which],
             lo - begins,
@@ -255,9 +261,12 @@ class BlockSelection:
             (max(span_ms[0], self._mint), min(span_ms[1], self._maxt)),
         )
 
-    def decode_runs(self, streams: I64Array, starts: I64Array, lengths: I64Array, out: U64Array) -> None:
-        """Decode whole streams to out[starts[k]:starts[k]+lengths[k]]. Raises CorruptionError."""
-        self._block.columns.read(FLOATS, streams, starts, lengths, out)
+    def decode_page(
+        self, number: int, streams: I64Array, starts: I64Array, lengths: I64Array, out: U64Array
+    ) -> None:
+        """Decode streams of a page (ascending) to out[starts[k]:starts[k]+lengths[k]]. Raises
+        CorruptionError."""
+        self._block.columns.read_page(FLOATS, number, streams, starts, lengths, out)
 
 
 def _row_offsets(owners: I64Array, counts: I64Array, row_count: int) -> I64Array:

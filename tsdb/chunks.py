@@ -19,6 +19,7 @@ from tsdb.errors import LimitError
 from tsdb.fs import FileSystem
 from tsdb.kernels.headread import OPEN_CHUNK, gather_bytes
 from tsdb.kernels.xor import READ_PADDING
+from tsdb.scratch import scratch
 
 U8Array = npt.NDArray[np.uint8]
 I64Array = npt.NDArray[np.int64]
@@ -157,7 +158,7 @@ def gather(
     lengths = np.ascontiguousarray(chunks[:, 1])
     starts = np.zeros(len(chunks), dtype=np.int64)
     np.cumsum(lengths[:-1], out=starts[1:])
-    buffer = np.empty(int(lengths.sum()) + READ_PADDING, dtype=np.uint8)
+    buffer = scratch(int(lengths.sum()) + READ_PADDING, np.uint8)
     buffer[-READ_PADDING:] = 0
     sources = chunks[:, 0] >> SEGMENT_SHIFT
     opened = OPEN_CHUNK >> SEGMENT_SHIFT

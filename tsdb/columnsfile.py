@@ -172,15 +172,14 @@ class ColumnsFile:
         first = self._directories[kind].first
         for a, b in itertools.pairwise(cuts):
             number = int(numbers[a])
-            page.decode_into(
-                self._page(kind, number),
-                streams[a:b] - first[number],
-                starts[a:b],
-                lengths[a:b],
-                out,
-                kind == FLOATS,
-                self.where(kind, number),
-            )
+            self.read_page(kind, number, streams[a:b] - first[number], starts[a:b], lengths[a:b], out)
+
+    def read_page(
+        self, kind: int, number: int, streams: I64Array, starts: I64Array, lengths: I64Array, out: U64Array
+    ) -> None:
+        """`read` of streams of one page, counted from its first, ascending."""
+        raw, where = self._page(kind, number), self.where(kind, number)
+        page.decode_into(raw, streams, starts, lengths, out, kind == FLOATS, where)
 
     def forget(self) -> None:
         """Drop decoded pages from the cache."""

@@ -13,6 +13,7 @@ from tsdb.headhistograms import offsets_of, runs, take
 from tsdb.headstarts import CapturedStarts
 from tsdb.histogram import HistogramBatch
 from tsdb.kernels.headread import capture, decode_rows, measure, sort_late_rows
+from tsdb.scratch import scratch
 from tsdb.select import SampleBatch, SelectHints
 from tsdb.serieslabels import SeriesLabels
 
@@ -123,8 +124,7 @@ class HeadSelection:
         chunks = self._chunks[self._chunk_offsets[lo] : self._chunk_offsets[hi]]
         buffer, starts, lengths = gather(self._segments, chunks, self._open_bytes)
         room = int(self._bounds[lo:hi].sum())
-        t_ms = np.empty(room, dtype=np.int64)
-        bits = np.empty(room, dtype=np.uint64)
+        t_ms, bits = scratch(room, np.int64), scratch(room, np.uint64)
         offsets = np.empty(hi - lo + 1, dtype=np.int64)
         wants_late = self._starts is not None and len(self._loose_t) > int(self._tail_counts.sum())
         late_used = np.zeros(len(self._loose_t) if wants_late else 0, dtype=np.uint8)

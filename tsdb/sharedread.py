@@ -8,6 +8,8 @@ follow one another in time. For the rest `SharedReader.read` says None, and `Sel
 
 from __future__ import annotations
 
+import itertools
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +19,7 @@ import numpy.typing as npt
 
 from tsdb.kernels import sharedrows as kernels
 from tsdb.kernels.blockrows import copy_runs
+from tsdb.samplerows import empty_samples
 from tsdb.scratch import scratch
 from tsdb.select import SampleBatch, SharedSamples
 
@@ -31,12 +34,13 @@ VECTOR_SAMPLES_MAX = 1 << 22
 class BlockRuns:
     """Runs of a block's selection, row after row: row i owns `offsets[i]:offsets[i+1]`.
 
-    Run k is stream `stream[k]`, of `length[k]` samples, at the times t_ms[vector_lo[v]:vector_hi[v]] of
-    vector v = vector[k], which are samples lo[v] to hi[v] of it. `odd` marks rows that have histograms or
-    start timestamps. `span_ms` are the first and the last time of all runs.
+    Run k is stream `stream[k]` of page `page[k]`, of `length[k]` samples. Those of the select are lo[v] to
+    hi[v], at the times t_ms[vector_lo[v]:vector_hi[v]] of vector v = vector[k]. `odd` marks rows that have
+    histograms or start timestamps. `span_ms` are the first and the last time of all runs.
     """
 
     offsets: I64Array
+    page: I64Array
     stream: I64Array
     vector: I64Array
     length: I64Array
@@ -56,8 +60,11 @@ class RunSource(Protocol):
         """Runs of rows in the given order; None where their distinct vectors have more samples than that."""
         ...
 
-    def decode_runs(self, streams: I64Array, starts: I64Array, lengths: I64Array, out: U64Array) -> None:
-        """Decode whole streams to out[starts[k]:starts[k]+lengths[k]]. Raises CorruptionError."""
+    def decode_page(
+        self, number: int, streams: I64Array, starts: I64Array, lengths: I64Array, out: U64Array
+    ) -> None:
+        """Decode streams of a page (ascending) to out[starts[k]:starts[k]+lengths[k]]. Raises
+        CorruptionError."""
         ...
 
 
@@ -88,6 +95,9 @@ class _Part:
         self.counts = np.diff(begins)
         self._places = before[:-1] - begins[:-1][self._rows]
         self._whole = bool((counts == runs.length).all())
+        turns = np.diff(runs.page)
+        self._in_order = bool(((turns > 0) | ((turns == 0) & (np.diff(runs.stream) > 0))).all())
+        self._cuts: list[int] = (np.flatnonzero(turns) + 1).tolist()
 
     def mix(self, base: int, keys: U64Array) -> None:
         """Into the keys of rows which vectors they have."""
@@ -108,17 +118,33 @@ class _Part:
         if first == last:
             return
         cut = slice(first, last)
-        starts = offsets[self._rows[cut] - lo] + self._places[cut]
-        lengths, streams = self.runs.length[cut], self.runs.stream[cut]
+        starts = self._places[cut] + offsets[self._rows[cut] - lo]
         if self._whole:
-            self._source.decode_runs(streams, starts, lengths, out)
+            self._decode_runs(first, last, starts, out)
             return
-        vector = self.runs.vector[cut]
-        whole_starts = np.cumsum(lengths) - lengths
-        whole = scratch(int(lengths.sum()), np.uint64)
-        self._source.decode_runs(streams, whole_starts, lengths, whole)
-        begins, ends = whole_starts + self.runs.lo[vector], whole_starts + self.runs.hi[vector]
-        copy_runs(whole.view(np.int64), begins, ends, starts, out.view(np.int64))
+        lengths, vector = self.runs.length[cut], self.runs.vector[cut]
+        ends = np.cumsum(lengths)
+        whole, begins = scratch(int(ends[-1]), np.uint64), ends - lengths
+        self._decode_runs(first, last, begins, whole)
+        copy_runs(
+            whole.view(np.int64), begins + self.runs.lo[vector], begins + self.runs.hi[vector], starts,
+            out.view(np.int64),
+        )  # fmt: skip
+
+    def _decode_runs(self, first: int, last: int, starts: I64Array, out: U64Array) -> None:
+        """Whole runs first to last, each from out[starts[k - first]] on."""
+        runs = self.runs
+        page, stream, length = runs.page[first:last], runs.stream[first:last], runs.length[first:last]
+        if self._in_order:
+            cuts = self._cuts[bisect_right(self._cuts, first) : bisect_left(self._cuts, last)]
+            bounds = [0, *(cut - first for cut in cuts), last - first]
+        else:
+            # Series that an earlier block does not have come after all that it has.
+            order = np.lexsort((stream, page))
+            page, stream, length, starts = page[order], stream[order], length[order], starts[order]
+            bounds = [0, *(np.flatnonzero(np.diff(page)) + 1).tolist(), last - first]
+        for a, b in itertools.pairwise(bounds):
+            self._source.decode_page(int(page[a]), stream[a:b], starts[a:b], length[a:b], out)
 
     def fill(self, rows: I64Array, starts: I64Array, out: I64Array) -> None:
         """The timestamps of some rows, each from out[starts[d]] on."""
@@ -137,6 +163,7 @@ class SharedReader:
     ) -> None:
         """Use `of`."""
         self._parts, self._head, self._head_rows = parts, head, head_rows
+        self._head_bounds = np.searchsorted(head_rows, np.arange(row_count + 1))
         self._counts = np.zeros(row_count, dtype=np.int64)
         keys = np.zeros(row_count, dtype=np.uint64)
         base = 0
@@ -182,45 +209,37 @@ class SharedReader:
     def read(self, lo: int, hi: int) -> SharedSamples | None:
         """Samples of rows lo to hi (exclusive); None where `Selection.read` has to do it."""
         rows = hi - lo
-        counts = self._counts[lo:hi].copy()
-        head_lo, head_hi = np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int64)
-        first, last = (int(n) for n in np.searchsorted(self._head_rows, (lo, hi)))
-        newest: SampleBatch | None = None
-        if self._head is not None and first < last:
-            newest = self._head.read(first, last)
-            if not self._follows(newest):
-                return None
-            here = self._head_rows[first:last] - lo
-            head_lo[here], head_hi[here] = newest.offsets[:-1], newest.offsets[1:]
-            counts += head_hi - head_lo
-        offsets = np.zeros(rows + 1, dtype=np.int64)
-        np.cumsum(counts, out=offsets[1:])
+        newest = self._newest(lo, hi)
+        if newest.histograms is not None or newest.start_t_ms is not None:
+            return None
+        head, offsets = np.empty((3, rows), dtype=np.int64), np.empty(rows + 1, dtype=np.int64)
+        head_lo, head_hi, head_places = head
+        here = self._head_rows[self._head_bounds[lo] : self._head_bounds[hi]]
+        counts = self._counts[lo:hi]
+        if kernels.place_rows(
+            counts, here, lo, newest.offsets, newest.t_ms, self._last_ms, head_lo, head_hi,
+            head_places, offsets,
+        ):  # fmt: skip
+            return None
         values = scratch(int(offsets[-1]), np.uint64)
         for part in self._parts:
             part.decode(lo, hi, offsets, values)
-        places = self._counts[lo:hi]
-        head_t = np.empty(0, dtype=np.int64)
-        if newest is not None:
-            head_t = newest.t_ms
-            copy_runs(
-                newest.values.view(np.int64), head_lo, head_hi, offsets[:-1] + places, values.view(np.int64)
-            )
-        column, owners = self._share(lo, hi, head_lo, head_hi, head_t)
+        copy_runs(newest.values.view(np.int64), head_lo, head_hi, head_places, values.view(np.int64))
+        column, owners = self._share(lo, hi, head_lo, head_hi, newest.t_ms)
         column_offsets = np.zeros(len(owners) + 1, dtype=np.int64)
-        np.cumsum(counts[owners], out=column_offsets[1:])
-        t_ms = scratch(int(column_offsets[-1]), np.int64)
-        starts = column_offsets[:-1]
+        np.cumsum((offsets[1:] - offsets[:-1])[owners], out=column_offsets[1:])
+        t_ms, starts = scratch(int(column_offsets[-1]), np.int64), column_offsets[:-1]
         for part in self._parts:
             part.fill(owners + lo, starts, t_ms)
-        copy_runs(head_t, head_lo[owners], head_hi[owners], starts + places[owners], t_ms)
+        copy_runs(newest.t_ms, head_lo[owners], head_hi[owners], starts + counts[owners], t_ms)
         return SharedSamples(offsets, values.view(np.float64), column, column_offsets, t_ms)
 
-    def _follows(self, newest: SampleBatch) -> bool:
-        """Whether the head's samples are plain floats, and all after those of the blocks."""
-        if newest.histograms is not None or newest.start_t_ms is not None:
-            return False
-        filled = np.flatnonzero(np.diff(newest.offsets))
-        return not len(filled) or int(newest.t_ms[newest.offsets[:-1][filled]].min()) > self._last_ms
+    def _newest(self, lo: int, hi: int) -> SampleBatch:
+        """The head's samples of rows lo to hi that it has."""
+        first, last = int(self._head_bounds[lo]), int(self._head_bounds[hi])
+        if self._head is None or first == last:
+            return empty_samples(0)
+        return self._head.read(first, last)
 
     def _share(
         self, lo: int, hi: int, head_lo: I64Array, head_hi: I64Array, head_t: I64Array

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tests.tsdb.memoryselection import FloatSample, MemorySelection, Row
 from tests.tsdb.samplestrategies import any_bits
 from tests.tsdb.stores import HOUR, OPTIONS, T0, Store, name
-from tsdb import scratch as scratching
 from tsdb import sharedread
 from tsdb.block import Block
 from tsdb.blockwriter import write_block
@@ -21,7 +20,7 @@ from tsdb.fs import FileSystem
 from tsdb.kernels import sharedrows as kernels
 from tsdb.labels import Labels
 from tsdb.mergeselect import merge_selections
-from tsdb.scratch import scratch
+from tsdb.scratch import SMALL_BYTES, forget, scratch
 from tsdb.select import Selection, SharedSamples, shared_rows_of
 from tsdb.symbols import SymbolTable
 
@@ -155,6 +154,31 @@ def test_rows_share_a_column_where_all_their_times_are_equal(
     assert columns == len(set(keys))
 
 
+@given(data=st.data(), blocks=st.lists(st.integers(0, 3), max_size=8))
+@settings(max_examples=80, deadline=None)
+def test_rows_are_laid_out_with_the_head_behind_the_blocks(data: st.DataObject, blocks: list[int]) -> None:
+    rows = len(blocks)
+    here = sorted(data.draw(st.sets(st.integers(0, rows - 1)))) if rows else []
+    heads = [sorted(data.draw(st.sets(st.integers(0, 20), max_size=3))) for _ in here]
+    last_ms = data.draw(st.integers(-1, 5))
+    head_lo, head_hi, places = (np.full(rows, -7, dtype=np.int64) for _ in range(3))
+    offsets = np.full(rows + 1, -7, dtype=np.int64)
+    refused = kernels.place_rows(
+        np.array(blocks, dtype=np.int64), np.array(here, dtype=np.int64) + 100, 100,
+        np.cumsum([0, *map(len, heads)]).astype(np.int64),
+        np.array([t for head in heads for t in head], dtype=np.int64), last_ms,
+        head_lo, head_hi, places, offsets,
+    )  # fmt: skip
+    assert refused == int(any(head[0] <= last_ms for head in heads if head))
+    if refused:
+        return
+    of_row = dict(zip(here, heads, strict=True))
+    counts = [count + len(of_row.get(row, [])) for row, count in enumerate(blocks)]
+    assert offsets.tolist() == np.cumsum([0, *counts]).tolist()
+    assert (head_hi - head_lo).tolist() == [len(of_row.get(row, [])) for row in range(rows)]
+    assert (places - offsets[:-1]).tolist() == blocks
+
+
 @given(
     runs=st.lists(st.lists(st.integers(0, 3), max_size=3), min_size=1, max_size=8),
     data=st.data(),
@@ -193,10 +217,10 @@ def test_scratch_that_is_in_use_is_not_given_out_again(steps: list[tuple[int, in
 
 
 def test_scratch_is_used_again_once_nobody_has_it() -> None:
-    scratching._local.__dict__.clear()
-    first = scratch(scratching.SMALL_BYTES, np.float64)
+    forget()
+    first = scratch(SMALL_BYTES, np.float64)
     place = first.ctypes.data
-    other = scratch(scratching.SMALL_BYTES, np.float64)
+    other = scratch(SMALL_BYTES, np.float64)
     assert other.ctypes.data != place
     del first
-    assert scratch(scratching.SMALL_BYTES, np.int64).ctypes.data == place
+    assert scratch(SMALL_BYTES, np.int64).ctypes.data == place

@@ -43,6 +43,41 @@ def same_vectors(offsets: Any, vectors: Any, twin: Any) -> Any:
 
 
 @kernel(
+    f"int64({_I64}, {_I64}, int64, {_I64}, {_I64}, int64, int64[::1], int64[::1], int64[::1], int64[::1])",
+    group="read",
+)
+def place_rows(
+    counts: Any,
+    head_rows: Any,
+    first_row: Any,
+    head_offsets: Any,
+    head_t: Any,
+    last_ms: Any,
+    head_lo: Any,
+    head_hi: Any,
+    places: Any,
+    offsets: Any,
+) -> Any:
+    """Lay out rows: `offsets` of the rows, and of each the head's part head_lo:head_hi with its place.
+
+    Blocks have `counts[r]` samples of row r, and the head head_t[head_offsets[i]:head_offsets[i+1]] of row
+    head_rows[i] - first_row, ascending. Returns 0, or 1 where the head has a time not after `last_ms`.
+    """
+    i = 0
+    offsets[0] = 0
+    for row in range(len(counts)):
+        head_lo[row] = head_hi[row] = 0
+        if i < len(head_rows) and head_rows[i] - first_row == row:
+            head_lo[row], head_hi[row] = head_offsets[i], head_offsets[i + 1]
+            i += 1
+        if head_lo[row] < head_hi[row] and head_t[head_lo[row]] <= last_ms:
+            return 1
+        places[row] = offsets[row] + counts[row]
+        offsets[row + 1] = places[row] + head_hi[row] - head_lo[row]
+    return 0
+
+
+@kernel(
     f"int64({_I64}, {_I64}, {_I64}, {_I64}, int64[::1], int64[::1], int64[::1], int64[::1])", group="read"
 )
 def share_columns(
