@@ -38,20 +38,20 @@ def _round(v: F64Array, args: Sequence[F64Array]) -> F64Array:
     return np.asarray(np.floor(v * inverse + 0.5) / inverse)
 
 
-def _larger(a: F64Array, b: F64Array) -> F64Array:
+def larger(a: F64Array, b: F64Array) -> F64Array:
     """Go's math.Max: infinity even beside NaN, else NaN if either is, 0 before -0."""
     out = np.where((a == 0) & (b == 0), a + b, np.maximum(a, b))
     return np.where((a == math.inf) | (b == math.inf), math.inf, out)
 
 
-def _smaller(a: F64Array, b: F64Array) -> F64Array:
+def smaller(a: F64Array, b: F64Array) -> F64Array:
     """Go's math.Min."""
-    return -_larger(-a, -b)
+    return -larger(-a, -b)
 
 
 def _clamp(v: F64Array, args: Sequence[F64Array]) -> F64Array:
     low, high = args
-    return np.where(high < low, ABSENT, _larger(low, _smaller(high, v)))
+    return np.where(high < low, ABSENT, larger(low, smaller(high, v)))
 
 
 def _of(function: Callable[[F64Array], F64Array]) -> Elementwise:
@@ -84,8 +84,8 @@ ELEMENTWISE: dict[str, Elementwise] = {
     "sgn": _sign,
     "round": _round,
     "clamp": _clamp,
-    "clamp_min": lambda v, args: _larger(args[0], v),
-    "clamp_max": lambda v, args: _smaller(args[0], v),
+    "clamp_min": lambda v, args: larger(args[0], v),
+    "clamp_max": lambda v, args: smaller(args[0], v),
 }
 
 

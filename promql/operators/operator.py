@@ -199,18 +199,6 @@ class ScalarOperator(Operator):
         """f64[K]."""
 
 
-class StringOperator(Operator):
-    """A string literal at the top of a query or as a function's argument."""
-
-    def __init__(self, ctx: EvalContext, text: str) -> None:
-        super().__init__(ctx)
-        self.text = text
-
-    def explain(self) -> Explain:
-        """The literal."""
-        return Explain("String", repr(self.text))
-
-
 class Builder(Protocol):
     """What makes operators of expressions (`promql.plan.PlanBuilder`); given to function builders."""
 

@@ -12,6 +12,7 @@ from promql.context import EvalContext
 from promql.kernels import binary as kernels
 from promql.matrix import ABSENT, F64Array
 from promql.operators.collect import collect
+from promql.operators.mathfunctions import larger, smaller
 from promql.operators.operator import (
     Builder,
     Explain,
@@ -93,7 +94,7 @@ class Negate(ScalarOperator):
 
 
 class Extreme(ScalarOperator):
-    """min_of(a, b) and max_of(a, b); NaN if either is."""
+    """min_of(a, b) and max_of(a, b), as Go: the infinity sought even beside NaN, else NaN if either is."""
 
     def __init__(self, ctx: EvalContext, name: str, lhs: ScalarOperator, rhs: ScalarOperator) -> None:
         super().__init__(ctx)
@@ -101,8 +102,8 @@ class Extreme(ScalarOperator):
 
     def values(self) -> F64Array:
         """Step by step."""
-        pick = np.minimum if self._name == "min_of" else np.maximum
-        return np.asarray(pick(self._lhs.values(), self._rhs.values()))
+        pick = smaller if self._name == "min_of" else larger
+        return pick(self._lhs.values(), self._rhs.values())
 
     def explain(self) -> Explain:
         """Operands."""

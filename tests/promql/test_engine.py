@@ -101,6 +101,26 @@ def test_range_query_is_its_instant_queries_side_by_side(query: str) -> None:
         assert set(found) <= set(here)
 
 
+EXTREMES = [
+    ("1", "2", 1.0, 2.0),
+    ("NaN", "3", math.nan, math.nan),
+    ("Inf", "NaN", math.nan, math.inf),
+    ("NaN", "-Inf", -math.inf, math.nan),
+    ("-Inf", "Inf", -math.inf, math.inf),
+    ("0", "-0", -0.0, 0.0),
+    ("-0", "0", -0.0, 0.0),
+]
+
+
+@pytest.mark.parametrize(("a", "b", "least", "greatest"), EXTREMES)
+def test_the_lesser_and_the_greater_scalar_are_those_of_go(a, b, least, greatest) -> None:
+    engine = Engine(EngineOptions(threads=1, features=frozenset({"promql-experimental-functions"})))
+    for name, want in (("min_of", least), ("max_of", greatest)):
+        got = engine.instant(DATA.querier(), f"{name}({a}, {b})", 0).value
+        assert isinstance(got, float)
+        assert str(got) == str(want), name
+
+
 def test_windows_are_open_on_the_left() -> None:
     assert values("count_over_time(m[1m])", MINUTE_MS) == [1.0, 1.0]
     engine = Engine(EngineOptions(lookback_ms=MINUTE_MS, threads=1))

@@ -118,3 +118,22 @@ def test_rate_with_start_timestamps_equals_its_twin(
         )
     same_cells(out, expected)
     assert set(overlapping) <= set(range(len(rows)))
+
+
+@settings(max_examples=80, deadline=None)
+@given(rows=started_rows(), grid=grids)
+def test_irate_and_resets_with_start_timestamps_equal_their_twins(
+    rows: list[list[tuple[int, float, int]]], grid: WindowGrid
+) -> None:
+    plain = batch_of_rows([[(t, v) for t, v, _ in row] for row in rows])
+    starts = np.array([s for row in rows for _, _, s in row], dtype=np.int64)
+    batch = SampleBatch(plain.offsets, plain.t_ms, plain.values, starts)
+    ends = grid.ends_ms().tolist()
+    windows = [[[s for s in row if end - grid.range_ms < s[0] <= end] for end in ends] for row in rows]
+    for name, twin in (
+        ("irate", reference.instant_rate_from_starts),
+        ("resets", reference.resets_from_starts),
+    ):
+        out = np.empty((len(rows), grid.steps))
+        start_time_window(name, batch, grid, lambda row: None, out)
+        same_cells(out, [[twin(window) for window in row] for row in windows])

@@ -122,3 +122,19 @@ def rate_from_starts(window: Sequence[Started], end_ms: int, range_ms: int, rate
         to_end = average / 2
     factor = (sampled + to_start + to_end) / sampled
     return result * (factor / (range_ms / 1000.0) if rate else factor)
+
+
+def instant_rate_from_starts(window: Sequence[Started]) -> float | None:
+    """irate that knows start timestamps: after one the last value is the whole increase."""
+    if len(window) < 2 or window[-1][0] == window[-2][0]:
+        return None
+    before, after = window[-2:]
+    anew = after[1] < before[1] or starts_anew(before, after)
+    return (after[1] if anew else after[1] - before[1]) / ((after[0] - before[0]) / 1000.0)
+
+
+def resets_from_starts(window: Sequence[Started]) -> float | None:
+    """resets that knows start timestamps."""
+    if not window:
+        return None
+    return float(sum(b[1] < a[1] or starts_anew(a, b) for a, b in itertools.pairwise(window)))

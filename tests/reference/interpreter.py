@@ -508,9 +508,7 @@ def _negated(cell: float | FloatHistogram) -> Cell:
 
 
 def _extreme_of(x: float, y: float, name: str) -> float:
-    if math.isnan(x) or math.isnan(y):
-        return math.nan
-    return min(x, y) if name == "min_of" else max(x, y)
+    return _smaller(x, y) if name == "min_of" else -_smaller(-x, -y)
 
 
 def _without_hint(cell: float | FloatHistogram) -> Cell:

@@ -283,6 +283,9 @@ def _time_of(window: Sequence[Sample], sign: int) -> Cell:
     if not floats:
         return None
     best_ms, best = floats[0]
+    nearest = extreme([value for _, value in floats], sign)
+    if any(value != nearest and math.isclose(value, nearest, rel_tol=1e-12) for _, value in floats):
+        raise Unspecified("the greatest of values that differ in the last digit")
     for t, value in floats:
         if math.isnan(best) or sign * value >= sign * best:
             best_ms, best = t, value

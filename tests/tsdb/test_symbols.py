@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.reference.symbols import ReferenceSymbols
+from tests.reference.symbols import ReferenceSymbols, filled_table
 from tsdb import symbols as symbols_module
+from tsdb.kernels.symbols import fill_table
 from tsdb.symbols import OverlaySymbols, SymbolTable
 
 
@@ -112,3 +113,13 @@ def test_readers_see_every_id_they_were_given_while_a_writer_adds() -> None:
     done.set()
     reader.join()
     assert wrong == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.binary(max_size=40), unique=True, max_size=31), st.integers(0, 2**64 - 1))
+def test_a_table_is_filled_as_by_its_slow_twin(found: list[bytes], seed: int) -> None:
+    arena = np.frombuffer(b"".join(found), dtype=np.uint8).copy()
+    bounds = np.cumsum([0, 0, *(len(text) for text in found)]).astype(np.int64)
+    slots, tags = np.zeros(32, dtype=np.uint32), np.zeros(32, dtype=np.uint8)
+    fill_table(np.uint64(seed), np.uint64(7), arena, bounds, len(found) + 1, slots, tags)
+    assert (slots.tolist(), tags.tolist()) == filled_table(found, (seed, 7), 32)

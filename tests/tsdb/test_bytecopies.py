@@ -1,0 +1,55 @@
+"""Kernels that copy runs of bytes, beside Python's slices."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tsdb.kernels.headread import gather_bytes
+from tsdb.kernels.promchunks import copy_frames
+
+Runs = tuple[bytes, list[tuple[int, int]], list[int]]
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> Runs:
+    """A source, runs (start, length) of it that may be empty or overlap, and gaps between their places."""
+    source = draw(st.binary(max_size=90))
+    count = draw(st.integers(0, 6))
+    found = []
+    for _ in range(count):
+        start = draw(st.integers(0, len(source)))
+        found.append((start, draw(st.integers(0, len(source) - start))))
+    return source, found, draw(st.lists(st.integers(0, 5), min_size=count, max_size=count))
+
+
+def arranged(given_runs: Runs) -> tuple[list[np.ndarray], bytes]:
+    """The kernels' arrays, and what the slices give: bytes between the runs stay 0xEE."""
+    source, found, gaps = given_runs
+    want, targets = bytearray(), []
+    for (start, length), gap in zip(found, gaps, strict=True):
+        want += bytes([0xEE] * gap)
+        targets.append(len(want))
+        want += source[start : start + length]
+    starts, lengths = ([run[part] for run in found] for part in range(2))
+    columns = [np.array(column, dtype=np.int64) for column in (starts, lengths, targets)]
+    return [np.frombuffer(source, dtype=np.uint8).copy(), *columns], bytes(want)
+
+
+@settings(max_examples=200, deadline=None)
+@given(runs())
+def test_gathered_runs_are_those_of_slices(given_runs: Runs) -> None:
+    (source, starts, lengths, targets), want = arranged(given_runs)
+    out = np.full(len(want), 0xEE, dtype=np.uint8)
+    gather_bytes(source, starts, lengths, targets, out)
+    assert out.tobytes() == want
+
+
+@settings(max_examples=200, deadline=None)
+@given(runs())
+def test_copied_frames_are_those_of_slices(given_runs: Runs) -> None:
+    (segment, starts, lengths, targets), want = arranged(given_runs)
+    out = np.full(len(want), 0xEE, dtype=np.uint8)
+    copy_frames(segment, starts, lengths, out, targets)
+    assert out.tobytes() == want
