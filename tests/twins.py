@@ -315,6 +315,30 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "tsdb.kernels",
+        "sharedrows.fill_columns sharedrows.spread_columns",
+        "tsdb/test_sharedread.py::test_rows_of_blocks_are_those_that_read_gives",
+        "tests.tsdb.memoryselection.MemorySelection",
+    ),
+    (
+        "tsdb.kernels",
+        "sharedrows.mix_vectors sharedrows.same_vectors",
+        "tsdb/test_sharedread.py::test_rows_with_unlike_vectors_are_told_apart",
+        _LIST,
+    ),
+    (
+        "tsdb.kernels",
+        "sharedrows.place_rows",
+        "tsdb/test_sharedread.py::test_rows_are_laid_out_with_the_head_behind_the_blocks",
+        _LIST,
+    ),
+    (
+        "tsdb.kernels",
+        "sharedrows.share_columns",
+        "tsdb/test_sharedread.py::test_rows_share_a_column_where_all_their_times_are_equal",
+        _DICT,
+    ),
+    (
+        "tsdb.kernels",
         "starts.compact_starts starts.copy_changes starts.copy_late_starts starts.count_changes "
         "starts.fill_starts starts.note_starts",
         "tsdb/test_head_starts.py::test_every_sample_keeps_its_start",
