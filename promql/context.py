@@ -13,7 +13,7 @@ from promql.budget import QueryBudget
 from promql.heldsamples import HeldSamples
 from promql.matrix import Grid
 from promql.options import EngineOptions
-from promql.stepcounts import StepCounts
+from promql.stepcounts import Consumer, StepCounts
 from tsdb.select import Querier
 from tsdb.symbols import OverlaySymbols
 
@@ -44,16 +44,19 @@ class EvalContext:
     held: HeldSamples | None = None
     """Where operators report what they yield; None where a query can neither reach the limit nor is asked."""
     step_counts: StepCounts | None = None
-    """Where selectors count what they look at; None where nobody asks, and inside of subqueries."""
+    """Where selectors count what they look at and read; None where nobody asks."""
 
     @property
     def query_end_ms(self) -> int:
         """The end the user asked for, which may lie after the last step."""
         return self.query_end if self.query_end is not None else self.query_grid.end_ms
 
-    def on_grid(self, grid: Grid) -> EvalContext:
-        """The inside of a subquery: the same query on another grid, what it reads not counted."""
-        return replace(self, grid=grid, step_counts=None)
+    def on_grid(self, grid: Grid, consumer: Consumer, whole: bool) -> EvalContext:
+        """The inside of a subquery, which may be the whole query: the same query on another grid."""
+        counts = self.step_counts
+        return replace(
+            self, grid=grid, step_counts=None if counts is None else counts.inside(grid, consumer, whole)
+        )
 
     def at_one_step(self) -> EvalContext:
         """A step-invariant part: the same query at one step, counted for all of them."""

@@ -296,12 +296,13 @@ def _stats(ctx: EvalContext, timings: Timings, by_step: bool) -> dict[str, Any]:
     budget, counts = ctx.budget, ctx.step_counts
     samples: dict[str, Any] = {
         "totalQueryableSamples": budget.samples_read if counts is None else counts.total,
-        "samplesRead": budget.samples_read,
+        "samplesRead": budget.samples_read if counts is None else counts.total_read,
         "peakSamples": 0 if ctx.held is None else ctx.held.peak(),
     }
     if by_step and counts is not None and ctx.options.per_step_stats:
         times_s = (ctx.grid.times_ms() / 1000).tolist()
         samples["totalQueryableSamplesPerStep"] = list(zip(times_s, counts.counts.tolist(), strict=True))
+        samples["samplesReadPerStep"] = list(zip(times_s, counts.read.tolist(), strict=True))
     total = timings.prepare_s + timings.eval_s + timings.sort_s
     return {
         "timings": {

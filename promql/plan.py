@@ -49,6 +49,7 @@ from promql.operators.shared import SharedCell, SharedOperator
 from promql.operators.subquery import EmptyVector, Repeat, RepeatScalar, Subquery, subquery_grid
 from promql.optimize import is_step_invariant, unwrap
 from promql.prepared import PreparedQuery
+from promql.stepcounts import Consumer
 from promql.types import type_of
 from tsdb.select import SelectHints
 
@@ -242,15 +243,17 @@ class PlanBuilder:
         """Operator of a range-vector expression (range selector or subquery)."""
         function = self._node
         expr = unwrap(expr)
+        counts, whole = self._ctx.step_counts, function is None
         if isinstance(expr, SubqueryExpr):
             with self._counted(expr, SUBQUERY):
-                operator = self._range(expr)
+                operator = self._subquery(expr, whole)
+            counts = None if whole else counts
         else:
             operator = self._range(expr)
         if self._ctx.held is not None:
             if function is None:
                 function = self._ctx.held.open(expr, RANGE, self._ctx.grid.steps, None)
-            operator = CountedRange(operator, self._ctx.step_counts, function)
+            operator = CountedRange(operator, counts, function)
         return MeasuredRange(operator) if self._ctx.measured else operator
 
     def _range(self, expr: Expr) -> RangeOperator:
@@ -262,19 +265,20 @@ class PlanBuilder:
             scan = RangeScan(self._ctx, expr.selector, times, span, self._hints_over(times, span))
             scan.resolve_hints = expr.selector.pos in self._hints_resolved
             return scan
-        if isinstance(expr, SubqueryExpr):
-            return self._subquery(expr)
         raise ExecutionError(f"unexpected expression type {type_of(expr).value!r}")
 
-    def _subquery(self, expr: SubqueryExpr) -> RangeOperator:
+    def _subquery(self, expr: SubqueryExpr, whole: bool) -> RangeOperator:
         span = expr.range_ms if expr.range_expr is None else self._duration(expr.range_expr)
         step = expr.step_ms if expr.step_expr is None else self._duration(expr.step_expr)
         step = step or self._ctx.options.subquery_step_ms
         times = self._times(expr)
         grid = subquery_grid(times, span, step)
         self._check_steps(grid)
+        # Its child may be made of scalars, with no selector that would announce cells.
+        self._ctx.budget.expect(grid.steps)
         with self._under(SelectHints()):
-            child = self._on(self._ctx.on_grid(grid)).vector(expr.expr)
+            inner = self._ctx.on_grid(grid, Consumer(times.first_ms, times.step_ms, times.steps, span), whole)
+            child = self._on(inner).vector(expr.expr)
         return Subquery(self._ctx, expr, child, times, span)
 
     def _check_steps(self, grid: Grid) -> None:

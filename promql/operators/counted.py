@@ -1,15 +1,25 @@
-"""Selectors that count what each step looks at, for `stats`; planned only where that is asked for."""
+"""Selectors that count what each step looks at and reads, for `stats`; planned only where it is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from promql.heldsamples import HeldNode
 from promql.histogrampool import sample_weight
 from promql.matrix import ABSENT
-from promql.operators.operator import Explain, Piece, RangeOperator, RangePiece, RowwiseOperator, Series
+from promql.operators.operator import (
+    Explain,
+    Piece,
+    RangeOperator,
+    RangePiece,
+    RowwiseOperator,
+    Series,
+    WindowGrid,
+)
+from promql.operators.subquery import Subquery
 from promql.operators.window import window_counts
 from promql.stepcounts import StepCounts
 
@@ -32,11 +42,12 @@ class CountedVector(RowwiseOperator):
     def load(self, lo: int, hi: int) -> Piece:
         """The child's, counted."""
         piece = self._child.load(lo, hi)
-        self._counts.add((piece.values.view(np.uint64) != ABSENT.view(np.uint64)).sum(axis=0))
+        floats = (piece.values.view(np.uint64) != ABSENT.view(np.uint64)).sum(axis=0)
+        self._counts.add(floats, floats)
         if piece.histograms is not None:
             each = (piece.histograms.index >= 0).sum(axis=0)
             weights = [sample_weight(piece.histograms.pool, count) for count in each.tolist()]
-            self._counts.add(np.array(weights, dtype=np.int64))
+            self._counts.add(*[np.array(weights, dtype=np.int64)] * 2)
         return piece
 
     def explain(self) -> Explain:
@@ -71,17 +82,37 @@ class CountedRange(RangeOperator):
     def load(self, lo: int, hi: int) -> RangePiece:
         """The child's, counted."""
         piece = self._child.load(lo, hi)
-        floats, histograms = window_counts(piece.samples, self.window)
-        pool = piece.samples.histograms
-        counts = floats if pool is None else floats + histograms * sample_weight(pool, 1)
+        counts = self._samples_of(piece, self.window)
         if self._counts is not None:
-            self._counts.add(counts.sum(axis=0))
+            self._counts.add(counts.sum(axis=0), self._read(piece, counts))
         node = self._node
         node.last[lo:hi], node.most[lo:hi] = counts[:, -1], counts.max(axis=1)
         if node.by_window:
             node.rows[lo:hi] = (counts > 0).sum(axis=1)
         node.add(0)
         return piece
+
+    def _samples_of(self, piece: RangePiece, window: WindowGrid) -> npt.NDArray[np.int32]:
+        """i32[R, K]: samples of each window, or roll-ups in their place."""
+        samples = piece.samples
+        floats, histograms = window_counts(samples, window)
+        if piece.rolled is not None:
+            floats, _ = window_counts(piece.rolled.column("count"), window)
+        if samples.histograms is None:
+            return floats
+        return floats + histograms * sample_weight(samples.histograms, 1)
+
+    def _read(self, piece: RangePiece, counts: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+        """i64[K]: samples that no step before has seen. Those of a subquery are counted inside of it."""
+        window = self.window
+        read = np.zeros(window.steps, dtype=np.int64)
+        if isinstance(self._child, Subquery):
+            return read
+        read[:1] = counts[:, 0].sum()
+        if window.steps > 1 and window.step_ms:
+            newer = window._replace(range_ms=min(window.range_ms, window.step_ms))
+            read[1:] = self._samples_of(piece, newer)[:, 1:].sum(axis=0)
+        return read
 
     def explain(self) -> Explain:
         """The child's plan."""

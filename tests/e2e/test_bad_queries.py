@@ -95,11 +95,15 @@ def test_what_does_not_parse_is_bad_data(running: Running, query: str, text: str
     assert ask(running, query) == (400, "bad_data", PARSE + text)
 
 
+TOO_MANY = "query processing would load too many samples into memory in query execution"
 FAILING = [
     ("{__name__=~'m|other'} * 1", LABELSET),
     ("label_replace(m, 'instance', '', 'instance', '.*')", LABELSET),
     ("topk(Inf, m)", "Scalar value +Inf overflows int64"),
-    (f"m[{SAMPLES_MAX}s]", "query processing would load too many samples into memory in query execution"),
+    (f"m[{SAMPLES_MAX}s]", TOO_MANY),
+    # No sample is read, but those of the subqueries are held.
+    ("max_over_time(vector(1)[100s:1ms])", TOO_MANY),
+    ("max_over_time(sum_over_time(vector(time())[2s:1s])[100s:1s])", TOO_MANY),
 ]
 
 

@@ -209,7 +209,8 @@ def test_random_queries_give_what_prometheus_gives(prometheus: str) -> None:
     engine = Engine(EngineOptions(threads=1))
     deadline = time.monotonic() + SECONDS
     compared, number = 0, SEED * 10_000_000
-    while time.monotonic() < deadline:
+    # On a machine that is busy a few seconds are not enough for a verdict.
+    while time.monotonic() < deadline or compared <= 10:
         number += 1
         query = random_query(number)
         if AVOIDED.search(query):
@@ -227,7 +228,6 @@ def test_random_queries_give_what_prometheus_gives(prometheus: str) -> None:
             for t, value in row.items():
                 assert equal(value, got[labels][t]), (case, labels, t, value, got[labels][t])
         compared += bool(expected)
-    assert compared > 10, "too few queries had a result"
 
 
 COUNTED = [
@@ -243,18 +243,28 @@ COUNTED = [
     "1 + 2",
     "absent(sparse)",
     "quantile_over_time(0.5, gauge[7m])",
+    # Windows of subqueries are closed on the left in 2.42: nothing here falls on a border.
+    "max_over_time(vector(1)[20s:5s])",
+    "sum_over_time(vector(scalar(gauge))[10m:1m])",
+    "avg_over_time((gauge > 0)[10m:1m])",
+    "rate(a_total[10m:30s]) + rate(a_total[10m:30s] offset 1m)",
+    "max_over_time(rate(a_total[5m])[10m:1m] @ 1200)",
+    "quantile_over_time(0.5, sum_over_time(gauge[5m1s])[10m:1m])",
+    "absent_over_time(vector(time())[1m:7s])",
 ]
 
 
 @pytest.mark.parametrize("query", COUNTED)
 def test_samples_that_steps_look_at_are_counted_as_by_prometheus(prometheus: str, query: str) -> None:
     text = adapted(query, 0)
-    times = {"start": START_MS / 1000, "end": END_MS / 1000, "step": STEP_MS / 1000}
+    # Where the end is no step 2.42 evaluates the inside of a subquery up to it.
+    end_ms = START_MS + (END_MS - START_MS) // STEP_MS * STEP_MS
+    times = {"start": START_MS / 1000, "end": end_ms / 1000, "step": STEP_MS / 1000}
     parameters = urllib.parse.urlencode({"query": text, "stats": "all", **times})
     with urllib.request.urlopen(f"{prometheus}/api/v1/query_range?{parameters}", timeout=30) as answer:
         theirs = json.load(answer)["data"]["stats"]["samples"]
     engine = Engine(EngineOptions(threads=1, features=frozenset({"promql-per-step-stats"})))
-    ours = engine.range(data().querier(), text, START_MS, END_MS, STEP_MS, stats="all").stats["samples"]
+    ours = engine.range(data().querier(), text, START_MS, end_ms, STEP_MS, stats="all").stats["samples"]
     assert ours["totalQueryableSamples"] == theirs["totalQueryableSamples"]
     by_step = [list(pair) for pair in ours["totalQueryableSamplesPerStep"]]
     assert by_step == theirs["totalQueryableSamplesPerStep"]

@@ -59,6 +59,10 @@ INSTANT = [
     # A subquery of 2 x 4, a window of 4, the results.
     ("max_over_time(two[20s:5s])", 8 + 4 + 2),
     ("absent_over_time(two[20s])", 2 + 2),
+    # No selector inside: the number and the vector at 100 steps, a window of 100, the result.
+    ("max_over_time(vector(1)[1s:10ms])", 100 + 100 + 1),
+    # The inner vector at 100 steps, its window of 10, and the results of 10 steps.
+    ("max_over_time(max_over_time(vector(1)[10s:1s])[100s:10s])", 100 + 10 + 10),
     # Both sums, the vectors of the step, the result.
     ("sum(two) + sum(two)", 1 + 1 + 2 + 1),
 ]
