@@ -34,6 +34,7 @@ I64Array = npt.NDArray[np.int64]
 U64Array = npt.NDArray[np.uint64]
 
 _U0, _U1, _U2, _U7, _U8 = (np.uint64(n) for n in (0, 1, 2, 7, 8))
+_U3, _U13, _U56, _U62 = (np.uint64(n) for n in (3, 13, 56, 62))
 _U31, _U63, _U64 = np.uint64(31), np.uint64(63), np.uint64(64)
 _NO_WINDOW = np.uint64(NO_WINDOW)
 
@@ -176,6 +177,41 @@ def take_xor(buffer: U8Array, bit: Word, value: Word, lead: Word, trail: Word) -
     return value ^ xor, bit + np.int64(size), lead, trail
 
 
+@inline
+def take_sample(
+    buffer: U8Array, bit: Word, delta: Word, value: Word, lead: Word, trail: Word
+) -> tuple[Word, ...]:
+    """`take_delta_of_delta` and `take_xor`: mostly both are within the 57 bits that one `peek` gives.
+
+    Returns the next delta and value, the bit position (-1 for a damaged chunk), `lead` and `trail`."""
+    word = peek(buffer, bit)
+    if word >> _U63 == _U0:
+        bit += 1
+        word = word << _U1
+    else:
+        dod, bit = take_delta_of_delta(buffer, bit)
+        delta += np.uint64(dod)
+        word = peek(buffer, bit)
+    if word >> _U63 == _U0:
+        return delta, value, bit + 1, lead, trail
+    skip = _U2
+    if word >> _U62 == _U3:
+        skip = _U13
+        lead = (word >> np.uint64(57)) & _U31
+        size = (word >> np.uint64(51)) & _U63
+        if size == _U0:
+            size = _U64
+        if lead + size > _U64:
+            return delta, value, np.int64(-1), lead, trail
+        trail = _U64 - lead - size
+    elif lead == _NO_WINDOW:
+        return delta, value, np.int64(-1), lead, trail
+    size = _U64 - lead - trail
+    near = skip + size <= _U56
+    xor = (word << skip) >> (_U64 - size) if near else take(buffer, bit + np.int64(skip), size)
+    return delta, value ^ (xor << trail), bit + np.int64(skip + size), lead, trail
+
+
 @device
 def decode_xor_chunk(
     buffer: U8Array,
@@ -207,10 +243,8 @@ def decode_xor_chunk(
         if bit >= end:
             return np.int64(-1)
         if i > 1:
-            dod, bit = take_delta_of_delta(buffer, bit)
-            delta += np.uint64(dod)
+            delta, value, bit, lead, trail = take_sample(buffer, bit, delta, value, lead, trail)
             total += delta
-            value, bit, lead, trail = take_xor(buffer, bit, value, lead, trail)
         elif i == 0:
             raw, bit = take_uvarint(buffer, bit)
             total = (raw >> _U1) ^ (_U0 - (raw & _U1))
