@@ -144,6 +144,24 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
         f"{_SLOW}.extended.resets_from_starts",
     ),
     (
+        "promql.kernels",
+        "shared.extrapolated shared.extrapolation",
+        "promql/test_sharedwindow.py::test_extrapolation_equals_its_twin",
+        f"{_SLOW}.windows.extrapolated",
+    ),
+    (
+        "promql.kernels",
+        "shared.latest_value shared.window_bounds",
+        "promql/test_sharedwindow.py::test_lookback_equals_its_twin",
+        _LIST,
+    ),
+    (
+        "promql.kernels",
+        "shared.count_falls",
+        "promql/test_sharedwindow.py::test_falls_and_odd_nans_are_counted",
+        _LIST,
+    ),
+    (
         "tsdb.kernels",
         "append.admit append.retract append.store headread.capture headread.decode_rows "
         "headread.measure headread.sort_late_rows truncate.compact_late truncate.compact_sealed "

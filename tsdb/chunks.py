@@ -26,6 +26,7 @@ I64Array = npt.NDArray[np.int64]
 
 SEGMENT_SHIFT = 24
 SEGMENT_BYTES = 1 << SEGMENT_SHIFT
+_ENDLESS = (1 << 63) - 1
 """16 MiB: 50,000 chunks of node-exporter data."""
 
 SEGMENTS_LIMIT = 1 << 15
@@ -160,11 +161,12 @@ def gather(
     np.cumsum(lengths[:-1], out=starts[1:])
     buffer = scratch(int(lengths.sum()) + READ_PADDING, np.uint8)
     buffer[-READ_PADDING:] = 0
-    sources = chunks[:, 0] >> SEGMENT_SHIFT
-    opened = OPEN_CHUNK >> SEGMENT_SHIFT
-    for source in np.unique(np.minimum(sources, opened)).tolist():
-        picked = np.flatnonzero(sources >= opened if source == opened else sources == source)
-        origin = OPEN_CHUNK if source == opened else source << SEGMENT_SHIFT
-        data = open_bytes if source == opened else segments[source]
-        gather_bytes(data, chunks[picked, 0] - origin, lengths[picked], starts[picked], buffer)
+    gather_bytes(open_bytes, chunks, starts, OPEN_CHUNK, _ENDLESS, buffer)
+    closed = chunks[:, 0][chunks[:, 0] < OPEN_CHUNK]
+    if len(closed):
+        # Each segment is asked for its own: few chunks in many segments do not come up in one read.
+        for source in range(int(closed.min()) >> SEGMENT_SHIFT, (int(closed.max()) >> SEGMENT_SHIFT) + 1):
+            if source in segments:
+                origin = source << SEGMENT_SHIFT
+                gather_bytes(segments[source], chunks, starts, origin, origin + SEGMENT_BYTES, buffer)
     return buffer, starts, lengths

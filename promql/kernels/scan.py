@@ -19,17 +19,17 @@ F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
 
 _STALE = np.uint64(0x7FF0000000000002)
-_NAN = np.uint64(0x7FF8000000000001)
-_EXPONENT = np.uint64(0x7FF0000000000000)
-_MAGNITUDE = np.uint64(0x7FFFFFFFFFFFFFFF)
+NAN = np.uint64(0x7FF8000000000001)
+EXPONENT = np.uint64(0x7FF0000000000000)
+MAGNITUDE = np.uint64(0x7FFFFFFFFFFFFFFF)
 
 
 @inline
 def cell_of(raw: np.uint64) -> np.uint64:
     """The cell of a stored sample: absent for a stale marker, other NaNs canonical."""
-    if (raw & _MAGNITUDE) <= _EXPONENT:
+    if (raw & MAGNITUDE) <= EXPONENT:
         return raw
-    return ABSENT_U64 if raw == _STALE else _NAN
+    return ABSENT_U64 if raw == _STALE else NAN
 
 
 @kernel(
@@ -83,7 +83,7 @@ def count_odd_nans(bits: U64) -> int:
     """Samples that are stale markers or NaNs without canonical bits; 0 means a range vector needs no pass."""
     odd = 0
     for i in range(len(bits)):
-        odd += (bits[i] & _MAGNITUDE) > _EXPONENT and bits[i] != _NAN
+        odd += (bits[i] & MAGNITUDE) > EXPONENT and bits[i] != NAN
     return odd
 
 
@@ -103,8 +103,8 @@ def strip_stale(
             raw = bits[i]
             if raw == _STALE:
                 continue
-            if (raw & _MAGNITUDE) > _EXPONENT:
-                raw = _NAN
+            if (raw & MAGNITUDE) > EXPONENT:
+                raw = NAN
             out_t_ms[at] = t_ms[i]
             out_bits[at] = raw
             kept[at] = i

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from promql.kernels.cell import ABSENT_U64
-from promql.kernels.scan import cell_of
+from promql.kernels.scan import EXPONENT, MAGNITUDE, NAN, cell_of
 from promql.kernels.window import extrapolation_of, reset_sum
 from tsdb.kernels.compile import inline, kernel
 
@@ -107,14 +107,34 @@ def extrapolation(
             out[column, k, 3] = factor
 
 
+@kernel("int64(int64[::1], float64[::1], int64[::1])", group="read")
+def count_falls(offsets: I64, v: F64, falls: I64) -> int:
+    """Samples of each row that are below the one before. Returns the samples that are stale markers or NaNs
+    without canonical bits, as `count_odd_nans`."""
+    bits = v.view(np.uint64)
+    odd = 0
+    for row in range(len(falls)):
+        part, raw = v[offsets[row] : offsets[row + 1]], bits[offsets[row] : offsets[row + 1]]
+        found, others = 0, 0
+        for j in range(1, len(part)):
+            found += part[j] < part[j - 1]
+            others += (raw[j] & MAGNITUDE) > EXPONENT and raw[j] != NAN
+        if len(raw) > 0:
+            others += (raw[0] & MAGNITUDE) > EXPONENT and raw[0] != NAN
+        falls[row] = found
+        odd += others
+    return odd
+
+
 @kernel(
-    "int64(int64[::1], float64[::1], int64[::1], int32[:,::1], int32[:,::1], float64[:,:,::1], int64, int64,"
-    " int64, float64[:,::1])",
+    "int64(int64[::1], float64[::1], int64[::1], int64[::1], int32[:,::1], int32[:,::1], float64[:,:,::1],"
+    " int64, int64, int64, float64[:,::1])",
     group="read",
 )
 def extrapolated(
     offsets: I64,
     v: F64,
+    falls: I64,
     columns: I64,
     begins: I32,
     ends: I32,
@@ -124,18 +144,14 @@ def extrapolated(
     is_rate: int,
     out: F64,
 ) -> int:
-    """rate (counter, rate), increase (counter), delta (neither), `times` of `extrapolation`. Returns cells
-    present. Windows are gone through for counter resets only in rows that have any."""
+    """rate (counter, rate), increase (counter), delta (neither), `times` of `extrapolation`, `falls` of
+    `count_falls`. Returns cells present. Windows are gone through for counter resets only in rows that have
+    any."""
     out_bits = out.view(np.uint64)
     range_s = range_ms / 1000.0
     present = 0
     for row in range(out.shape[0]):
-        first, hi, column = offsets[row], offsets[row + 1], columns[row]
-        falls = 0
-        if is_counter != 0:
-            before, after = v[first:hi], v[first + 1 : hi]
-            for j in range(len(after)):
-                falls += after[j] < before[j]
+        first, column = offsets[row], columns[row]
         seen, last_reset = first + 1, np.int64(-1)
         for k in range(out.shape[1]):
             a, b = first + begins[column, k], first + ends[column, k]
@@ -144,7 +160,7 @@ def extrapolated(
                 continue
             start = v[a]
             result = v[b - 1] - start
-            if falls > 0:
+            if is_counter != 0 and falls[row] > 0:
                 while seen < b:
                     if v[seen] < v[seen - 1]:
                         last_reset = seen

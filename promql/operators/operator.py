@@ -187,7 +187,8 @@ class RangeOperator(_SeriesOperator):
         called."""
 
     def load_shared(self, lo: int, hi: int) -> SharedSamples | RangePiece:
-        """As `load`, or the same floats with timestamps that rows share, where that is less work."""
+        """As `load`, or the same floats with timestamps that rows share, where that is less work; stale
+        markers are not removed from those."""
         return self.load(lo, hi)
 
 
@@ -235,6 +236,9 @@ FunctionBuilder = Callable[[Call, Builder], "VectorOperator | ScalarOperator"]
 PIECE_WORK_MAX = 1 << 19
 """Samples plus cells of one piece: 4 MiB of cells stay near the cache, and the fixed cost of a piece (about
 0.2 ms of Python) stays below a tenth of its kernels."""
+
+PIECE_WORK_MIN = 1 << 16
+"""Below this a thread more takes longer to begin than it saves."""
 
 
 def refined(splits: Sequence[tuple[int, int]], steps: int) -> list[tuple[int, int]]:

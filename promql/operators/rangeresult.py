@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from promql.histogrampool import batch_of, concat_pools, pool_of, take_pool
 from promql.operators.operator import RangeOperator, RangePiece
-from promql.operators.scan import keep_histograms
+from promql.operators.samples import keep_histograms
 from promql.result import RangeVectors
 from tsdb.histogram import HistogramBatch
 from tsdb.select import SampleBatch

@@ -50,7 +50,7 @@ class RolledRows:
 
     def column(self, name: str) -> SampleBatch:
         """One column with canonical NaNs, timed by the ends of the windows."""
-        from promql.operators.scan import clean
+        from promql.operators.samples import clean
 
         self.ctx.budget.check()
         try:

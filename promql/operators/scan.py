@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from promql.context import EvalContext
 from promql.contiguous import contiguous
 from promql.engineerrors import StorageReadError
 from promql.histogramhints import resolve_hints
-from promql.histogrampool import batch_of, pool_of, sample_weight, take_pool
+from promql.histogrampool import sample_weight
 from promql.kernels import extended
 from promql.kernels import rollup as rollup_kernels
 from promql.kernels import scan as kernels
@@ -28,6 +28,7 @@ from promql.limits import AT_ONCE_SERIES_MAX
 from promql.matrix import ABSENT, F64Array, Grid, HistogramCells
 from promql.operators.operator import (
     PIECE_WORK_MAX,
+    PIECE_WORK_MIN,
     Explain,
     Piece,
     RangeOperator,
@@ -43,12 +44,11 @@ from promql.operators.rollups import (
     common_border_ms,
     moved_borders,
 )
+from promql.operators.samples import clean, gather, values_at
 from promql.operators.sharedwindow import latest_values, window_bounds
 from tsdb.errors import NotAtOnceError, StorageError
-from tsdb.histogram import HistogramBatch
 from tsdb.labels import METRIC_NAME
 from tsdb.select import (
-    NAN_BITS,
     STALE_BITS,
     Rollup,
     SampleBatch,
@@ -128,18 +128,20 @@ def announced(ctx: EvalContext, selection: Selection) -> Series:
     return Series(own, np.zeros(len(own), dtype=np.bool_))
 
 
-def split_rows(bounds: I64Array, steps: int) -> list[tuple[int, int]]:
-    """Runs of rows whose samples and cells stay near PIECE_WORK_MAX; a single row may exceed it."""
+def split_rows(bounds: I64Array, steps: int, threads: int = 1) -> list[tuple[int, int]]:
+    """Runs of rows whose samples and cells stay near PIECE_WORK_MAX; a single row may exceed it. At least one
+    for each thread, where that leaves it PIECE_WORK_MIN."""
     count = len(bounds)
     if not count:
         return []
     done = np.cumsum(bounds + (steps + 1))
-    if int(done[-1]) <= PIECE_WORK_MAX:
+    work = int(done[-1])
+    pieces = max(-(-work // PIECE_WORK_MAX), min(threads, work // PIECE_WORK_MIN))
+    if pieces <= 1:
         return [(0, count)]
-    pieces = -(-int(done[-1]) // PIECE_WORK_MAX)
-    marks = np.arange(1, pieces, dtype=np.int64) * int(done[-1]) // pieces
-    cuts = np.unique(np.concatenate(([0], np.searchsorted(done, marks) + 1, [count])))
-    return [(int(lo), int(hi)) for lo, hi in itertools.pairwise(cuts)]
+    marks = np.arange(1, pieces, dtype=np.int64) * work // pieces
+    cuts = np.unique([0, *(np.searchsorted(done, marks) + 1).tolist(), count]).tolist()
+    return list(itertools.pairwise(cuts))
 
 
 def read(ctx: EvalContext, selection: Selection, lo: int, hi: int, lead: bool = False) -> SampleBatch:
@@ -229,7 +231,8 @@ class VectorScan(RowwiseOperator):
     def splits(self) -> Sequence[tuple[int, int]]:
         """Runs of rows of bounded size."""
         self.series()
-        return split_rows(cast(Selection, self._selection).sample_bounds(), self._times.steps)
+        bounds = cast(Selection, self._selection).sample_bounds()
+        return split_rows(bounds, self._times.steps, self.ctx.options.thread_count)
 
     def load(self, lo: int, hi: int) -> Piece:
         """Read and look back."""
@@ -247,7 +250,7 @@ class VectorScan(RowwiseOperator):
     def _values(self, batch: SampleBatch) -> F64Array:
         times = self._times
         if self._ends_ms is not None:
-            return _values_at(batch, self._latest(batch.offsets, batch.t_ms, len(batch)))
+            return values_at(batch, self._latest(batch.offsets, batch.t_ms, len(batch)))
         out = np.empty((len(batch), times.steps))
         kernels.latest_value(
             batch.offsets,
@@ -320,10 +323,10 @@ class VectorScan(RowwiseOperator):
     def _load_by_index(self, lo: int, batch: SampleBatch) -> Piece:
         values = self._values(batch)
         latest = self._latest(batch.offsets, batch.t_ms, len(batch))
-        float_ms = _gather(batch.t_ms, latest, _NEVER_MS)
+        float_ms = gather(batch.t_ms, latest, _NEVER_MS)
         cells = None
         chosen_ms, chosen_start = float_ms, batch.start_t_ms
-        start_ms = None if chosen_start is None else _gather(chosen_start, latest, 0)
+        start_ms = None if chosen_start is None else gather(chosen_start, latest, 0)
         present = np.asarray(values.view(np.uint64) != ABSENT.view(np.uint64))
         pool = batch.histograms
         if pool is not None and self.resolve_hints:
@@ -334,14 +337,14 @@ class VectorScan(RowwiseOperator):
                 contiguous(pool.t_ms, np.int64),
                 len(batch),
             )
-            histogram_ms = _gather(pool.t_ms, index, _NEVER_MS)
+            histogram_ms = gather(pool.t_ms, index, _NEVER_MS)
             newer = histogram_ms > float_ms
-            stale = _gather(pool.sum.view(np.uint64), index, np.uint64(0)) == np.uint64(STALE_BITS)
+            stale = gather(pool.sum.view(np.uint64), index, np.uint64(0)) == np.uint64(STALE_BITS)
             index = np.where(newer & ~stale, index, np.int32(-1))
             values[newer] = ABSENT
             chosen_ms = np.where(newer, histogram_ms, float_ms)
             if start_ms is not None or pool.start_t_ms is not None:
-                of_histogram = 0 if pool.start_t_ms is None else _gather(pool.start_t_ms, index, 0)
+                of_histogram = 0 if pool.start_t_ms is None else gather(pool.start_t_ms, index, 0)
                 start_ms = np.where(newer, of_histogram, 0 if start_ms is None else start_ms)
             present = np.where(newer, index >= 0, present)
             cells = HistogramCells(index, pool)
@@ -395,7 +398,8 @@ class RangeScan(RangeOperator):
     def splits(self) -> Sequence[tuple[int, int]]:
         """Runs of rows of bounded size."""
         self.series()
-        return split_rows(cast(Selection, self._selection).sample_bounds(), self._times.steps)
+        bounds = cast(Selection, self._selection).sample_bounds()
+        return split_rows(bounds, self._times.steps, self.ctx.options.thread_count)
 
     def samples_a_window(self) -> int:
         """The mean, from the selection's bounds."""
@@ -415,16 +419,14 @@ class RangeScan(RangeOperator):
         return RangePiece(lo, SampleBatch(none, none[:0], np.empty(0)), rolled)
 
     def load_shared(self, lo: int, hi: int) -> SharedSamples | RangePiece:
-        """As `load`, timestamps shared where the store has them so and no sample is a stale marker."""
+        """As `load`, timestamps shared where the store has them so; stale markers are then still there."""
         selection = cast(Selection, self._selection)
         if self._rolled and rollup_of(selection) is not None:
             return self.load(lo, hi)
         shared = read_shared(self.ctx, selection, lo, hi)
-        if shared is None:
-            return RangePiece(lo, self._cleaned(read(self.ctx, selection, lo, hi)))
-        if kernels.count_odd_nans(shared.values.view(np.uint64)):
-            return RangePiece(lo, clean(shared.batch()))
-        return shared
+        if shared is not None:
+            return shared
+        return RangePiece(lo, self._cleaned(read(self.ctx, selection, lo, hi)))
 
     def _samples(self, lo: int, hi: int) -> SampleBatch:
         selection = cast(Selection, self._selection)
@@ -443,55 +445,6 @@ class RangeScan(RangeOperator):
 
 
 _NEVER_MS = -(1 << 62)
-_MAGNITUDE, _EXPONENT = np.uint64(0x7FFFFFFFFFFFFFFF), np.uint64(0x7FF0000000000000)
-
-
-def _values_at(batch: SampleBatch, index: I32Array) -> F64Array:
-    """The values of the samples chosen; absent for none and for stale ones."""
-    bits = _gather(batch.values.view(np.uint64), index, np.uint64(STALE_BITS))
-    values = np.where((bits & _MAGNITUDE) > _EXPONENT, np.uint64(NAN_BITS), bits)
-    values[bits == np.uint64(STALE_BITS)] = ABSENT.view(np.uint64)
-    return values.view(np.float64)
-
-
-def _gather(column: npt.NDArray[Any], index: I32Array, missing: object) -> npt.NDArray[Any]:
-    if not len(column):
-        return np.full(index.shape, missing, dtype=column.dtype)
-    return np.where(index >= 0, column[index], np.asarray(missing, dtype=column.dtype))
-
-
-def clean(batch: SampleBatch) -> SampleBatch:
-    """A range vector's samples: no stale markers, canonical NaNs."""
-    bits = batch.values.view(np.uint64)
-    if kernels.count_odd_nans(bits):
-        offsets = np.empty_like(batch.offsets)
-        t_ms, values, kept = np.empty_like(batch.t_ms), np.empty_like(bits), np.empty_like(batch.t_ms)
-        n = kernels.strip_stale(batch.offsets, batch.t_ms, bits, offsets, t_ms, values, kept)
-        starts = None if batch.start_t_ms is None else batch.start_t_ms[kept[:n]]
-        batch = replace(
-            batch, offsets=offsets, t_ms=t_ms[:n], values=values[:n].view(np.float64), start_t_ms=starts
-        )
-    pool = batch.histograms
-    if pool is not None:
-        stale = pool.sum.view(np.uint64) == np.uint64(STALE_BITS)
-        if stale.any():
-            pool = keep_histograms(pool, np.flatnonzero(~stale))
-        batch = replace(batch, histograms=pool if len(pool) else None)
-    return batch
-
-
-def keep_histograms(batch: HistogramBatch, kept: I64Array) -> HistogramBatch:
-    """The given samples, ascending, with the rows' offsets adjusted."""
-    taken = batch_of(take_pool(pool_of(batch), kept))
-    offsets = np.searchsorted(kept, batch.row_offsets).astype(np.int64)
-    starts = None if batch.start_t_ms is None else batch.start_t_ms[kept]
-    return replace(
-        taken,
-        row_offsets=offsets,
-        t_ms=batch.t_ms[kept],
-        start_t_ms=starts,
-        is_float=batch.is_float[kept],
-    )
 
 
 def describe(selector: VectorSelector, times: SelectorTimes, range_ms: int) -> str:

@@ -42,9 +42,10 @@ from promql.operators.operator import (
 )
 from promql.operators.rangeresult import rows_between
 from promql.operators.rollups import ROLLED_FUNCTIONS
+from promql.operators.samples import clean
 from promql.operators.sharedwindow import EXTRAPOLATED, extrapolated
 from tsdb.labels import METRIC_NAME, TYPE_LABEL
-from tsdb.select import SampleBatch, SharedSamples
+from tsdb.select import SampleBatch
 
 I64Array = npt.NDArray[np.int64]
 
@@ -226,8 +227,8 @@ class WindowOperator(RowwiseOperator):
     def load(self, lo: int, hi: int) -> Piece:
         """Samples of the rows through the kernels."""
         piece = self._read(lo, hi)
-        if isinstance(piece, SharedSamples):
-            return self._evaluate_shared(lo, piece)
+        if isinstance(piece, Piece):
+            return piece
         steps, rows = self._child.window.steps, hi - lo
         rows_max = max(1, HISTOGRAM_CELLS_MAX // max(steps, 1))
         if piece.samples.histograms is None or piece.rolled is not None or rows <= rows_max:
@@ -241,14 +242,18 @@ class WindowOperator(RowwiseOperator):
             cells.append((at, part.histograms))
         return Piece(lo, values, concat_cells(cells, rows, steps))
 
-    def _read(self, lo: int, hi: int) -> SharedSamples | RangePiece:
-        if self._name in EXTRAPOLATED and not self._extended:
-            return self._child.load_shared(lo, hi)
-        return self._child.load(lo, hi)
-
-    def _evaluate_shared(self, lo: int, samples: SharedSamples) -> Piece:
-        out = np.empty((len(samples), self._child.window.steps))
-        if extrapolated(self._name, samples, self._child.window, out) and self._suspects:
+    def _read(self, lo: int, hi: int) -> Piece | RangePiece:
+        """The samples of rows, or what comes of them where timestamps are shared."""
+        if self._name not in EXTRAPOLATED or self._extended:
+            return self._child.load(lo, hi)
+        found = self._child.load_shared(lo, hi)
+        if isinstance(found, RangePiece):
+            return found
+        out = np.empty((len(found), self._child.window.steps))
+        present = extrapolated(self._name, found, self._child.window, out)
+        if present < 0:
+            return RangePiece(lo, clean(found.batch()))
+        if present and self._suspects:
             self._report_suspects(lo, out)
         return Piece(lo, out)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promql.matrix import ABSENT_BITS
+from promql.kernels import shared as kernels
+from promql.matrix import ABSENT_BITS, Grid
 from promql.operators.operator import WindowGrid
 from promql.operators.sharedwindow import EXTRAPOLATED, extrapolated, latest_values, window_bounds
 from tests.promql.sampledata import VALUES, Rows, same_cells
 from tests.promql.test_window import grids
 from tests.reference import windows as reference
-from tsdb.select import STALE_BITS, SharedSamples
+from tsdb.select import NAN_BITS, STALE_BITS, SharedSamples
 
 COUNTERS = st.integers(0, 40).map(float)
 
@@ -26,9 +29,11 @@ def shared_rows(draw: st.DrawFn) -> tuple[Rows, SharedSamples]:
     column = draw(st.lists(st.integers(0, 2), max_size=5))
     values = draw(st.sampled_from([VALUES, COUNTERS]))
     rows = [[(int(t), draw(values)) for t in columns[c]] for c in column]
+    flat = np.array([v for row in rows for _, v in row], dtype=np.float64)
+    flat.view(np.uint64)[np.isnan(flat)] = NAN_BITS
     return rows, SharedSamples(
         np.cumsum([0, *map(len, rows)]).astype(np.int64),
-        np.array([v for row in rows for _, v in row], dtype=np.float64),
+        flat,
         np.array(column, dtype=np.int64),
         np.cumsum([0, *map(len, columns)]).astype(np.int64),
         np.concatenate(columns).astype(np.int64),
@@ -78,6 +83,29 @@ def test_lookback_equals_its_twin(
             cells.append(None if not inside or inside[-1][1] else inside[-1][0])
         expected.append(cells)
     same_cells(out, expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=shared_rows(), odd=st.sets(st.integers(0, 150), max_size=2))
+def test_falls_and_odd_nans_are_counted(data: tuple[Rows, SharedSamples], odd: set[int]) -> None:
+    rows, samples = data
+    marked = [at for at in odd if at < len(samples.values)]
+    samples.values.view(np.uint64)[marked] = STALE_BITS
+    falls = np.empty(len(rows), dtype=np.int64)
+    assert kernels.count_falls(samples.offsets, samples.values, falls) == len(marked)
+    bounds = itertools.pairwise(samples.offsets.tolist())
+    flat = samples.values.tolist()
+    assert falls.tolist() == [sum(flat[j] < flat[j - 1] for j in range(a + 1, b)) for a, b in bounds]
+
+
+def test_rate_leaves_stale_markers_to_the_rows_that_are_cleaned() -> None:
+    t_ms, one = np.array([1000, 2000, 3000], dtype=np.int64), np.array([0, 3], dtype=np.int64)
+    values = np.array([1.0, 2.0, 3.0])
+    samples = SharedSamples(one, values, np.zeros(1, dtype=np.int64), one, t_ms)
+    window, out = WindowGrid(3000, 0, 1, 5000, Grid(3000, 0, 1)), np.empty((1, 1))
+    assert extrapolated("delta", samples, window, out) == 1
+    values.view(np.uint64)[1] = STALE_BITS
+    assert extrapolated("delta", samples, window, out) == -1
 
 
 def test_a_negative_zero_stays_one() -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from promql.kernels import scan as scan_kernels
 from promql.matrix import ABSENT, ABSENT_BITS, Grid
 from promql.operators.operator import WindowGrid
-from promql.operators.scan import clean, split_rows
+from promql.operators.samples import clean
+from promql.operators.scan import split_rows
 from promql.operators.window import WINDOW_FUNCTIONS
 from tests.promql.sampledata import VALUES, Rows, batch_of_rows, same_cells, sample_rows
 from tests.reference import windows as reference

@@ -38,11 +38,17 @@ def arranged(given_runs: Runs) -> tuple[list[np.ndarray], bytes]:
 
 
 @settings(max_examples=200, deadline=None)
-@given(runs())
-def test_gathered_runs_are_those_of_slices(given_runs: Runs) -> None:
+@given(runs(), st.integers(0, 1 << 62), st.booleans())
+def test_gathered_runs_are_those_of_slices(given_runs: Runs, origin: int, others: bool) -> None:
     (source, starts, lengths, targets), want = arranged(given_runs)
+    end = origin + len(source) + 1
+    chunks = np.stack([starts + origin, lengths], axis=1)
+    if others:
+        # Chunks just before and after the source belong to other ones.
+        chunks = np.concatenate([[[origin - 1, 5]], chunks, [[end, 5]]])
+        targets = np.concatenate([[0], targets, [0]])
     out = np.full(len(want), 0xEE, dtype=np.uint8)
-    gather_bytes(source, starts, lengths, targets, out)
+    gather_bytes(source, chunks, targets, origin, end, out)
     assert out.tobytes() == want
 
 

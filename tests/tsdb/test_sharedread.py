@@ -84,8 +84,8 @@ def test_rows_of_blocks_are_those_that_read_gives(
 def test_a_block_and_the_head_are_read_as_one(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.add([(name(7), T0 + 5 * k * 1000, k / 10) for k in range(300)])
-    store.fill(3, T0, 300)
-    store.db.maintenance.cut_head(T0 + HOUR)
+    store.fill(3, T0, 150, step=60_000)
+    store.db.maintenance.cut_head(T0 + 2 * HOUR)
     store.add([(name(i), T0 + 3 * HOUR + k * 1000, -0.0) for k in range(9) for i in (1, 7, 9)])
     selection = store.db.querier().select((), T0 + 30_000, T0 + 4 * HOUR)
     reader = shared_rows_of(selection)
@@ -107,8 +107,8 @@ def test_a_block_and_the_head_are_read_as_one(tmp_path: Path) -> None:
 
 def test_late_samples_under_a_block_are_left_to_read(tmp_path: Path) -> None:
     store = Store(tmp_path, replace(OPTIONS, out_of_order_window_ms=4 * HOUR))
-    store.fill(2, T0, 300)
-    store.db.maintenance.cut_head(T0 + HOUR)
+    store.fill(2, T0, 150, step=60_000)
+    store.db.maintenance.cut_head(T0 + 2 * HOUR)
     store.add([(name(0), T0 + 1, 5.0)])
     selection = store.db.querier().select((), T0, T0 + 4 * HOUR)
     reader = shared_rows_of(selection)

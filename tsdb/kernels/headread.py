@@ -222,13 +222,18 @@ def capture(
             at = late[at, LATE_PREVIOUS]
 
 
-@kernel("void(Array(uint8, 1, 'C', True), int64[::1], int64[::1], int64[::1], uint8[::1])", group="read")
+@kernel(
+    "void(Array(uint8, 1, 'C', True), Array(int64, 2, 'C', True), int64[::1], int64, int64, uint8[::1])",
+    group="read",
+)
 def gather_bytes(
-    source: U8Array, starts: I64Array, lengths: I64Array, targets: I64Array, out: U8Array
+    source: U8Array, chunks: I64Array, targets: I64Array, origin: int, end: int, out: U8Array
 ) -> None:
-    """Copy byte runs of a source to places of `out`."""
-    for i in range(len(starts)):
-        _copy_bytes(source, starts[i], lengths[i], out, targets[i])
+    """Copy the chunks (position, length) that lie from `origin`, where `source` begins, to `end` to their
+    places of `out`; others are left to other sources."""
+    for i in range(len(targets)):
+        if origin <= chunks[i, 0] < end:
+            _copy_bytes(source, chunks[i, 0] - origin, chunks[i, 1], out, targets[i])
 
 
 @device
