@@ -26,7 +26,7 @@ BATCH = 2_000
 SAMPLES = 60
 UNIQUE = 1
 LIMIT = 500.0
-"""Bytes a series beyond label strings."""
+"""Bytes a series beyond label strings and the bytes of closed chunks."""
 
 
 def resident() -> int:
@@ -81,12 +81,14 @@ def measure(series: int, samples: int, unique: int) -> dict[str, float]:
         for part in refs:
             store(head, part, T0 + 15_000 * n, n)
     filled = resident()
+    closed = head.chunk_storage_bytes()
     return {
         "label strings": strings / series,
         "labels, tables, postings": (created - before - strings) / series,
         "postings waiting to be sorted in": (indexed - created) / series,
         f"{samples} samples": (filled - indexed) / series,
-        "all beyond label strings": (filled - before - strings) / series,
+        "of these closed chunks, which the store moves to files": closed / series,
+        "all beyond label strings and closed chunks": (filled - before - strings - closed) / series,
     }
 
 

@@ -303,7 +303,7 @@ class HeadAppender:
             wanted,
             self._wal.segment,
             floats.undo,
-            self._head.hot,
+            self._head.rows,
             keys,
             coded,
             sizes,
@@ -325,7 +325,7 @@ class HeadAppender:
         code = Rejected(int(column.codes[i]))
         if code is not Rejected.DUPLICATE:
             return _TEXTS[code]
-        row = self._head.hot[int(column.refs[i]) & SLOT_MASK]
+        row = self._head.rows[int(column.refs[i]) & SLOT_MASK]
         t = int(column.t_ms[i])
         text = f"duplicate sample for timestamp {t}"
         if int(row[k.LAST_T]) != t or int(row[k.META]) & k.LAST_IS_HISTOGRAM:

@@ -104,8 +104,7 @@ class Head:
         self.block_range_ms = block_range_ms
         slots = self.series.slot_capacity
         slab_count = slots * SLABS_PER_SLOT + _ARENA_FLOOR
-        self.hot: U64Array = reserve(np.uint64, slots * k.HOT_WORDS).reshape(-1, k.HOT_WORDS)
-        self.cold: U64Array = reserve(np.uint64, slots * k.COLD_WORDS).reshape(-1, k.COLD_WORDS)
+        self.rows: U64Array = reserve(np.uint64, slots * k.ROW_WORDS).reshape(-1, k.ROW_WORDS)
         self.slab_next: U32Array = reserve(np.uint32, slab_count)
         self.slab_free: U32Array = reserve(np.uint32, slab_count)
         self.slabs: U8Array = reserve(np.uint8, len(self.slab_next) * k.SLAB_BYTES)
@@ -150,20 +149,19 @@ class Head:
     def chunk_count(self) -> int:
         """Sealed and open chunks and tails."""
         used = self.series.slots_used
-        open_count = int(
-            np.count_nonzero(self.cold[:used, k.CHUNK] | (self.hot[:used, k.META] & k.TAIL_MASK))
-        )
+        rows = self.rows[:used]
+        open_count = int(np.count_nonzero(rows[:, k.CHUNK] | (rows[:, k.META] & k.TAIL_MASK)))
         return int(self.counters[k.SEALED_END]) - 1 + open_count
 
     def stale_series_count(self) -> int:
         """Series whose newest sample is a stale marker."""
         used = self.series.slots_used
-        stale = (self.hot[:used, k.LAST_V] == np.uint64(STALE_BITS)) & (self.series.alive[:used] == 1)
+        stale = (self.rows[:used, k.LAST_V] == np.uint64(STALE_BITS)) & (self.series.alive[:used] == 1)
         return int(np.count_nonzero(stale))
 
     def histogram_series_count(self) -> int:
         """Series that have native histograms in the head."""
-        return int(np.count_nonzero(self.cold[: self.series.slots_used, k.HISTOGRAM]))
+        return int(np.count_nonzero(self.histograms.newest[: self.series.slots_used]))
 
     def chunk_storage_bytes(self) -> int:
         """Bytes of sealed chunks."""
@@ -236,8 +234,8 @@ class Head:
     def _evict(self, slots: U32Array) -> None:
         """Forget series whose slots a younger generation needs; only in a replay."""
         self.postings.remove(slots)
-        self.hot[slots] = 0
-        self.cold[slots] = 0
+        self.rows[slots] = 0
+        self.histograms.newest[slots] = 0
         self.starts.forget(slots)
         self.series.remove(slots)
 
@@ -248,7 +246,7 @@ class Head:
 
     def _index(self, refs: U32Array, offsets: I64Array, ids: U32Array) -> None:
         slots = refs & np.uint32(SLOT_MASK)
-        self.hot[slots, k.META] = np.uint64(JUST_CREATED)
+        self.rows[slots, k.META] = np.uint64(JUST_CREATED)
         names, values = np.ascontiguousarray(ids[0::2]), np.ascontiguousarray(ids[1::2])
         self.postings.add_many(slots, offsets, names, values)
 
@@ -293,7 +291,7 @@ class Head:
         """Codes u8[N] (kernels.append) and the undo log; moves the newest sample of each series on."""
         codes = np.empty(len(refs), dtype=np.uint8)
         undo = np.empty((len(refs), 3), dtype=np.uint64)
-        k.admit(refs, t_ms, bits, self.series.alive, self.series.generation, self.hot, rules, codes, undo)
+        k.admit(refs, t_ms, bits, self.series.alive, self.series.generation, self.rows, rules, codes, undo)
         return codes, undo
 
     def append_plain(
@@ -317,7 +315,7 @@ class Head:
             log.keys,
             log.coded,
             log.outcome,
-            self.hot,
+            self.rows,
             *self._arenas(),
         )
         stored = int(log.outcome[STORED])
@@ -327,10 +325,9 @@ class Head:
 
     def _arenas(
         self,
-    ) -> tuple[U64Array, U8Array, U32Array, U32Array, U64Array, U8Array, U64Array, I64Array, U8Array]:
+    ) -> tuple[U8Array, U32Array, U32Array, U64Array, U8Array, U64Array, I64Array, U8Array]:
         """What `store` writes to, in its order, after the rows."""
         return (
-            self.cold,
             self.slabs,
             self.slab_next,
             self.slab_free,
@@ -343,7 +340,7 @@ class Head:
 
     def retract(self, refs: U32Array, codes: U8Array, undo: U64Array) -> None:
         """Take back what `admit` did."""
-        k.retract(refs, codes, undo, self.hot)
+        k.retract(refs, codes, undo, self.rows)
 
     def store(
         self,
@@ -358,7 +355,7 @@ class Head:
         are)."""
         stuck = -1
         while done < len(refs):
-            done = k.store(refs, t_ms, bits, codes, done, self.hot, *self._arenas())
+            done = k.store(refs, t_ms, bits, codes, done, self.rows, *self._arenas())
             if done < len(refs):
                 if done == stuck:
                     raise LimitError("the arenas of the head are full")
@@ -380,7 +377,7 @@ class Head:
     def _same_histogram(self, slot: int, batch: HistogramBatch, i: int) -> bool:
         t = int(batch.t_ms[i])
         slots = np.array([slot], dtype=np.uint32)
-        stored = self.histograms.select(slots, t, t, self.cold)
+        stored = self.histograms.select(slots, t, t)
         if stored is None:
             # The equal one is earlier in the same batch.
             earlier = [j for j in range(i) if int(batch.t_ms[j]) == t]
@@ -393,7 +390,7 @@ class Head:
         if not len(rows):
             return
         picked = take(columns.batch, rows, np.zeros(1, dtype=np.int64))
-        self.histograms.append(columns.refs[rows] & np.uint32(SLOT_MASK), picked, self.cold)
+        self.histograms.append(columns.refs[rows] & np.uint32(SLOT_MASK), picked)
         self.counters[k.MIN_T] = min(self.min_time, int(picked.t_ms.min()))
         self.counters[k.MAX_T] = max(self.max_time, int(picked.t_ms.max()))
         late = columns.batch.t_ms[codes == k.LATE]
@@ -434,15 +431,14 @@ class Head:
                 if kept.any():
                     times = self.histograms.columns["t_ms"][: self.histograms.end][kept]
                     counters[k.MIN_T] = min(self.min_time, int(times.min()))
-                self.cold[: series.slots_used, k.HISTOGRAM] = 0
-                self.histograms = self.histograms.rebuilt(kept, self.cold)
+                self.histograms = self.histograms.rebuilt(kept)
             dead = np.zeros(series.slots_used, dtype=np.uint32)
             dead_count = sweep_series(
                 oldest,
                 series.slots_used,
                 series.alive,
-                self.hot,
-                self.cold,
+                self.rows,
+                self.histograms.newest,
                 self.slab_next,
                 self.slab_free,
                 counters,

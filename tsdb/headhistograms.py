@@ -91,6 +91,8 @@ class HeadHistograms:
             name: reserve(kind, samples) for name, kind in SCALARS.items()
         }
         self.slots: U32Array = reserve(np.uint32, samples)
+        self.newest: U32Array = reserve(np.uint32, slot_capacity)
+        """Newest sample of each slot, the begin of its chain; 0 for none."""
         self.previous: U32Array = reserve(np.uint32, samples)
         self.starts: I64Array = reserve(np.int64, 3 * samples).reshape(-1, 3)
         self.lengths: npt.NDArray[np.int32] = reserve(np.int32, 3 * samples).reshape(-1, 3)
@@ -116,7 +118,7 @@ class HeadHistograms:
             if used + more > limit:
                 raise LimitError(f"{used} {what} in the head, {more} more exceed the limit of {limit}")
 
-    def append(self, slots: U32Array, batch: HistogramBatch, cold: U64Array) -> None:
+    def append(self, slots: U32Array, batch: HistogramBatch) -> None:
         """Store a batch; sample i belongs to `slots[i]`."""
         first, count = self.end, len(batch)
         for name, column in self.columns.items():
@@ -142,7 +144,7 @@ class HeadHistograms:
         self.lengths[first : first + count, 2] = np.diff(batch.custom_offsets)
         self.custom[self.custom_end : self.custom_end + total] = batch.custom_values[:total]
         self.custom_end += total
-        link_histograms(np.ascontiguousarray(slots), first, cold, self.previous)
+        link_histograms(np.ascontiguousarray(slots), first, self.newest, self.previous)
         self.end += count
 
     def batch(self, entries: I64Array, row_offsets: I64Array) -> HistogramBatch:
@@ -172,23 +174,23 @@ class HeadHistograms:
             **scalars,
         )
 
-    def counts(self, slots: U32Array, mint: int, maxt: int, cold: U64Array) -> I64Array | None:
+    def counts(self, slots: U32Array, mint: int, maxt: int) -> I64Array | None:
         """i64[S]: samples of series in [mint, maxt], repeated ones included; None where there are none."""
         if self.end == 1:
             return None
         counts = np.zeros(len(slots), dtype=np.int64)
-        count_histograms(slots, mint, maxt, cold, self.previous, self.columns["t_ms"], counts)
+        count_histograms(slots, mint, maxt, self.newest, self.previous, self.columns["t_ms"], counts)
         return counts if counts.any() else None
 
-    def select(self, slots: U32Array, mint: int, maxt: int, cold: U64Array) -> HistogramBatch | None:
+    def select(self, slots: U32Array, mint: int, maxt: int) -> HistogramBatch | None:
         """Samples of series in [mint, maxt] as a CSR over `slots`, ascending, each timestamp once (the first
         to arrive); None where there are none."""
-        counts = self.counts(slots, mint, maxt, cold)
+        counts = self.counts(slots, mint, maxt)
         if counts is None:
             return None
         t_ms, total = self.columns["t_ms"], int(counts.sum())
         entries = np.empty(total, dtype=np.int64)
-        walk_histograms(slots, mint, maxt, cold, self.previous, t_ms, entries)
+        walk_histograms(slots, mint, maxt, self.newest, self.previous, t_ms, entries)
         rows = np.repeat(np.arange(len(slots)), counts)
         order = np.lexsort((entries, t_ms[entries], rows))
         entries, rows = entries[order], rows[order]
@@ -198,10 +200,10 @@ class HeadHistograms:
         entries, rows = entries[fresh], rows[fresh]
         return self.batch(entries, offsets_of(np.bincount(rows, minlength=len(slots)).astype(np.int64)))
 
-    def rebuilt(self, keep: npt.NDArray[np.bool_], cold: U64Array) -> HeadHistograms:
+    def rebuilt(self, keep: npt.NDArray[np.bool_]) -> HeadHistograms:
         """A store of the entries in the mask (one flag an entry, entry 0 never); chains are linked anew."""
         fresh = HeadHistograms(self.slot_capacity)
         entries = np.flatnonzero(keep)
         if len(entries):
-            fresh.append(self.slots[entries], self.batch(entries, np.zeros(1, dtype=np.int64)), cold)
+            fresh.append(self.slots[entries], self.batch(entries, np.zeros(1, dtype=np.int64)))
         return fresh

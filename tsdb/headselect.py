@@ -54,15 +54,15 @@ class HeadSelection:
         if 0 < hints.at_once < len(slots):
             raise NotAtOnceError(f"{len(slots)} series are more than {hints.at_once}")
         sizes = np.empty((len(slots), 4), dtype=np.int64)
-        measure(slots, mint, maxt, hints.latest_only, head.hot, head.cold, head.sealed, head.late, sizes)
+        measure(slots, mint, maxt, hints.latest_only, head.rows, head.sealed, head.late, sizes)
         if hints.labels_only:
-            counts = head.histograms.counts(slots, mint, maxt, head.cold)
+            counts = head.histograms.counts(slots, mint, maxt)
             bounds = sizes[:, 3] if counts is None else sizes[:, 3] + counts
             slots = slots[bounds > 0]
             named = cls(head.series.labels_of(slots), head.series.refs_of(slots), mint, maxt)
             named._bounds = bounds[bounds > 0]
             return named
-        histograms = head.histograms.select(slots, mint, maxt, head.cold)
+        histograms = head.histograms.select(slots, mint, maxt)
         filled = sizes[:, 3] > 0
         if histograms is not None:
             filled |= np.diff(histograms.row_offsets) > 0
@@ -87,8 +87,7 @@ class HeadSelection:
             slots,
             mint,
             maxt,
-            head.hot,
-            head.cold,
+            head.rows,
             head.sealed,
             head.sealed_end,
             head.late,
@@ -105,7 +104,7 @@ class HeadSelection:
         )
         sort_late_rows(self._loose_offsets, self._tail_counts, self._loose_t, self._loose_v)
         self._starts = head.starts.capture(
-            slots, mint, maxt, head.cold, head.late, self._loose_offsets, self._tail_counts
+            slots, mint, maxt, head.rows, head.late, self._loose_offsets, self._tail_counts
         )
         self._segments = head.chunk_log.view()
         return self

@@ -66,8 +66,7 @@ def _arrays(head: Head) -> list[tuple[npt.NDArray[Any], int]]:
     slabs = int(counters[k.SLAB_END])
     return [
         (head.series.generation, slots),
-        (head.hot, slots),
-        (head.cold, slots),
+        (head.rows, slots),
         (head.slabs, slabs * k.SLAB_BYTES),
         (head.slab_next, slabs),
         (head.slab_free, int(counters[k.SLAB_FREE])),
@@ -90,7 +89,7 @@ def _start_arrays(head: Head) -> list[tuple[npt.NDArray[Any], int]]:
 
 def _layout() -> list[int]:
     """Sizes that the arrays' bytes depend on; a snapshot of other ones is replayed instead."""
-    sizes = [k.HOT_WORDS, k.COLD_WORDS, k.SEALED_WORDS, k.LATE_WORDS, k.SLAB_BYTES, SEGMENT_BYTES]
+    sizes = [k.ROW_WORDS, k.SEALED_WORDS, k.LATE_WORDS, k.SLAB_BYTES, SEGMENT_BYTES]
     # Rows hold the state of the log's coder.
     return [*sizes, WAL_VERSION]
 
@@ -191,8 +190,7 @@ def load_snapshot(
                 _restore(target, raw)
     if histograms is not None:
         slots, _ = head.series.slots_of(histograms.refs)
-        head.cold[: state["slots_used"], k.HISTOGRAM] = 0
-        head.histograms.append(slots, histograms.batch, head.cold)
+        head.histograms.append(slots, histograms.batch)
     exemplars.add(loaded_exemplars)
     metadata.update(loaded_metadata)
     stones = [HeadTombstone(np.array(r, dtype=np.uint32), a, b) for r, a, b in state["tombstones"]]

@@ -142,7 +142,7 @@ class HeadStarts:
         slots: U32Array,
         mint: int,
         maxt: int,
-        cold: U64Array,
+        rows: U64Array,
         late: U64Array,
         loose_offsets: I64Array,
         tail_counts: I64Array,
@@ -163,7 +163,7 @@ class HeadStarts:
         # Places of the tails keep the smallest time, so that sorting leaves them in front.
         times = np.full(total, np.iinfo(np.int64).min)
         starts = np.zeros(total, dtype=np.int64)
-        copy_late_starts(slots, mint, maxt, cold, late, self.late, loose_offsets[1:], times, starts)
+        copy_late_starts(slots, mint, maxt, rows, late, self.late, loose_offsets[1:], times, starts)
         late_counts = np.diff(loose_offsets) - tail_counts
         if late_counts.any():
             rows = np.repeat(np.arange(len(slots)), np.diff(loose_offsets))

@@ -23,7 +23,7 @@ from tsdb.exemplar import ExemplarStore
 from tsdb.fs import FileSystem
 from tsdb.head import NO_MAX_TIME, NO_MIN_TIME, Head
 from tsdb.kernels.append import UNKNOWN_SERIES
-from tsdb.kernels.rowtouch import touch_hot, touch_series
+from tsdb.kernels.rowtouch import touch_rows, touch_series
 from tsdb.kernels.walcodec import replay_samples
 from tsdb.metadata import MetadataStore
 from tsdb.metrics import StorageMetrics
@@ -215,7 +215,7 @@ class Replayer:
         coded = np.concatenate([part.coded for part in parts]) if len(parts) > 1 else parts[0].coded
         sizes = np.array([(part.count, len(part.coded)) for part in parts], dtype=np.int64)
         bits, codes = np.empty(len(refs), dtype=np.uint64), np.empty(len(refs), dtype=np.uint8)
-        touch_hot(refs[:BUNDLE_SERIES], head.hot)
+        touch_rows(refs[:BUNDLE_SERIES], head.rows)
         kept = replay_samples(
             coded,
             sizes,
@@ -225,7 +225,7 @@ class Replayer:
             head.series.slots_used,
             head.series.alive,
             head.series.generation,
-            head.hot,
+            head.rows,
             self._orphans,
             refs,
             t_ms,
@@ -242,7 +242,7 @@ class Replayer:
         if starts is not None and len(starts) != count:
             raise CorruptionError(f"{len(starts)} start timestamps for a record of {count} samples")
         head = self._head
-        touch_series(decoded.refs[:BUNDLE_SERIES], head.hot, head.cold, head.slabs, head.slab_next)
+        touch_series(decoded.refs[:BUNDLE_SERIES], head.rows, head.slabs, head.slab_next)
         self._head.store(decoded.refs, decoded.t_ms, decoded.bits, codes, starts)
         self._result.sample_count += decoded.kept
         if decoded.kept < count:

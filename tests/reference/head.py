@@ -86,7 +86,7 @@ class ReferenceHead:
 
 def chunk_lengths(slot: int, times: list[int], range_ms: int) -> list[int]:
     """Samples of each chunk of a series that has the head's slot, in order; the last is open or a tail."""
-    first = 20 + slot * 0x9E3779B1 % 2**32 * 101 // 2**32
+    first = 10 + slot * 0x9E3779B1 % 2**32 * 111 // 2**32
     lengths, limit, begun = [0], first, times[0]
     for t in times:
         leaves = t // range_ms != begun // range_ms

@@ -24,7 +24,7 @@ steps = st.lists(
 
 def rows_of(head: Head) -> list:
     used = head.series.slots_used
-    arrays = (head.hot[:used], head.cold[:used], head.slabs[: int(head.counters[k.SLAB_END]) * k.SLAB_BYTES])
+    arrays = (head.rows[:used], head.slabs[: int(head.counters[k.SLAB_END]) * k.SLAB_BYTES])
     return [array.tolist() for array in (*arrays, head.counters)]
 
 
@@ -51,14 +51,14 @@ def test_a_batch_is_stored_and_coded_as_by_the_single_steps(batches):
         outcome = log.outcome.tolist()
         plain = set(expected.tolist()) <= {k.ACCEPTED, k.REPEATED}
         assert (outcome[STORED] == UNUSUAL) is not plain
-        count, parts = encoded(batch_refs, times, values, expected, k.ACCEPTED, expected_undo, other.hot)
+        count, parts = encoded(batch_refs, times, values, expected, k.ACCEPTED, expected_undo, other.rows)
         if plain:
             a, b, c = (outcome[at] for at in (REFS_SIZE, TIMES_SIZE, CODED_SIZE))
             keys = log.keys[: a + b].tobytes()
             assert [keys[:a], keys[a:], log.coded[:c].tobytes()] == parts
             assert (outcome[LOGGED], outcome[NEWEST_T]) == (count, int(times.max()))
         else:
-            encoded(batch_refs, times, values, codes, k.ACCEPTED, undo, one.hot)
+            encoded(batch_refs, times, values, codes, k.ACCEPTED, undo, one.rows)
             one.store(batch_refs, times, values, codes)
         other.store(batch_refs, times, values, expected)
         assert rows_of(one) == rows_of(other)

@@ -124,8 +124,7 @@ def replayed(path: Path, options: object) -> dict[str, object]:
         "histograms": None
         if parts is None
         else [getattr(parts, column).tobytes() for column in ("t_ms", "sum", "pos_count", "row_offsets")],
-        "hot": head.hot[:used].tobytes(),
-        "encoded": head.cold[:used][:, [k.ENCODED_T, k.ENCODED_V, k.ENCODED_DELTA, k.CHUNK]].tobytes(),
+        "states": np.delete(head.rows[:used], [k.SLABS, k.CHAINS], axis=1).tobytes(),
         "alive": head.series.alive[:used].tobytes(),
         "generation": head.series.generation[:used].tobytes(),
         "exemplars": [

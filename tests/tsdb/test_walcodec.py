@@ -71,7 +71,7 @@ class Rows:
     """Series rows of a small head."""
 
     def __init__(self) -> None:
-        self.hot = np.zeros((SLOTS, k.HOT_WORDS), dtype=np.uint64)
+        self.rows = np.zeros((SLOTS, k.ROW_WORDS), dtype=np.uint64)
         self.alive = np.ones(SLOTS, dtype=np.uint8)
         self.generation = np.zeros(SLOTS, dtype=np.uint8)
         self.orphans = np.zeros((SLOTS, 2), dtype=np.uint64)
@@ -82,13 +82,13 @@ class Rows:
         rules[k.RULE_SLOTS], rules[k.RULE_FUTURE] = SLOTS, 2**62
         rules[k.RULE_MIN_VALID], rules[k.RULE_HEAD_MAX] = -(2**62), 2**61
         codes, undo = np.zeros(len(refs), dtype=np.uint8), np.zeros((len(refs), 3), dtype=np.uint64)
-        k.admit(refs, t, bits, self.alive, self.generation, self.hot, rules, codes, undo)
+        k.admit(refs, t, bits, self.alive, self.generation, self.rows, rules, codes, undo)
         return refs, t, bits, codes, undo
 
     def encode(self, samples) -> tuple[int, list[bytes]]:
         refs, t, bits, codes, undo = self.admit(samples)
         assert (codes == k.ACCEPTED).all()
-        return encoded(refs, t, bits, codes, k.ACCEPTED, undo, self.hot)
+        return encoded(refs, t, bits, codes, k.ACCEPTED, undo, self.rows)
 
     def decode(self, count: int, parts: list[bytes], oldest: int = -(2**62), late: bool = False):
         keys = np.frombuffer(b"".join(parts[:2]), dtype=np.uint8)
@@ -105,7 +105,7 @@ class Rows:
             SLOTS,
             self.alive,
             self.generation,
-            self.hot,
+            self.rows,
             self.orphans,
             refs,
             t,
@@ -115,11 +115,11 @@ class Rows:
         return kept, list(zip(refs.tolist(), t.tolist(), bits.tolist(), strict=True)), codes
 
 
-def encoded(refs, t, bits, codes, wanted, undo, hot) -> tuple[int, list[bytes]]:
+def encoded(refs, t, bits, codes, wanted, undo, rows) -> tuple[int, list[bytes]]:
     keys = np.zeros(KEY_BYTES_LIMIT * len(refs), dtype=np.uint8)
     coded = np.zeros(VALUE_BYTES_LIMIT * len(refs) + CODED_PADDING, dtype=np.uint8)
     sizes = np.zeros(3, dtype=np.int64)
-    count = encode_samples(refs, t, bits, codes, wanted, SEGMENT, undo, hot, keys, coded, sizes)
+    count = encode_samples(refs, t, bits, codes, wanted, SEGMENT, undo, rows, keys, coded, sizes)
     a, b, c = sizes.tolist()
     return count, [keys[:a].tobytes(), keys[a : a + b].tobytes(), coded[:c].tobytes()]
 
@@ -148,7 +148,7 @@ def test_records_have_the_bytes_of_the_slow_encoder_and_decode_to_what_was_logge
         assert decoded == samples
         assert (kept, codes.tolist()) == (count, [k.ACCEPTED] * count)
     used = [k.LAST_T, k.META, k.LAST_V]
-    assert reader.hot[:, used].tolist() == writer.hot[:, used].tolist()
+    assert reader.rows[:, used].tolist() == writer.rows[:, used].tolist()
 
 
 @settings(max_examples=200, deadline=None)
@@ -236,7 +236,7 @@ def test_times_as_far_apart_as_they_can_be_come_back(samples):
     codes = np.full(len(refs), k.LATE, dtype=np.uint8)
     rows = Rows()
     undo = np.zeros((len(refs), 3), dtype=np.uint64)
-    _, parts = encoded(refs, t, bits, codes, k.LATE, undo, rows.hot)
+    _, parts = encoded(refs, t, bits, codes, k.LATE, undo, rows.rows)
     _, found, _ = rows.decode(len(refs), parts, oldest=-(2**63), late=True)
     assert found == samples
 
@@ -245,8 +245,8 @@ def test_times_as_far_apart_as_they_can_be_come_back(samples):
 @pytest.mark.parametrize("exponent", [0, 3, 7])
 def test_a_damaged_difference_gives_some_value_and_no_crash(exponent, payload):
     rows = Rows()
-    rows.hot[1, k.LAST_V] = bits_of(2.0**51)
-    rows.hot[1, k.META] = (SEGMENT + 1) << walvalues.STAMP_SHIFT | k.HAS_SAMPLE
+    rows.rows[1, k.LAST_V] = bits_of(2.0**51)
+    rows.rows[1, k.META] = (SEGMENT + 1) << walvalues.STAMP_SHIFT | k.HAS_SAMPLE
     text = "1" * 16 + f"{exponent:04b}"[::-1] + "000000" + f"{64:07b}"[::-1] + f"{payload:064b}"[::-1]
     assert rows.decode(1, [twin.varint(1), twin.varint(5), twin.to_bytes(text)])[0] == 1
 
@@ -296,7 +296,7 @@ def test_samples_of_a_series_whose_record_is_lost_do_not_keep_the_others_from_de
     first = writer.encode(samples)
     assert reader.decode(*first)[1] == samples
     writer.generation[2] = 1
-    writer.hot[2] = 0
+    writer.rows[2] = 0
     later = [(young, 200, bits_of(3.5)), (1, 201, bits_of(8.0)), (young, 202, bits_of(4.5))]
     second = writer.encode(later)
     kept, found, codes = reader.decode(*second)

@@ -1,10 +1,10 @@
 """Append samples to the head: admit by Prometheus's rules, then store into tails, chunks and chains.
 
-State of a series is two rows. `hot` (128 bytes, two cache lines) is all that most appends touch: newest
-sample and a tail of eight raw samples. `cold` (64 bytes) is touched when a full tail is encoded onto the open
-XOR chunk. The open chunk lives in chained slabs of 64 bytes; a full one is copied to the segment of sealed
-chunks. Out-of-order samples go to a chain of their own. The head passes all arrays; their meaning is in the
-constants.
+State of a series is a row of 128 bytes, two cache lines. Every other append touches only the first: newest
+sample and the beginning of a tail of four raw samples. The second has the rest of the tail and what is needed
+to encode a full tail onto the open XOR chunk. That lives in chained slabs of 64 bytes; a full chunk is copied
+to the segment of sealed chunks. Out-of-order samples go to a chain of their own. The head passes all arrays;
+their meaning is in the constants.
 
 Measured on one core, November 2026: see docs/storage.md.
 """
@@ -14,8 +14,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tsdb.kernels.bits import Word, store64, swap64
+from tsdb.kernels.bits import Word, load64, store64, swap64
 from tsdb.kernels.compile import device, inline, kernel
+from tsdb.kernels.prefetch import prefetch
 from tsdb.kernels.xor import (
     CHUNK_BYTES_LIMIT,
     CHUNK_SAMPLES,
@@ -31,18 +32,15 @@ U32Array = npt.NDArray[np.uint32]
 I64Array = npt.NDArray[np.int64]
 U64Array = npt.NDArray[np.uint64]
 
-# Columns of `hot` u64[slots, 16].
-LAST_T, TAIL_BASE, META, LAST_V, TAIL_OFFSETS, TAIL_VALUES = 0, 1, 2, 3, 4, 8
-HOT_WORDS = 16
+# Columns of `rows` u64[slots, 16]. SPANS: the last delta in ms, span of the open chunk << 32. SLABS: first,
+# last << 32. CHUNK: bits, count << 32, lead << 40, trail << 48, samples at which it closes << 56. CHAINS:
+# newest sealed chunk, newest out-of-order sample << 32.
+LAST_T, TAIL_BASE, META, LAST_V, TAIL_OFFSETS, TAIL_VALUES = 0, 1, 2, 3, 4, 6
+ENCODED_T, ENCODED_V, SPANS, SLABS, CHUNK, CHAINS = range(10, 16)
+ROW_WORDS, ROW_SHIFT = 16, 7
 # Bits of META: tail length in the low four, then flags.
 TAIL_MASK, HAS_SAMPLE, LAST_IS_HISTOGRAM = 0xF, 0x10, 0x20
-TAIL_SLOTS = 8
-
-# Columns of `cold` u64[slots, 8]. SLABS: first, last << 32. CHUNK: bits, count << 32, lead << 40, trail <<
-# 48, samples at which it closes << 56. CHAINS: newest sealed chunk, newest out-of-order sample << 32.
-# HISTOGRAM: newest histogram sample.
-ENCODED_T, ENCODED_V, ENCODED_DELTA, CHUNK_MINT, SLABS, CHUNK, CHAINS, HISTOGRAM = range(8)
-COLD_WORDS = 8
+TAIL_SLOTS = 4
 
 # Columns of `sealed` u64[chunks, 3]. LINK: span in ms (u32), previous chunk << 32. PLACE: the low 40 bits of
 # the position (`sealed_position`), bytes << 40 (u16), samples << 56 (u8).
@@ -66,13 +64,15 @@ RULE_WORDS = 8
 ACCEPTED, OUT_OF_ORDER, OUT_OF_BOUNDS, TOO_OLD, DUPLICATE, UNKNOWN_SERIES = range(6)
 COMPARE, REPEATED, LATE = 253, 254, 255
 
+AHEAD = 8
+"""Samples between asking for a line and needing it."""
 SLAB_BYTES = 64
 SLAB_SHIFT = 6
 SCRATCH_BYTES = 512
 FLUSH_BYTES_LIMIT = TAIL_SLOTS * CHUNK_BYTES_LIMIT
 """Sealed bytes one flush can make: at worst every sample of the tail closes a chunk."""
 FLUSH_SLABS_LIMIT = 2 * TAIL_SLOTS
-FIRST_CHUNK_SAMPLES = 20
+FIRST_CHUNK_SAMPLES = 10
 """The first chunk of a series in a block range closes at these up to `CHUNK_SAMPLES`, by its slot: else the
 open chunks of targets that began together are all full, and close, at the same moment."""
 SLOT_MASK = 0xFFFFFF
@@ -132,7 +132,7 @@ def admit_all(
     values: U64Array,
     alive: U8Array,
     generation: U8Array,
-    hot: U64Array,
+    rows: U64Array,
     rules: I64Array,
     codes: U8Array,
     undo: U64Array,
@@ -145,6 +145,8 @@ def admit_all(
     refused = 0
     mark = _HAS_SAMPLE | _LAST_IS_HISTOGRAM if rules[RULE_HISTOGRAM] != 0 else _HAS_SAMPLE
     for i in range(len(refs)):
+        if i + AHEAD < len(refs):
+            prefetch(rows, np.int64(refs[i + AHEAD] & _SLOT_MASK) << ROW_SHIFT)
         slot = refs[i] & _SLOT_MASK
         if (
             slot >= rules[RULE_SLOTS]
@@ -154,7 +156,7 @@ def admit_all(
             codes[i] = UNKNOWN_SERIES
             refused += 1
             continue
-        row = hot[slot]
+        row = rows[slot]
         code = _judge(t_ms[i], values[i], row, rules)
         codes[i] = code
         if code == ACCEPTED:
@@ -180,21 +182,21 @@ def admit(
     values: U64Array,
     alive: U8Array,
     generation: U8Array,
-    hot: U64Array,
+    rows: U64Array,
     rules: I64Array,
     codes: U8Array,
     undo: U64Array,
 ) -> Word:
     """`admit_all` by itself."""
-    return admit_all(refs, t_ms, values, alive, generation, hot, rules, codes, undo)
+    return admit_all(refs, t_ms, values, alive, generation, rows, rules, codes, undo)
 
 
 @kernel("void(uint32[::1], uint8[::1], uint64[:,::1], uint64[:,::1])", group="write")
-def retract(refs: U32Array, codes: U8Array, undo: U64Array, hot: U64Array) -> None:
+def retract(refs: U32Array, codes: U8Array, undo: U64Array, rows: U64Array) -> None:
     """Undo what `admit` did for accepted samples, newest first."""
     for i in range(len(refs) - 1, -1, -1):
         if codes[i] == ACCEPTED:
-            row = hot[refs[i] & _SLOT_MASK]
+            row = rows[refs[i] & _SLOT_MASK]
             row[LAST_T] = undo[i, 0]
             row[LAST_V] = undo[i, 1]
             row[META] = undo[i, 2]
@@ -224,6 +226,13 @@ def _drain(
     """Copy `size` bytes of scratch to the chain at bit `bits`; byte 0 completes the byte there. Returns
     the first and last slab."""
     offset = np.int64(bits >> _U3)
+    inside = offset & (SLAB_BYTES - 1)
+    if (inside != 0 or bits & _U7 != _ZERO) and inside + size <= SLAB_BYTES - 7:
+        # Whole words: what they have beyond the end is written again by the next samples.
+        base = (np.int64(last) << SLAB_SHIFT) + inside
+        for j in range(0, size, 8):
+            store64(slabs, base + j, load64(scratch, j))
+        return first, last
     for j in range(size):
         at = (offset + j) & (SLAB_BYTES - 1)
         if at == 0 and (j > 0 or bits & _U7 == _ZERO):
@@ -249,6 +258,8 @@ def sealed_position(place: Word, end: Word) -> Word:
 @device
 def _seal(
     row: U64Array,
+    mint: Word,
+    span: Word,
     bits: Word,
     count: Word,
     first: Word,
@@ -266,9 +277,10 @@ def _seal(
     done = 0
     while done < size:
         base = np.int64(slab) << SLAB_SHIFT
+        # Whole words: the segment has room for more than one chunk (FLUSH_BYTES_LIMIT).
         part: Word = min(SLAB_BYTES, size - done)
-        for j in range(part):
-            segment[used + done + j] = slabs[base + j]
+        for j in range(0, part, 8):
+            store64(segment, used + done + j, load64(slabs, base + j))
         done += SLAB_BYTES
         slab_free[counters[SLAB_FREE]] = np.uint32(slab)
         counters[SLAB_FREE] += 1
@@ -276,8 +288,7 @@ def _seal(
     segment[used] = np.uint8(0)
     segment[used + 1] = np.uint8(count)
     entry = sealed[counters[SEALED_END]]
-    entry[SEALED_MINT] = row[CHUNK_MINT]
-    span = row[ENCODED_T] - row[CHUNK_MINT]
+    entry[SEALED_MINT] = np.uint64(mint)
     entry[SEALED_LINK] = span | (row[CHAINS] << _U32)
     position = np.uint64(counters[SEGMENT_BASE] + used) & _POSITION_MASK
     entry[SEALED_PLACE] = position | (np.uint64(size) << _U40) | (count << _U56)
@@ -311,8 +322,7 @@ def _first_chunk_samples(slot: Word) -> Word:
 @device
 def flush_tail(
     slot: Word,
-    hot: U64Array,
-    cold: U64Array,
+    rows: U64Array,
     slabs: U8Array,
     slab_next: U32Array,
     slab_free: U32Array,
@@ -322,9 +332,8 @@ def flush_tail(
     scratch: U8Array,
 ) -> None:
     """Encode the tail of a series onto its open chunk, sealing chunks that are full or leave the block."""
-    tail = hot[slot]
-    row = cold[slot]
-    length = np.int64(tail[META] & _TAIL_MASK)
+    row = rows[slot]
+    length = np.int64(row[META] & _TAIL_MASK)
     bits = row[CHUNK] & _LOW32
     count = (row[CHUNK] >> _U32) & _LOW8
     lead = (row[CHUNK] >> _U40) & _LOW8
@@ -338,19 +347,21 @@ def flush_tail(
         at = np.int64(bits >> _U3) & (SLAB_BYTES - 1)
         acc = np.uint64(slabs[(np.int64(last) << SLAB_SHIFT) + at]) << np.uint64(56)
     position = np.int64(0)
-    mint = np.int64(row[CHUNK_MINT])
+    encoded_t, encoded_v = np.int64(row[ENCODED_T]), row[ENCODED_V]
+    delta = np.int64(row[SPANS] & _LOW32)
+    mint = np.int64(row[ENCODED_T] - (row[SPANS] >> _U32))
     chunk_end = _range_end(mint, counters)
     for k in range(length):
-        offset = (tail[TAIL_OFFSETS + (k >> 1)] >> np.uint64((k & 1) << 5)) & _LOW32
-        t = np.int64(tail[TAIL_BASE]) + np.int64(offset)
-        value = tail[TAIL_VALUES + k]
+        t = tail_time(row, k)
+        value = row[TAIL_VALUES + k]
         full = count >= limit or t >= chunk_end or np.uint64(t) - np.uint64(mint) > _SPAN_LIMIT
         if count > _ZERO and full:
             store64(scratch, position, swap64(acc))
             size = position + np.int64((fill + _U7) >> _U3)
             first, last = _drain(scratch, size, bits, first, last, slabs, slab_next, slab_free, counters)
             bits = (((bits >> _U3) + np.uint64(position)) << _U3) + fill
-            _seal(row, bits, count, first, slabs, slab_next, slab_free, sealed, segment, counters)
+            span = np.uint64(encoded_t) - np.uint64(mint)
+            _seal(row, mint, span, bits, count, first, slabs, slab_next, slab_free, sealed, segment, counters)
             bits, count, first, last, fill, acc = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
             position = np.int64(0)
             limit = np.uint64(CHUNK_SAMPLES) if t < chunk_end else _ZERO
@@ -359,46 +370,74 @@ def flush_tail(
                 limit = _first_chunk_samples(slot)
             mint = t
             chunk_end = _range_end(mint, counters)
-            row[CHUNK_MINT] = np.uint64(t)
             lead, trail = np.uint64(NO_WINDOW), _ZERO
             acc, fill, position = put(scratch, acc, fill, position, _ZERO, _U16)
             zigzag = (np.uint64(t) << _U1) ^ np.uint64(t >> 63)
             acc, fill, position = put_uvarint(scratch, acc, fill, position, zigzag)
             acc, fill, position = put(scratch, acc, fill, position, value, np.uint64(64))
-            row[ENCODED_DELTA] = _ZERO
+            delta = np.int64(0)
         else:
-            delta = t - np.int64(row[ENCODED_T])
+            step = t - encoded_t
             if count == _U1:
-                acc, fill, position = put_uvarint(scratch, acc, fill, position, np.uint64(delta))
+                acc, fill, position = put_uvarint(scratch, acc, fill, position, np.uint64(step))
             else:
-                dod = delta - np.int64(row[ENCODED_DELTA])
-                acc, fill, position = put_delta_of_delta(scratch, acc, fill, position, dod)
-            row[ENCODED_DELTA] = np.uint64(delta)
-            xor = value ^ row[ENCODED_V]
+                acc, fill, position = put_delta_of_delta(scratch, acc, fill, position, step - delta)
+            delta = step
+            xor = value ^ encoded_v
             acc, fill, position, lead, trail = put_xor(scratch, acc, fill, position, xor, lead, trail)
-        row[ENCODED_T] = np.uint64(t)
-        row[ENCODED_V] = value
+        encoded_t, encoded_v = t, value
         count += _U1
     store64(scratch, position, swap64(acc))
     size = position + np.int64((fill + _U7) >> _U3)
     first, last = _drain(scratch, size, bits, first, last, slabs, slab_next, slab_free, counters)
     bits = (((bits >> _U3) + np.uint64(position)) << _U3) + fill
+    row[ENCODED_T] = np.uint64(encoded_t)
+    row[ENCODED_V] = encoded_v
+    row[SPANS] = np.uint64(delta) | ((np.uint64(encoded_t) - np.uint64(mint)) << _U32)
     row[SLABS] = first | (last << _U32)
     row[CHUNK] = bits | (count << _U32) | (lead << _U40) | (trail << _U48) | (limit << _U56)
-    tail[META] &= ~_TAIL_MASK
+    row[META] &= ~_TAIL_MASK
 
 
 @inline
-def _has_room(
-    slab_next: U32Array, sealed: U64Array, segment: U8Array, late: U64Array, counters: I64Array
-) -> bool:
-    """Whether one more sample fits whatever it does."""
+def tail_time(row: U64Array, k: Word) -> Word:
+    """Time of sample k of a tail."""
+    offset = (row[TAIL_OFFSETS + (k >> 1)] >> np.uint64((k & 1) << 5)) & _LOW32
+    return np.int64(row[TAIL_BASE] + offset)
+
+
+@inline
+def _has_room(slab_next: U32Array, sealed: U64Array, segment: U8Array, counters: I64Array) -> bool:
+    """Whether one more tail fits whatever it does."""
     return bool(
         counters[SEGMENT_USED] + FLUSH_BYTES_LIMIT <= len(segment)
         and counters[SEALED_END] + TAIL_SLOTS <= len(sealed)
         and counters[SLAB_FREE] + len(slab_next) - counters[SLAB_END] >= FLUSH_SLABS_LIMIT
-        and counters[LATE_END] < len(late)
     )
+
+
+@inline
+def _ask_ahead(ref: Word, later: Word, rows: U64Array, slabs: U8Array) -> None:
+    """Have the open chunk of a series that will flush on its way, and the second line of a later row."""
+    slot, limit = np.int64(ref & _SLOT_MASK), np.int64(len(rows))
+    if slot < limit:
+        row = rows[slot]
+        if row[META] & _TAIL_MASK == np.uint64(TAIL_SLOTS):
+            prefetch(slabs, np.int64(row[SLABS] >> _U32) << SLAB_SHIFT)
+    prefetch(rows, (np.int64(later & _SLOT_MASK) << ROW_SHIFT) + SLAB_BYTES)
+
+
+@device
+def _store_late(t: Word, value: Word, row: U64Array, late: U64Array, counters: I64Array) -> None:
+    """Chain a late sample, for which there is room."""
+    entry = late[counters[LATE_END]]
+    entry[LATE_T] = np.uint64(t)
+    entry[LATE_V] = value
+    entry[LATE_PREVIOUS] = row[CHAINS] >> _U32
+    row[CHAINS] = (row[CHAINS] & _LOW32) | (np.uint64(counters[LATE_END]) << _U32)
+    counters[LATE_END] += 1
+    counters[STORED_LATE] += 1
+    counters[MIN_LATE_T] = min(counters[MIN_LATE_T], t)
 
 
 @device
@@ -408,8 +447,7 @@ def store_all(
     values: U64Array,
     codes: U8Array,
     start: int,
-    hot: U64Array,
-    cold: U64Array,
+    rows: U64Array,
     slabs: U8Array,
     slab_next: U32Array,
     slab_free: U32Array,
@@ -424,47 +462,52 @@ def store_all(
     Returns the index of the first sample not looked at: N when done, less when the segment of sealed chunks
     or an arena is full and the caller must make room first.
     """
+    oldest, newest = counters[MIN_T], counters[MAX_T]
+    stored = np.int64(0)
+    done: Word = np.int64(len(refs))
     for i in range(start, len(refs)):
+        if i + 2 * AHEAD < len(refs):
+            _ask_ahead(refs[i + AHEAD], refs[i + 2 * AHEAD], rows, slabs)
         code = codes[i]
         if code != ACCEPTED and code != LATE:
             continue
-        if not _has_room(slab_next, sealed, segment, late, counters):
-            return np.int64(i)
-        slot = np.int64(refs[i] & _SLOT_MASK)
+        row = rows[refs[i] & _SLOT_MASK]
         t = t_ms[i]
-        counters[MIN_T] = min(counters[MIN_T], t)
-        counters[MAX_T] = max(counters[MAX_T], t)
         if code == LATE:
-            entry = late[counters[LATE_END]]
-            entry[LATE_T] = np.uint64(t)
-            entry[LATE_V] = values[i]
-            entry[LATE_PREVIOUS] = cold[slot, CHAINS] >> _U32
-            cold[slot, CHAINS] = (cold[slot, CHAINS] & _LOW32) | (np.uint64(counters[LATE_END]) << _U32)
-            counters[LATE_END] += 1
-            counters[STORED_LATE] += 1
-            counters[MIN_LATE_T] = min(counters[MIN_LATE_T], t)
-            continue
-        row = hot[slot]
-        length: Word = np.int64(row[META] & _TAIL_MASK)
-        if length > 0 and (length == TAIL_SLOTS or np.uint64(t) - row[TAIL_BASE] > _SPAN_LIMIT):
-            flush_tail(slot, hot, cold, slabs, slab_next, slab_free, sealed, segment, counters, scratch)
-            length = 0
-        if length == 0:
-            row[TAIL_BASE] = np.uint64(t)
-        word = TAIL_OFFSETS + (length >> 1)
-        offset = np.uint64(t) - row[TAIL_BASE]
-        if length & 1:
-            row[word] = (row[word] & _LOW32) | (offset << _U32)
+            if counters[LATE_END] >= len(late):
+                done = np.int64(i)
+                break
+            _store_late(t, values[i], row, late, counters)
         else:
-            row[word] = offset
-        row[TAIL_VALUES + length] = values[i]
-        row[META] += _U1
-        counters[STORED] += 1
-    return np.int64(len(refs))
+            length: Word = np.int64(row[META] & _TAIL_MASK)
+            if length > 0 and (length == TAIL_SLOTS or np.uint64(t) - row[TAIL_BASE] > _SPAN_LIMIT):
+                if not _has_room(slab_next, sealed, segment, counters):
+                    done = np.int64(i)
+                    break
+                slot = np.int64(refs[i] & _SLOT_MASK)
+                flush_tail(slot, rows, slabs, slab_next, slab_free, sealed, segment, counters, scratch)
+                length = 0
+            if length == 0:
+                row[TAIL_BASE] = np.uint64(t)
+            word = TAIL_OFFSETS + (length >> 1)
+            offset = np.uint64(t) - row[TAIL_BASE]
+            if length & 1:
+                row[word] = (row[word] & _LOW32) | (offset << _U32)
+            else:
+                row[word] = offset
+            row[TAIL_VALUES + length] = values[i]
+            row[META] += _U1
+            stored += 1
+        oldest = min(oldest, t)
+        newest = max(newest, t)
+    counters[MIN_T] = oldest
+    counters[MAX_T] = newest
+    counters[STORED] += stored
+    return done
 
 
 @kernel(
-    "int64(uint32[::1], int64[::1], uint64[::1], uint8[::1], int64, uint64[:,::1], uint64[:,::1],"
+    "int64(uint32[::1], int64[::1], uint64[::1], uint8[::1], int64, uint64[:,::1],"
     " uint8[::1], uint32[::1], uint32[::1], uint64[:,::1], uint8[::1], uint64[:,::1], int64[::1],"
     " uint8[::1])",
     group="write",
@@ -475,8 +518,7 @@ def store(
     values: U64Array,
     codes: U8Array,
     start: int,
-    hot: U64Array,
-    cold: U64Array,
+    rows: U64Array,
     slabs: U8Array,
     slab_next: U32Array,
     slab_free: U32Array,
@@ -493,8 +535,7 @@ def store(
         values,
         codes,
         start,
-        hot,
-        cold,
+        rows,
         slabs,
         slab_next,
         slab_free,

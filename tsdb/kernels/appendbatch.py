@@ -28,7 +28,7 @@ UNUSUAL = -1
 
 @kernel(
     "void(uint32[::1], int64[::1], uint64[::1], uint8[::1], uint64[:,::1], uint8[::1], uint8[::1],"
-    " int64[::1], int64, uint8[::1], uint8[::1], int64[::1], uint64[:,::1], uint64[:,::1], uint8[::1],"
+    " int64[::1], int64, uint8[::1], uint8[::1], int64[::1], uint64[:,::1], uint8[::1],"
     " uint32[::1], uint32[::1], uint64[:,::1], uint8[::1], uint64[:,::1], int64[::1], uint8[::1])",
     group="write",
 )
@@ -45,8 +45,7 @@ def append_batch(
     keys: U8Array,
     coded: U8Array,
     outcome: I64Array,
-    hot: U64Array,
-    cold: U64Array,
+    rows: U64Array,
     slabs: U8Array,
     slab_next: U32Array,
     slab_free: U32Array,
@@ -58,7 +57,7 @@ def append_batch(
 ) -> None:
     """Judge a batch as `admit` does; if all is accepted, or repeated, code it as `encode_samples` does and
     store as much of it as `store` can."""
-    admit_all(refs, t_ms, values, alive, generation, hot, rules, codes, undo)
+    admit_all(refs, t_ms, values, alive, generation, rows, rules, codes, undo)
     outcome[STORED] = UNUSUAL
     newest = t_ms[0]
     for i in range(len(refs)):
@@ -67,7 +66,7 @@ def append_batch(
         newest = max(newest, t_ms[i])
     outcome[NEWEST_T] = newest
     outcome[LOGGED] = encode_all(
-        refs, t_ms, values, codes, ACCEPTED, segment, undo, hot, keys, coded, outcome
+        refs, t_ms, values, codes, ACCEPTED, segment, undo, rows, keys, coded, outcome
     )
     outcome[STORED] = store_all(
         refs,
@@ -75,8 +74,7 @@ def append_batch(
         values,
         codes,
         0,
-        hot,
-        cold,
+        rows,
         slabs,
         slab_next,
         slab_free,

@@ -1,6 +1,6 @@
 """Chains of the head that are linked backwards through one array: link new entries, walk from the newest.
 
-Entry 0 ends a chain. The newest entry of a series is in column HISTOGRAM of its cold row.
+Entry 0 ends a chain. `newest` u32[slots] has the newest entry of each series.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tsdb.kernels.append import HISTOGRAM
 from tsdb.kernels.bits import Word
 from tsdb.kernels.compile import kernel
 
@@ -17,42 +16,41 @@ I64Array = npt.NDArray[np.int64]
 U64Array = npt.NDArray[np.uint64]
 
 
-@kernel("void(uint32[::1], int64, uint64[:,::1], uint32[::1])", group="write")
-def link_histograms(slots: U32Array, first: int, cold: U64Array, previous: U32Array) -> None:
+@kernel("void(uint32[::1], int64, uint32[::1], uint32[::1])", group="write")
+def link_histograms(slots: U32Array, first: int, newest: U32Array, previous: U32Array) -> None:
     """Entry `first + i` becomes the newest of the series in `slots[i]`."""
     for i in range(len(slots)):
-        row = cold[slots[i]]
-        previous[first + i] = np.uint32(row[HISTOGRAM])
-        row[HISTOGRAM] = np.uint64(first + i)
+        previous[first + i] = newest[slots[i]]
+        newest[slots[i]] = np.uint32(first + i)
 
 
-@kernel("void(uint32[::1], int64, int64, uint64[:,::1], uint32[::1], int64[::1], int64[::1])", group="read")
+@kernel("void(uint32[::1], int64, int64, uint32[::1], uint32[::1], int64[::1], int64[::1])", group="read")
 def count_histograms(
     slots: U32Array,
     mint: int,
     maxt: int,
-    cold: U64Array,
+    newest: U32Array,
     previous: U32Array,
     t_ms: I64Array,
     counts: I64Array,
 ) -> None:
     """Entries of each series with mint <= t <= maxt."""
     for i in range(len(slots)):
-        at: Word = cold[slots[i], HISTOGRAM]
+        at: Word = np.int64(newest[slots[i]])
         found = 0
         while at != 0:
             if mint <= t_ms[at] <= maxt:
                 found += 1
-            at = np.uint64(previous[at])
+            at = np.int64(previous[at])
         counts[i] = found
 
 
-@kernel("void(uint32[::1], int64, int64, uint64[:,::1], uint32[::1], int64[::1], int64[::1])", group="read")
+@kernel("void(uint32[::1], int64, int64, uint32[::1], uint32[::1], int64[::1], int64[::1])", group="read")
 def walk_histograms(
     slots: U32Array,
     mint: int,
     maxt: int,
-    cold: U64Array,
+    newest: U32Array,
     previous: U32Array,
     t_ms: I64Array,
     entries: I64Array,
@@ -60,9 +58,9 @@ def walk_histograms(
     """The entries that `count_histograms` counted, row after row, each row newest arrival first."""
     out = 0
     for i in range(len(slots)):
-        at: Word = cold[slots[i], HISTOGRAM]
+        at: Word = np.int64(newest[slots[i]])
         while at != 0:
             if mint <= t_ms[at] <= maxt:
                 entries[out] = at
                 out += 1
-            at = np.uint64(previous[at])
+            at = np.int64(previous[at])

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from tsdb.kernels.append import (
     CHAINS,
     CHUNK,
-    CHUNK_MINT,
     ENCODED_T,
     LAST_T,
     LATE_PREVIOUS,
@@ -26,11 +25,12 @@ from tsdb.kernels.append import (
     SLAB_BYTES,
     SLAB_SHIFT,
     SLABS,
+    SPANS,
     TAIL_BASE,
     TAIL_MASK,
-    TAIL_OFFSETS,
     TAIL_VALUES,
     sealed_position,
+    tail_time,
 )
 from tsdb.kernels.bits import Word, load64, store64
 from tsdb.kernels.compile import device, inline, kernel
@@ -68,12 +68,12 @@ def _tail_length(row: U64Array, mint: Word, maxt: Word) -> Word:
 def _open_wanted(row: U64Array, mint: Word, maxt: Word) -> Word:
     """Whether the open chunk may have samples in [mint, maxt]."""
     count = (row[CHUNK] >> _U32) & _LOW8
-    return count > _ZERO and np.int64(row[CHUNK_MINT]) <= maxt and np.int64(row[ENCODED_T]) >= mint
+    begun = np.int64(row[ENCODED_T] - (row[SPANS] >> _U32))
+    return count > _ZERO and begun <= maxt and np.int64(row[ENCODED_T]) >= mint
 
 
 @kernel(
-    "void(uint32[::1], int64, int64, boolean, uint64[:,::1], uint64[:,::1], uint64[:,::1], uint64[:,::1],"
-    " int64[:,::1])",
+    "void(uint32[::1], int64, int64, boolean, uint64[:,::1], uint64[:,::1], uint64[:,::1], int64[:,::1])",
     group="read",
 )
 def measure(
@@ -81,8 +81,7 @@ def measure(
     mint: int,
     maxt: int,
     latest: bool,
-    hot: U64Array,
-    cold: U64Array,
+    rows: U64Array,
     sealed: U64Array,
     late: U64Array,
     sizes: I64Array,
@@ -93,11 +92,11 @@ def measure(
     wanted: of tail, open chunk and sealed chunks the newest that begins by maxt has it, and is counted alone.
     """
     for i in range(len(slots)):
-        row = cold[slots[i]]
+        row = rows[slots[i]]
         chunks: Word = 0
         open_bytes: Word = 0
         samples: Word = 0
-        loose: Word = _tail_length(hot[slots[i]], mint, maxt)
+        loose: Word = _tail_length(row, mint, maxt)
         done = latest and loose > 0
         if not done and _open_wanted(row, mint, maxt):
             chunks += 1
@@ -156,7 +155,7 @@ def _copy_open(row: U64Array, slabs: U8Array, slab_next: U32Array, out: U8Array,
 
 
 @kernel(
-    "void(uint32[::1], int64, int64, uint64[:,::1], uint64[:,::1], uint64[:,::1], int64, uint64[:,::1],"
+    "void(uint32[::1], int64, int64, uint64[:,::1], uint64[:,::1], int64, uint64[:,::1],"
     " uint8[::1], uint32[::1], int64[::1], int64[::1], int64[::1], int64[:,::1], uint8[::1],"
     " int64[::1], int64[::1], uint64[::1])",
     group="read",
@@ -165,8 +164,7 @@ def capture(
     slots: U32Array,
     mint: int,
     maxt: int,
-    hot: U64Array,
-    cold: U64Array,
+    rows: U64Array,
     sealed: U64Array,
     sealed_end: int,
     late: U64Array,
@@ -188,7 +186,7 @@ def capture(
     (`tail_counts[i]` samples, ascending), then the late samples, newest arrival first.
     """
     for i in range(len(slots)):
-        row = cold[slots[i]]
+        row = rows[slots[i]]
         at_chunk = chunk_offsets[i + 1]
         # `measure` found no room wanted for chunks that do not count.
         if at_chunk > chunk_offsets[i] and byte_offsets[i + 1] > byte_offsets[i]:
@@ -203,13 +201,11 @@ def capture(
                 chunks[at_chunk, 0] = sealed_position(sealed[at, SEALED_PLACE], sealed_end)
                 chunks[at_chunk, 1] = np.int64((sealed[at, SEALED_PLACE] >> _U40) & _LOW16)
             at = sealed[at, SEALED_LINK] >> _U32
-        tail = hot[slots[i]]
-        length = _tail_length(tail, mint, maxt)
+        length = _tail_length(row, mint, maxt)
         out = loose_offsets[i]
         for k in range(length):
-            offset = (tail[TAIL_OFFSETS + (k >> 1)] >> np.uint64((k & 1) << 5)) & _LOW32
-            loose_t[out + k] = np.int64(tail[TAIL_BASE]) + np.int64(offset)
-            loose_v[out + k] = tail[TAIL_VALUES + k]
+            loose_t[out + k] = tail_time(row, k)
+            loose_v[out + k] = row[TAIL_VALUES + k]
         tail_counts[i] = length
         out += length
         at = row[CHAINS] >> _U32

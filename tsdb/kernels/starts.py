@@ -147,7 +147,7 @@ def copy_late_starts(
     slots: U32Array,
     mint: int,
     maxt: int,
-    cold: U64Array,
+    rows: U64Array,
     late: U64Array,
     starts: I64Array,
     places: I64Array,
@@ -160,7 +160,7 @@ def copy_late_starts(
     """
     for i in range(len(slots)):
         at = places[i]
-        entry = cold[slots[i], CHAINS] >> _U32
+        entry = rows[slots[i], CHAINS] >> _U32
         while entry != _ZERO:
             t = np.int64(late[entry, LATE_T])
             if mint <= t <= maxt:

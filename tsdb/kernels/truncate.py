@@ -11,10 +11,8 @@ import numpy.typing as npt
 from tsdb.kernels.append import (
     CHAINS,
     CHUNK,
-    CHUNK_MINT,
     ENCODED_T,
     HAS_SAMPLE,
-    HISTOGRAM,
     LAST_T,
     LATE_END,
     LATE_PREVIOUS,
@@ -31,11 +29,13 @@ from tsdb.kernels.append import (
     SEGMENT_USED,
     SLAB_FREE,
     SLABS,
+    SPANS,
     TAIL_BASE,
     TAIL_MASK,
     TAIL_OFFSETS,
     TAIL_VALUES,
     sealed_position,
+    tail_time,
 )
 from tsdb.kernels.bits import Word
 from tsdb.kernels.compile import device, kernel
@@ -125,30 +125,30 @@ def _free_slabs(row: U64Array, slab_next: U32Array, slab_free: U32Array, counter
 
 
 @device
-def _trim_tail(tail: U64Array, oldest: Word) -> Word:
+def _trim_tail(row: U64Array, oldest: Word) -> Word:
     """Drop the samples of a tail that are before `oldest`; return the time of the first one kept."""
-    length = np.int64(tail[META] & _TAIL_MASK)
-    base = np.int64(tail[TAIL_BASE])
+    length = np.int64(row[META] & _TAIL_MASK)
     first = _NO_TIME
     kept = 0
     for k in range(length):
-        offset = (tail[TAIL_OFFSETS + (k >> 1)] >> np.uint64((k & 1) << 5)) & _LOW32
-        if base + np.int64(offset) < oldest:
+        t = tail_time(row, k)
+        if t < oldest:
             continue
-        first = min(first, base + np.int64(offset))
+        first = min(first, t)
+        offset = np.uint64(t) - row[TAIL_BASE]
         word = TAIL_OFFSETS + (kept >> 1)
         if kept & 1:
-            tail[word] = (tail[word] & _LOW32) | (offset << _U32)
+            row[word] = (row[word] & _LOW32) | (offset << _U32)
         else:
-            tail[word] = (tail[word] & ~_LOW32) | offset
-        tail[TAIL_VALUES + kept] = tail[TAIL_VALUES + k]
+            row[word] = (row[word] & ~_LOW32) | offset
+        row[TAIL_VALUES + kept] = row[TAIL_VALUES + k]
         kept += 1
-    tail[META] = (tail[META] & ~_TAIL_MASK) | np.uint64(kept)
+    row[META] = (row[META] & ~_TAIL_MASK) | np.uint64(kept)
     return first
 
 
 @kernel(
-    "int64(int64, int64, uint8[::1], uint64[:,::1], uint64[:,::1], uint32[::1], uint32[::1], int64[::1],"
+    "int64(int64, int64, uint8[::1], uint64[:,::1], uint32[::1], uint32[::1], uint32[::1], int64[::1],"
     " uint32[::1], uint32[::1], uint32[::1])",
     group="write",
 )
@@ -156,8 +156,8 @@ def sweep_series(
     oldest: int,
     slots_used: int,
     alive: U8Array,
-    hot: U64Array,
-    cold: U64Array,
+    rows: U64Array,
+    newest_histogram: U32Array,
     slab_next: U32Array,
     slab_free: U32Array,
     counters: I64Array,
@@ -167,33 +167,31 @@ def sweep_series(
 ) -> Word:
     """Relink every series, free open chunks that ended before `oldest`, list the slots left without samples.
 
-    Returns how many are in `dead`; their rows are zeroed. Column HISTOGRAM must be final by then.
+    Returns how many are in `dead`; their rows are zeroed. `newest_histogram` must be final by then.
     """
     found = 0
     for slot in range(1, slots_used):
         if alive[slot] == 0:
             continue
-        tail = hot[slot]
-        row = cold[slot]
+        row = rows[slot]
         sealed_entry = np.uint64(moved_sealed[row[CHAINS] & _LOW32])
         late_entry = np.uint64(moved_late[row[CHAINS] >> _U32])
         row[CHAINS] = sealed_entry | (late_entry << _U32)
         if row[CHUNK] != _ZERO and np.int64(row[ENCODED_T]) < oldest:
             _free_slabs(row, slab_next, slab_free, counters)
-        first = _trim_tail(tail, oldest)
+        first = _trim_tail(row, oldest)
         if row[CHUNK] != _ZERO:
-            first = min(first, np.int64(row[CHUNK_MINT]))
+            first = min(first, np.int64(row[ENCODED_T] - (row[SPANS] >> _U32)))
         counters[MIN_T] = min(counters[MIN_T], first)
-        fresh = tail[META] & _JUST_CREATED != _ZERO
+        fresh = row[META] & _JUST_CREATED != _ZERO
         # The log begins a segment with the truncation: what it knew of values (kernels.walvalues) is void.
-        tail[META] &= _FLAGS & ~_JUST_CREATED
-        empty = row[CHUNK] == _ZERO and tail[META] & _TAIL_MASK == _ZERO
-        if empty and row[CHAINS] == _ZERO and row[HISTOGRAM] == _ZERO:
-            if fresh and tail[META] & _HAS_SAMPLE == _ZERO:
+        row[META] &= _FLAGS & ~_JUST_CREATED
+        empty = row[CHUNK] == _ZERO and row[META] & _TAIL_MASK == _ZERO
+        if empty and row[CHAINS] == _ZERO and newest_histogram[slot] == 0:
+            if fresh and row[META] & _HAS_SAMPLE == _ZERO:
                 continue
-            if tail[META] & _HAS_SAMPLE != _ZERO and np.int64(tail[LAST_T]) >= oldest:
+            if row[META] & _HAS_SAMPLE != _ZERO and np.int64(row[LAST_T]) >= oldest:
                 continue
-            tail[:] = _ZERO
             row[:] = _ZERO
             dead[found] = slot
             found += 1

@@ -94,7 +94,7 @@ def encode_all(
     wanted: int,
     segment: int,
     undo: U64Array,
-    hot: U64Array,
+    rows: U64Array,
     keys: U8Array,
     coded: U8Array,
     sizes: I64Array,
@@ -125,7 +125,7 @@ def encode_all(
             last, before = t_ms[i], difference
     at = _end_run(keys, at, run)
     sizes[1] = at - sizes[0]
-    sizes[2] = _put_values(refs, values, codes, wanted, stamp_of(segment), undo, hot, coded)
+    sizes[2] = _put_values(refs, values, codes, wanted, stamp_of(segment), undo, rows, coded)
     return np.int64(count)
 
 
@@ -142,13 +142,13 @@ def encode_samples(
     wanted: int,
     segment: int,
     undo: U64Array,
-    hot: U64Array,
+    rows: U64Array,
     keys: U8Array,
     coded: U8Array,
     sizes: I64Array,
 ) -> Word:
     """`encode_all` by itself."""
-    return encode_all(refs, t_ms, values, codes, wanted, segment, undo, hot, keys, coded, sizes)
+    return encode_all(refs, t_ms, values, codes, wanted, segment, undo, rows, keys, coded, sizes)
 
 
 @device
@@ -159,7 +159,7 @@ def _put_values(
     wanted: Word,
     stamp: Word,
     undo: U64Array,
-    hot: U64Array,
+    rows: U64Array,
     coded: U8Array,
 ) -> Word:
     """Code the values of `encode_samples`; returns the bytes used."""
@@ -171,7 +171,7 @@ def _put_values(
         if codes[i] != wanted:
             continue
         if wanted == ACCEPTED:
-            row = hot[refs[i] & _SLOT_MASK]
+            row = rows[refs[i] & _SLOT_MASK]
             state = state_in(row[META], stamp)
             before = undo[i, 1] if state == row[META] & ~_FLAGS else _U0
             acc, fill, at, state = put_value(coded, acc, fill, at, values[i], before, state)
@@ -260,7 +260,7 @@ def replay_samples(
     slots_used: int,
     alive: U8Array,
     generation: U8Array,
-    hot: U64Array,
+    rows: U64Array,
     orphans: U64Array,
     refs: U32Array,
     t_ms: I64Array,
@@ -288,7 +288,7 @@ def replay_samples(
             known = slot < slots_used and alive[slot] != 0 and generation[slot] == young
             if not known and slot >= len(orphans):
                 return np.int64(-1)
-            row = hot[slot if known else np.uint32(0)]
+            row = rows[slot if known else np.uint32(0)]
             orphan = orphans[np.uint32(0) if known else slot]
             if late != 0:
                 if refs[i] != ref:
