@@ -12,7 +12,7 @@ from tests.callrecorder import declared, not_called, recorded, resolved
 from tests.reference import rowtouch
 from tests.twins import TWINS, Twin
 from tsdb.kernels.compile import import_kernel_modules, registered
-from tsdb.kernels.rowtouch import touch_hot
+from tsdb.kernels.rowtouch import touch_rows
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,11 +43,11 @@ def test_a_declared_test_exists_and_so_does_what_it_compares_with(test: str) -> 
 
 def test_a_test_that_calls_neither_its_kernel_nor_its_reference_is_found() -> None:
     reference = "tests.reference.rowtouch.touched"
-    table = {touch_hot.name: Twin("", reference)}
+    table = {touch_rows.name: Twin("", reference)}
     refs, rows = np.zeros(1, dtype=np.uint32), np.zeros((1, 16), dtype=np.uint64)
     with recorded({reference}) as calls:
-        assert not_called(table, calls) == [f"kernel {touch_hot.name}", f"reference {reference}"]
-        touch_hot(refs, rows)
+        assert not_called(table, calls) == [f"kernel {touch_rows.name}", f"reference {reference}"]
+        touch_rows(refs, rows)
         assert not_called(table, calls) == [f"reference {reference}"]
         rowtouch.touched([0], rows.tolist())
         assert not_called(table, calls) == []

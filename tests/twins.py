@@ -327,7 +327,7 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "tsdb.kernels",
-        "rowtouch.touch_hot rowtouch.touch_series",
+        "rowtouch.touch_rows rowtouch.touch_series",
         "tsdb/test_rowtouch.py::test_touching_reads_each_series_row_and_changes_nothing",
         f"{_SLOW}.rowtouch.touched",
     ),

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.reference.rowtouch import touched
-from tsdb.kernels.append import COLD_WORDS, HOT_WORDS, SLAB_SHIFT, SLABS, SLOT_MASK
-from tsdb.kernels.rowtouch import touch_hot, touch_series
+from tsdb.kernels.append import ROW_WORDS, SLAB_SHIFT, SLABS, SLOT_MASK
+from tsdb.kernels.rowtouch import touch_rows, touch_series
 
 
 @settings(max_examples=100, deadline=None)
@@ -19,17 +19,16 @@ from tsdb.kernels.rowtouch import touch_hot, touch_series
 )
 def test_touching_reads_each_series_row_and_changes_nothing(refs: list[int], slots: int, seed: int) -> None:
     random = np.random.default_rng(seed)
-    hot = random.integers(0, 2**64, (slots, HOT_WORDS), dtype=np.uint64)
-    cold = random.integers(0, 2**64, (slots, COLD_WORDS), dtype=np.uint64)
+    series = random.integers(0, 2**64, (slots, ROW_WORDS), dtype=np.uint64)
     slab_count = 5
     last = random.integers(0, slab_count, slots, dtype=np.uint64)
-    cold[:, SLABS] = last << np.uint64(32) | random.integers(0, slab_count, slots, dtype=np.uint64)
+    series[:, SLABS] = last << np.uint64(32) | random.integers(0, slab_count, slots, dtype=np.uint64)
     slabs = random.integers(0, 256, slab_count << SLAB_SHIFT, dtype=np.uint8)
     slab_next = random.integers(0, 2**32, slab_count, dtype=np.uint32)
-    rows = hot, cold, slabs, slab_next
+    rows = series, slabs, slab_next
     before = [array.copy() for array in rows]
     wanted = np.array(refs, dtype=np.uint32)
     plain = [array.tolist() for array in rows]
-    assert int(touch_hot(wanted, hot)) == touched(refs, plain[0])
+    assert int(touch_rows(wanted, series)) == touched(refs, plain[0])
     assert int(touch_series(wanted, *rows)) == touched(refs, *plain)
     assert all(np.array_equal(old, new) for old, new in zip(before, rows, strict=True))
