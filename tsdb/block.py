@@ -24,7 +24,7 @@ from tsdb.labels import Matcher
 from tsdb.matcherplan import resolve
 from tsdb.postings import Cardinality
 from tsdb.samplerows import concat_histograms, take_histograms
-from tsdb.select import SampleBatch, SelectHints
+from tsdb.select import HISTOGRAM_WORK, SampleBatch, SelectHints
 from tsdb.seriesfile import SERIES_FILE, Runs, SeriesFile
 from tsdb.serieslabels import SeriesLabels
 from tsdb.sharedread import BlockRuns, SharedReader
@@ -186,6 +186,14 @@ class BlockSelection:
         counts = np.zeros(len(self._runs.times) + 1, dtype=np.int64)
         np.cumsum(self._block.times.counts[self._runs.times], out=counts[1:])
         return counts[self._runs.offsets[1:]] - counts[self._runs.offsets[:-1]]
+
+    def work_bounds(self) -> I64Array:
+        """i64[S]: the same with histograms counted as `HISTOGRAM_WORK`."""
+        runs = self._runs
+        weights = np.where(runs.kind == FLOATS, 1, HISTOGRAM_WORK)
+        done = np.zeros(len(runs.times) + 1, dtype=np.int64)
+        np.cumsum(self._block.times.counts[runs.times] * weights, out=done[1:])
+        return done[runs.offsets[1:]] - done[runs.offsets[:-1]]
 
     def spans(self) -> tuple[I64Array, I64Array]:
         """First and last timestamp of each row's runs, i64[S] each, not clipped to the select."""

@@ -14,7 +14,7 @@ from tsdb.headstarts import CapturedStarts
 from tsdb.histogram import HistogramBatch
 from tsdb.kernels.headread import capture, decode_rows, measure, sort_late_rows
 from tsdb.scratch import scratch
-from tsdb.select import SampleBatch, SelectHints
+from tsdb.select import HISTOGRAM_WORK, SampleBatch, SelectHints
 from tsdb.serieslabels import SeriesLabels
 
 if TYPE_CHECKING:
@@ -117,6 +117,13 @@ class HeadSelection:
     def sample_bounds(self) -> I64Array:
         """i64[S]: an upper bound of each row's samples."""
         return self._bounds
+
+    def work_bounds(self) -> I64Array:
+        """i64[S]: the same with histograms counted as `HISTOGRAM_WORK`."""
+        if self._histograms is None:
+            return self._bounds
+        histograms: I64Array = np.diff(self._histograms.row_offsets)
+        return self._bounds + (HISTOGRAM_WORK - 1) * histograms
 
     def read(self, lo: int, hi: int) -> SampleBatch:
         """Samples of rows lo to hi. Raises CorruptionError for a chunk that does not decode."""

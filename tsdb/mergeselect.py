@@ -20,7 +20,7 @@ from tsdb.histogram import HistogramBatch
 from tsdb.kernels import merge as kernels
 from tsdb.kernels.blockrows import copy_runs
 from tsdb.samplerows import concat_samples, empty_samples, read_rows, take_histograms
-from tsdb.select import SampleBatch, Selection
+from tsdb.select import SampleBatch, Selection, work_bounds_of
 from tsdb.serieslabels import SeriesLabels
 from tsdb.sharedread import SharedReader
 
@@ -75,6 +75,11 @@ class MergedSelection:
     def sample_bounds(self) -> I64Array:
         """i64[S]: the sum of the sources' bounds."""
         return self._bounds
+
+    def work_bounds(self) -> I64Array:
+        """i64[S]: the same with histograms counted by their weight."""
+        bounds = np.concatenate([work_bounds_of(selection) for selection in self._selections])
+        return np.add.reduceat(bounds[self._members], self._offsets[:-1])
 
     def read(self, lo: int, hi: int) -> SampleBatch:
         """Merged samples of rows lo to hi (exclusive)."""

@@ -117,6 +117,17 @@ class Selection(Protocol):
         ...
 
 
+HISTOGRAM_WORK = 32
+"""A native histogram weighs as much as so many floats, in time and in memory."""
+
+
+def work_bounds_of(selection: Selection) -> I64Array:
+    """i64[S]: `sample_bounds` with histograms counted by their weight, as far as the selection knows."""
+    ask = getattr(selection, "work_bounds", None)
+    found: I64Array = selection.sample_bounds() if ask is None else ask()
+    return found
+
+
 class Rollup(Protocol):
     """Roll-ups that stand in for some of a selection's samples (docs/rollups.md).
 

@@ -57,6 +57,7 @@ from tsdb.select import (
     SharedSamples,
     rollup_of,
     shared_rows_of,
+    work_bounds_of,
 )
 from tsdb.serieslabels import SeriesLabels
 
@@ -231,7 +232,7 @@ class VectorScan(RowwiseOperator):
     def splits(self) -> Sequence[tuple[int, int]]:
         """Runs of rows of bounded size."""
         self.series()
-        bounds = cast(Selection, self._selection).sample_bounds()
+        bounds = work_bounds_of(cast(Selection, self._selection))
         return split_rows(bounds, self._times.steps, self.ctx.options.thread_count)
 
     def load(self, lo: int, hi: int) -> Piece:
@@ -398,7 +399,7 @@ class RangeScan(RangeOperator):
     def splits(self) -> Sequence[tuple[int, int]]:
         """Runs of rows of bounded size."""
         self.series()
-        bounds = cast(Selection, self._selection).sample_bounds()
+        bounds = work_bounds_of(cast(Selection, self._selection))
         return split_rows(bounds, self._times.steps, self.ctx.options.thread_count)
 
     def samples_a_window(self) -> int:

@@ -20,7 +20,7 @@ from tsdb.errors import CorruptionError, UnknownVersionError
 from tsdb.fs import FileSystem
 from tsdb.labels import Labels, Matcher, MatchType
 from tsdb.samplerows import read_rows
-from tsdb.select import STALE_BITS
+from tsdb.select import HISTOGRAM_WORK, STALE_BITS, work_bounds_of
 from tsdb.symbols import SymbolTable
 
 FS = FileSystem()
@@ -58,6 +58,8 @@ def test_block_gives_back_what_was_written(
     assert block.meta == meta
     selection = block.select((), *ALL)
     assert all_rows(selection) == want
+    weights = [len(row.floats) + HISTOGRAM_WORK * len(row.histograms) for row in all_rows(selection).values()]
+    assert work_bounds_of(selection).tolist() == weights
     picks = data.draw(st.permutations(range(len(want))))
     labels = selection.labels.rows()
     shuffled = rows_of([labels[i] for i in picks], read_rows(selection, np.array(picks, dtype=np.int64)))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.tsdb.stores import HOUR, T0, Store, name
 from tsdb.columns import HistogramColumns, Rejected, WriteBatch
 from tsdb.histogram import CUSTOM_BUCKETS_SCHEMA, HistogramBatch
-from tsdb.select import STALE_BITS, SelectHints
+from tsdb.select import HISTOGRAM_WORK, STALE_BITS, SelectHints, work_bounds_of
 
 SCHEMAS = [*range(-4, 9), CUSTOM_BUCKETS_SCHEMA]
 SIDES = (("pos_offsets", ("pos_index", "pos_count")), ("neg_offsets", ("neg_index", "neg_count")))
@@ -109,6 +109,8 @@ def test_every_schema_comes_back_bit_for_bit(tmp_path, schema):
         result.durable.result(10)
         expected[name(i)] = [describe(batch, n) for n in range(12)]
     assert stored(store) == expected
+    selection = store.db.querier().select((), T0, T0 + HOUR)
+    assert work_bounds_of(selection).tolist() == [12 * HISTOGRAM_WORK] * 2
     shutil.copytree(store.path, tmp_path / "killed")
     store.db.close()
     store.open()

@@ -13,6 +13,7 @@ from tests.tsdb.samplestrategies import rows
 from tsdb.labels import Labels
 from tsdb.mergeselect import merge_selections
 from tsdb.samplerows import clip_samples, read_rows
+from tsdb.select import work_bounds_of
 from tsdb.symbols import SymbolTable
 
 A = Labels.from_dict({"__name__": "a"})
@@ -29,6 +30,7 @@ def test_merge_agrees_with_the_slow_twin(sources: list[list[Row]]) -> None:
     symbols = SymbolTable()
     merged = merge_selections([MemorySelection(source, symbols) for source in sources])
     assert all_rows(merged) == merge_rows(sources)
+    assert work_bounds_of(merged).tolist() == merged.sample_bounds().tolist()
     counts = [len(r.floats) + len(r.histograms) for r in all_rows(merged).values()]
     assert all(n <= bound for n, bound in zip(counts, merged.sample_bounds().tolist(), strict=True))
 
