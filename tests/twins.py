@@ -97,6 +97,24 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "promql.kernels",
+        "histogramextended.extended_rate",
+        "promql/test_histogramextended.py::test_extended_rate_of_histograms_equals_its_twin",
+        f"{_SLOW}.extendedhistograms.extended_rate",
+    ),
+    (
+        "promql.kernels",
+        "shared.extrapolated shared.extrapolation",
+        "promql/test_sharedwindow.py::test_extrapolation_equals_its_twin",
+        f"{_SLOW}.windows.extrapolated",
+    ),
+    (
+        "promql.kernels",
+        "shared.latest_value shared.window_bounds",
+        "promql/test_sharedwindow.py::test_lookback_equals_its_twin",
+        _LIST,
+    ),
+    (
+        "promql.kernels",
         "labelhash.hash_rows",
         "promql/test_labelhash.py::test_rows_hash_as_the_library_hashes_their_bytes",
         "xxhash.xxh64_intdigest",

@@ -15,7 +15,7 @@ from tsdb.labels import Labels
 
 END_MS = 600_000
 INTERVAL_MS = 15_000
-SERIES_MAX = 28
+SERIES_MAX = 31
 BOUNDS = ("0.1", "0.5", "1", "5", "+Inf")
 
 
@@ -36,6 +36,7 @@ def make_series(rng: Random) -> list[Series]:
     half = rng.randint(0, END_MS)
     samples = [s for s in mixed.samples if s.t_ms <= half] + [s for s in floats if s.t_ms > half]
     out.append(Series(mixed.labels, samples))
+    out.extend(_info_series(rng) for _ in range(rng.randint(0, 3)))
     distinct: dict[Labels, Series] = {}
     for series in out:
         distinct.setdefault(series.labels, series)
@@ -48,7 +49,16 @@ def _labels(rng: Random) -> dict[str, str]:
         labels["b"] = rng.choice("xy")
     if rng.random() < 0.2:
         labels["c"] = "only"
+    if rng.random() < 0.3:
+        labels["job"] = rng.choice("jk")
     return labels
+
+
+def _info_series(rng: Random) -> Series:
+    labels = {"__name__": rng.choice(["target_info", "target_info", "build_info"]), "job": rng.choice("jk")}
+    labels[rng.choice(["version", "c", "zone"])] = rng.choice(["1", "2"])
+    samples = [Sample(t, STALE if rng.random() < 0.02 else 1.0) for t in _times(rng)]
+    return Series(Labels.from_dict(labels), samples)
 
 
 def _times(rng: Random) -> list[int]:
@@ -66,9 +76,12 @@ def _times(rng: Random) -> list[int]:
 def _float_series(rng: Random, name: str, step) -> Series:  # type: ignore[no-untyped-def]
     samples: list[Sample] = []
     value = rng.choice([0.0, 1.0, round(rng.uniform(-5, 50), 2)])
+    starts = rng.random() < 0.3
     for t in _times(rng):
         value = step(rng, value)
-        samples.append(Sample(t, STALE if rng.random() < 0.02 else value))
+        stale = rng.random() < 0.02
+        start_ms = t - rng.choice([1, 5_000, 40_000]) if starts and not stale else 0
+        samples.append(Sample(t, STALE if stale else value, max(start_ms, 0)))
     return Series(Labels.from_dict({"__name__": name, **_labels(rng)}), samples)
 
 
@@ -180,5 +193,5 @@ def fill_store(series: list[Series]) -> MemoryStore:
                 store.add_histogram(row.labels, sample.t_ms, as_value(value))
             else:
                 assert isinstance(value, float)
-                store.add_float(row.labels, sample.t_ms, value)
+                store.add_float(row.labels, sample.t_ms, value, sample.start_ms)
     return store

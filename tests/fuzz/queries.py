@@ -9,14 +9,14 @@ from promql.ast import ValueType
 from promql.functions import FUNCTIONS, Function
 from promql.operators.window import ANCHORED_FUNCTIONS, SMOOTHED_FUNCTIONS
 
-NOT_INTERPRETED = frozenset({"info", "start_timestamp"})
-"""Functions the slow interpreter does not know; tests/promql/test_info.py covers info()."""
-
-NAMES = ("c_total", "g", "g2", "d_bucket", "h", "x", "nothing")
-LABELS = ("a", "b", "c", "le", "missing")
-DURATIONS = ("30s", "1m", "90s", "2m", "5m", "10m1s")
+NAMES = ("c_total", "c_total", "g", "g", "g2", "d_bucket", "h", "h", "x", "nothing", "target_info")
+LABELS = ("a", "b", "c", "le", "job", "missing")
+DURATIONS = ("30s", "1m", "90s", "2m", "5m", "10m1s", "30s + 1m", "2 * step() + 40s", "max_of(1m, step())")
+OFFSETS = ("1m", "-30s", "3m7s", "(1m - 20s)", "(30s + step())")
 EXTENSIONS = {"anchored": ANCHORED_FUNCTIONS, "smoothed": SMOOTHED_FUNCTIONS}
-_SPECIAL = frozenset({"label_replace", "label_join", "histogram_quantiles", "absent", "absent_over_time"})
+_SPECIAL = frozenset(
+    {"label_replace", "label_join", "histogram_quantiles", "absent", "absent_over_time", "info"}
+)
 
 
 class QueryMaker:
@@ -25,8 +25,7 @@ class QueryMaker:
     def __init__(self, rng: Random, depth_max: int = 4) -> None:
         self.rng = rng
         self.depth_max = depth_max
-        callable_here = [f for name, f in FUNCTIONS.items() if name not in NOT_INTERPRETED]
-        self._vector_functions = [f for f in callable_here if f.return_type is ValueType.VECTOR]
+        self._vector_functions = [f for f in FUNCTIONS.values() if f.return_type is ValueType.VECTOR]
 
     def query(self) -> str:
         """The text of a query whose result is a vector or a scalar."""
@@ -54,14 +53,14 @@ class QueryMaker:
         if rng.random() < 0.08:
             out += rng.choice([" @ 300", " @ start()", " @ end()", " @ 421.5"])
         if rng.random() < 0.12:
-            out += rng.choice([" offset 1m", " offset -30s", " offset 3m7s"])
+            out += f" offset {rng.choice(OFFSETS)}"
         return out
 
     def range(self, depth: int, extensions: Sequence[str] = ()) -> str:
         """A range vector, of a selector now and then with one of the extensions."""
         rng = self.rng
         if depth < self.depth_max and rng.random() < 0.25:
-            step = rng.choice(["", "15s", "30s", "1m", "7s"])
+            step = rng.choice(["", "15s", "30s", "1m", "7s", "2 * 9s"])
             return f"({self.vector(depth + 2)})[{rng.choice(DURATIONS)}:{step}]{self._modifiers()}"
         extension = f" {rng.choice(extensions)}" if extensions and rng.random() < 0.2 else ""
         return f"{self.selector(False)}[{rng.choice(DURATIONS)}]{extension}{self._modifiers()}"
@@ -78,7 +77,12 @@ class QueryMaker:
             name = rng.choice(["min_of", "max_of"])
             return f"{name}({self.scalar(depth + 1)}, {self.scalar(depth + 1)})"
         if depth < self.depth_max and drawn < 0.25:
-            return f"({self.scalar(depth + 1)} {rng.choice('+-*/')} {self.scalar(depth + 1)})"
+            return f"({self.scalar(depth + 1)} {rng.choice('+-*/%^')} {self.scalar(depth + 1)})"
+        if depth < self.depth_max and drawn < 0.27:
+            op = rng.choice(["==", "!=", ">", "<", ">=", "<="])
+            return f"({self.scalar(depth + 1)} {op} bool {self.scalar(depth + 1)})"
+        if depth < self.depth_max and drawn < 0.29:
+            return f"-({self.scalar(depth + 1)})"
         return rng.choice(["0", "1", "2", "0.5", "-1.5", "3", "100", "0.9"])
 
     def vector(self, depth: int) -> str:
@@ -135,6 +139,11 @@ class QueryMaker:
             return f'label_join({inner}, "{rng.choice(["new", "a"])}", "-", "a", "b")'
         if name == "histogram_quantiles":
             return f'histogram_quantiles({inner}, "q", 0.5, 0.9)'
+        if name == "info":
+            second = rng.choice(
+                ["", "", ', {version=~".+"}', ', {c=~".*"}', ', {__name__="build_info"}', ', {__name__!~"x"}']
+            )
+            return f"info({self.selector() if rng.random() < 0.5 else inner}{second})"
         if name == "absent":
             return f"absent({self.selector() if rng.random() < 0.7 else inner})"
         return f"absent_over_time({self.range(depth + 1)})"
@@ -143,7 +152,7 @@ class QueryMaker:
         rng = self.rng
         op = rng.choice(
             ["sum", "avg", "count", "min", "max", "group", "stddev", "stdvar"] * 2
-            + ["topk", "bottomk", "quantile", "count_values", "limitk"]
+            + ["topk", "bottomk", "quantile", "count_values", "limitk", "limit_ratio"]
         )
         grouping = rng.choice(
             ["", "", " by (a)", " by (a, b)", " without (a)", " by (le)", " without (b, c)"]
@@ -151,6 +160,8 @@ class QueryMaker:
         inner = self.vector(depth + 1)
         if op in ("topk", "bottomk", "limitk"):
             return f"{op}{grouping} ({rng.choice(['1', '2', '3'])}, {inner})"
+        if op == "limit_ratio":
+            return f"limit_ratio{grouping} ({rng.choice(['0.5', '-0.5', '0.1', '1', '1.5', '-2'])}, {inner})"
         if op == "quantile":
             return f"quantile{grouping} ({rng.choice(['0.3', '0.5', '1'])}, {inner})"
         if op == "count_values":
@@ -176,7 +187,12 @@ class QueryMaker:
         if drawn < 0.6:
             return f"({left}) {rng.choice(['and', 'or', 'unless'])} {matching} ({right})"
         if matching and rng.random() < 0.4:
-            matching += rng.choice([" group_left ()", " group_right ()", " group_left (c)"])
+            matching += rng.choice(
+                [" group_left ()", " group_right ()", " group_left (c)", " group_right (c)"]
+            )
+        if rng.random() < 0.1:
+            fills = ["fill (0)", "fill_left (1)", "fill_right (-2.5)", "fill_left (3) fill_right (NaN)"]
+            matching += f" {rng.choice(fills)}"
         if rng.random() < 0.4:
             right = left
         return f"({left}) {op} {matching} ({right})"

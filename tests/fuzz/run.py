@@ -6,7 +6,11 @@ import argparse
 import sys
 import time
 import traceback
+from collections import Counter
 
+from promql.builder import ParserOptions
+from promql.parser import parse
+from tests.fuzz.coverage import EVERYTHING, contents
 from tests.fuzz.differ import Fuzz
 
 
@@ -21,12 +25,15 @@ def main() -> int:
     fuzz = Fuzz(args.seed)
     started = time.monotonic()
     found = 0
+    covered: Counter[str] = Counter()
     for number in range(args.first, args.first + args.count):
+        case = fuzz.case(number)
+        covered.update(contents(parse(case.query, ParserOptions.everything())))
         try:
-            difference = fuzz.run(number)
+            difference = fuzz.compare(case)
             text = "" if difference is None else str(difference)
         except Exception:
-            text = f"case {args.seed}:{number} {fuzz.case(number).query!r}\n{traceback.format_exc(limit=-2)}"
+            text = f"case {args.seed}:{number} {case.query!r}\n{traceback.format_exc(limit=-2)}"
         if not text:
             continue
         found += 1
@@ -34,6 +41,12 @@ def main() -> int:
             print(text)
             print(f"  repeat: python -m tests.fuzz.run --seed {args.seed} --first {number} --count 1")
     seconds = time.monotonic() - started
+    kinds: dict[str, list[str]] = {}
+    for item in sorted(EVERYTHING):
+        kind, _, name = item.partition(" ")
+        kinds.setdefault(kind, []).append(f"{name} {covered[item]}")
+    for kind, counts in kinds.items():
+        print(f"queries by {kind}: {', '.join(counts)}")
     for reason, count in fuzz.skipped.most_common():
         print(f"not compared: {count} x {reason}")
     print(f"{args.count} queries, {found} differences, seed {args.seed}, {seconds:.0f} s")

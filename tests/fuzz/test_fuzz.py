@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from promql.functions import FUNCTIONS
+import promql.operators
+from promql.builder import ParserOptions
+from promql.operators.operator import Operator
+from promql.parser import parse
+from tests.fuzz.coverage import EVERYTHING, contents
 from tests.fuzz.differ import Difference, Fuzz, close
-from tests.fuzz.queries import NOT_INTERPRETED
 from tests.twins import TWINS
 from tsdb.kernels.compile import Kernel, import_kernel_modules, registered
 
@@ -19,17 +27,48 @@ SEEDS = (11, 12, 13)
 
 @dataclass
 class Runs:
-    """Outcome of the random queries: by seed, and the kernels that they called."""
+    """Outcome of the random queries: by seed, and the kernels and operators that worked for them."""
 
     differences: dict[int, list[Difference]]
     skipped: dict[int, int]
     kernels: set[str]
+    operators: set[type[Operator]]
+
+
+OWN_TESTS = {
+    "MeasuredRange": "tests/web/test_explain.py",
+    "MeasuredRowwise": "tests/web/test_explain.py",
+    "MeasuredVector": "tests/web/test_explain.py",
+}
+"""Operators that no query without `explain` is planned with, and the tests that hold their results."""
+
+
+def operator_classes() -> list[type[Operator]]:
+    """Every class of promql.operators, abstract ones too; tests define more."""
+    for module in pkgutil.iter_modules(promql.operators.__path__):
+        importlib.import_module(f"promql.operators.{module.name}")
+    found: list[type[Operator]] = []
+    pending: list[type[Operator]] = [Operator]
+    while pending:
+        kind = pending.pop()
+        pending += kind.__subclasses__()
+        if kind.__module__.startswith("promql."):
+            found.append(kind)
+    return found
+
+
+def noting(method: Callable[..., Any], seen: set[type[Operator]]) -> Callable[..., Any]:
+    def noted(operator: Operator, *args: Any) -> Any:
+        seen.add(type(operator))
+        return method(operator, *args)
+
+    return noted
 
 
 @pytest.fixture(scope="module")
 def runs() -> Runs:
-    """All seeds once, with the kernels noted that are called meanwhile."""
-    found = Runs({}, {}, set())
+    """All seeds once, with the kernels and operators noted that are called meanwhile."""
+    found = Runs({}, {}, set(), set())
     call = Kernel.__call__
 
     def noted(kernel: Kernel[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -38,6 +77,9 @@ def runs() -> Runs:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Kernel, "__call__", noted)
+        for kind in operator_classes():
+            for method in {"load", "batches", "values", "_announce"} & set(vars(kind)):
+                patch.setattr(kind, method, noting(vars(kind)[method], found.operators))
         for seed in SEEDS:
             fuzz = Fuzz(seed)
             found.differences[seed] = [d for n in range(CASES_PER_SEED) if (d := fuzz.run(n)) is not None]
@@ -59,6 +101,14 @@ def test_every_kernel_is_compared_with_a_slow_twin(runs: Runs) -> None:
     assert every - runs.kernels <= set(TWINS)
 
 
+def test_every_operator_is_compared_with_the_slow_interpreter(runs: Runs) -> None:
+    every = {kind.__name__ for kind in operator_classes() if not inspect.isabstract(kind)}
+    reached = {kind.__name__ for kind in runs.operators}
+    assert every - reached <= set(OWN_TESTS) <= every
+    assert not reached & set(OWN_TESTS)
+    assert all((Path(__file__).parents[2] / file).is_file() for file in OWN_TESTS.values())
+
+
 def test_a_wrong_engine_would_be_noticed() -> None:
     fuzz = Fuzz(11)
     case = next(c for c in map(fuzz.case, range(200)) if c.query.startswith("sum"))
@@ -73,11 +123,14 @@ def test_cases_depend_on_seed_and_number_only() -> None:
     assert Fuzz(5).case(77) != Fuzz(6).case(77)
 
 
-def test_every_function_is_interpreted_or_named_as_not() -> None:
-    assert set(FUNCTIONS) >= NOT_INTERPRETED
-    text = "\n".join(Fuzz(1).case(n).query for n in range(6000))
-    missing = [name for name in FUNCTIONS if name not in NOT_INTERPRETED and f"{name}(" not in text]
-    assert missing == []
+def test_every_function_operator_and_form_is_generated() -> None:
+    fuzz = Fuzz(1)
+    missing = set(EVERYTHING)
+    for number in range(20_000):
+        missing -= contents(parse(fuzz.case(number).query, ParserOptions.everything()))
+        if not missing:
+            break
+    assert not missing
 
 
 @pytest.mark.parametrize(

@@ -7,26 +7,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from promql.operators.labelcolumns import label_hashes
+from tests.reference.interpreteraggregate import layout
 from tsdb.labels import Labels
 from tsdb.serieslabels import SeriesLabels
 from tsdb.symbols import SymbolTable
 
 TEXTS = st.text(max_size=40) | st.integers(250, 300).map(lambda n: "é" * (n // 2) + "x" * (n % 2))
 LABEL_SETS = st.dictionaries(TEXTS.filter(bool), TEXTS.filter(bool), max_size=4).map(Labels.from_dict)
-
-
-def layout(labels: Labels) -> bytes:
-    """Length and bytes of each name and value, as Prometheus lays them out."""
-    out = bytearray()
-    for pair in labels:
-        for text in pair:
-            raw = text.encode()
-            if len(raw) < 255:
-                out.append(len(raw))
-            else:
-                out += b"\xff" + len(raw).to_bytes(3, "little")
-            out += raw
-    return bytes(out)
 
 
 @settings(max_examples=80, deadline=None)

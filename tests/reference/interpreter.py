@@ -1,7 +1,7 @@
 """A slow, obvious PromQL interpreter: Python objects, one sample at a time, no sharing, no vectors.
 
 It exists to be compared with the engine. It knows floats and native histograms, all operators, aggregations
-and functions but info(), limit_ratio and start timestamps; annotations are left out.
+and functions, but not the rates that know start timestamps; annotations are left out.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from promql.ast import (
     AtModifier,
     BinaryExpr,
     Call,
+    DurationExpr,
     Expr,
     MatrixSelector,
     NumberLiteral,
@@ -28,6 +29,7 @@ from promql.ast import (
     ValueType,
     VectorSelector,
 )
+from promql.duration import evaluate_duration
 from promql.functions import FUNCTIONS
 from promql.numberformat import format_openmetrics
 from promql.types import type_of
@@ -46,6 +48,7 @@ from tests.reference.interpreteraggregate import (
 )
 from tests.reference.interpreterextended import modifier_of, over_extended, smoothed_cell
 from tests.reference.interpreterfunctions import DATES, HISTOGRAM_NUMBERS, MATH, over_window
+from tests.reference.interpreterinfo import asked, info_selector, info_step, wanted_identities
 from tests.reference.promqlvalues import (
     ARITHMETIC,
     COMPARISONS,
@@ -99,8 +102,14 @@ class Interpreter:
             t_ms = self.query.all()[-1]
         elif node.at_ms is not None:
             t_ms = node.at_ms
-        assert node.offset_expr is None
+        if node.offset_expr is not None:
+            return t_ms - self._duration(node.offset_expr, negative_allowed=True)
         return t_ms - node.offset_ms
+
+    def _duration(self, expr: DurationExpr, negative_allowed: bool = False) -> int:
+        """Durations have a test of their own, tests/promql/test_duration.py."""
+        span = self.query.all()[-1] - self.query.start_ms
+        return evaluate_duration(expr, self.query.step_ms, span, negative_allowed=negative_allowed)
 
     def _select(self, selector: VectorSelector, times: Times) -> list[tuple[Series, list[Sample | None]]]:
         out = []
@@ -130,17 +139,19 @@ class Interpreter:
         while isinstance(expr, ParenExpr):
             expr = expr.expr
         if isinstance(expr, MatrixSelector):
-            assert expr.range_expr is None
+            span = expr.range_ms if expr.range_expr is None else self._duration(expr.range_expr)
             ends = [self._read_time(expr.selector, t) for t in times.all()]
             rows = []
             for series in self._matching(expr.selector):
                 kept = [s for s in series.samples if s.value is not STALE]
                 rows.append(RangeRow(series.labels, kept))
-            return rows, [(end - expr.range_ms, end) for end in ends]
+            return rows, [(end - span, end) for end in ends]
         assert isinstance(expr, SubqueryExpr)
         ends = [self._read_time(expr, t) for t in times.all()]
-        step = expr.step_ms or self.options.subquery_step_ms
-        first = (min(ends) - expr.range_ms) // step * step + step
+        span = expr.range_ms if expr.range_expr is None else self._duration(expr.range_expr)
+        step = expr.step_ms if expr.step_expr is None else self._duration(expr.step_expr)
+        step = step or self.options.subquery_step_ms
+        first = (min(ends) - span) // step * step + step
         count = max(0, (max(ends) - first) // step + 1)
         rows = []
         if count:
@@ -152,7 +163,7 @@ class Interpreter:
                     if cell is not None
                 ]
                 rows.append(RangeRow(row.labels, samples, row.drop))
-        return rows, [(end - expr.range_ms, end) for end in ends]
+        return rows, [(end - span, end) for end in ends]
 
     # Dispatch
 
@@ -231,7 +242,7 @@ class Interpreter:
             label = _text(expr.param)
         elif expr.param is not None:
             params = self.scalar(expr.param, times)
-        if expr.op in ("topk", "bottomk", "limitk"):
+        if expr.op in ("topk", "bottomk", "limitk", "limit_ratio"):
             kept = [Row(row.labels, [None] * times.steps, row.drop) for row in rows]
             for k in range(times.steps):
                 here = [i for i, row in enumerate(rows) if row.cells[k] is not None]
@@ -316,8 +327,10 @@ class Interpreter:
             return self._over_range(expr, times)
         if name == "vector":
             return [Row(Labels(), list(self.scalar(expr.args[0], times)))]
-        if name in ("timestamp",):
+        if name in ("timestamp", "start_timestamp"):
             return self._timestamp(expr, times)
+        if name == "info":
+            return self._info(expr, times)
         if name in DATES and not expr.args:
             return [Row(Labels(), [DATES[name](t / 1000) for t in times.all()])]
         if name == "absent":
@@ -347,6 +360,31 @@ class Interpreter:
             out.append(dropped(row, list(made), delayed))
         return out if delayed else merge_rows(out)
 
+    def _info(self, expr: Call, times: Times) -> list[Row]:
+        rows = self.vector(expr.args[0], times)
+        second = expr.args[1] if len(expr.args) > 1 else None
+        wanted = asked(second.matchers if isinstance(second, VectorSelector) else ())
+        identities = wanted_identities(wanted, present(rows))
+        selector = replace(info_selector(expr.args[0]), matchers=(*wanted.names, *wanted.data))
+        infos = [
+            (series.labels, found)
+            for series, found in self._select(selector, times)
+            if identities and all(series.labels.get(name) in held for name, held in identities.items())
+        ]
+        gathered: dict[Labels, Row] = {}
+        for k in range(times.steps):
+            here = [(labels, sample) for labels, found in infos if (sample := found[k]) is not None]
+            if any(not isinstance(sample.value, float) for _, sample in here):
+                raise EvaluationError("info sample should be float")
+            _place(gathered, info_step(wanted, _elements(rows, k), here), k, times.steps)
+        return list(gathered.values())
+
+    @staticmethod
+    def _time_of(sample: Sample, function: str) -> float:
+        if function == "timestamp":
+            return sample.t_ms / 1000
+        return sample.start_ms / 1000
+
     def _timestamp(self, expr: Call, times: Times) -> list[Row]:
         inner = expr.args[0]
         while isinstance(inner, ParenExpr):
@@ -354,9 +392,11 @@ class Interpreter:
         delayed = self.options.delayed_names
         if isinstance(inner, VectorSelector):
             rows = [
-                Row(s.labels, [None if f is None else f.t_ms / 1000 for f in found])
+                Row(s.labels, [None if f is None else self._time_of(f, expr.function) for f in found])
                 for s, found in self._select(inner, times)
             ]
+        elif expr.function == "start_timestamp":
+            return []
         else:
             rows = self.vector(inner, times)
             for row in rows:

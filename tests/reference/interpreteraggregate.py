@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Sequence
 
+import xxhash
+
 from promql.ast import AggregateExpr, BinaryExpr, Cardinality, VectorMatching, VectorSelector
 from promql.numberformat import format_f
 from tests.reference import histogramqueries as queries
@@ -80,7 +82,9 @@ def _reduce(op: str, values: Sequence[float | FloatHistogram], param: float) -> 
 
 
 def pick_step(expr: AggregateExpr, elements: Sequence[Element], param: float) -> set[int]:
-    """topk, bottomk, limitk: the numbers of the elements kept."""
+    """topk, bottomk, limitk, limit_ratio: the numbers of the elements kept."""
+    if expr.op == "limit_ratio":
+        return _by_hash([labels for labels, _, _ in elements], param)
     if math.isnan(param):
         raise EvaluationError("Parameter value is NaN")
     k = min(math.trunc(param) if math.isfinite(param) else len(elements), len(elements))
@@ -111,6 +115,28 @@ def pick_step(expr: AggregateExpr, elements: Sequence[Element], param: float) ->
             raise Unspecified("order of an expression's series")
         kept.update(members[:k])
     return kept
+
+
+def _by_hash(rows: Sequence[Labels], ratio: float) -> set[int]:
+    if math.isnan(ratio):
+        raise EvaluationError("Ratio value is NaN")
+    ratio = max(-1.0, min(1.0, ratio))
+    places = [xxhash.xxh64_intdigest(layout(labels)) / (2**64 - 1) for labels in rows]
+    return {i for i, at in enumerate(places) if (at < ratio if ratio >= 0 else at >= 1.0 + ratio)}
+
+
+def layout(labels: Labels) -> bytes:
+    """Length and bytes of each name and value, as Prometheus lays them out."""
+    out = bytearray()
+    for pair in labels:
+        for text in pair:
+            raw = text.encode()
+            if len(raw) < 255:
+                out.append(len(raw))
+            else:
+                out += b"\xff" + len(raw).to_bytes(3, "little")
+            out += raw
+    return bytes(out)
 
 
 def count_values_step(expr: AggregateExpr, elements: Sequence[Element], label: str) -> list[Element]:
@@ -190,7 +216,7 @@ def match_step(expr: BinaryExpr, left: Sequence[Element], right: Sequence[Elemen
     assert matching is not None
     swapped = matching.card is Cardinality.ONE_TO_MANY
     many, one = (right, left) if swapped else (left, right)
-    if not many or not one:
+    if (not many and matching.fill_lhs is None) or (not one and matching.fill_rhs is None):
         return []
     ones: dict[Labels, Element] = {}
     for element in one:
@@ -200,6 +226,13 @@ def match_step(expr: BinaryExpr, left: Sequence[Element], right: Sequence[Elemen
         ones[key] = element
     out: list[Element] = []
     matched: dict[Labels, set[Labels]] = {}
+    # fill_left is the many side's, even where that is the right operand.
+    if matching.fill_lhs is not None:
+        here = {signature(matching, labels) for labels, _, _ in many}
+        many = [*many, *((key, matching.fill_lhs, False) for key in ones if key not in here)]
+    if matching.fill_rhs is not None:
+        groups = {signature(matching, labels) for labels, _, _ in many}
+        ones.update({key: (key, matching.fill_rhs, False) for key in groups if key not in ones})
     for labels, value, drop in many:
         key = signature(matching, labels)
         if key not in ones:
