@@ -237,9 +237,6 @@ PIECE_WORK_MAX = 1 << 19
 """Samples plus cells of one piece: 4 MiB of cells stay near the cache, and the fixed cost of a piece (about
 0.2 ms of Python) stays below a tenth of its kernels."""
 
-PIECE_WORK_MIN = 1 << 16
-"""Below this a thread more takes longer to begin than it saves."""
-
 
 def refined(splits: Sequence[tuple[int, int]], steps: int) -> list[tuple[int, int]]:
     """Splits cut smaller where a row becomes longer: no piece has more than PIECE_WORK_MAX cells of `steps` a

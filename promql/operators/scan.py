@@ -28,7 +28,6 @@ from promql.limits import AT_ONCE_SERIES_MAX
 from promql.matrix import ABSENT, F64Array, Grid, HistogramCells
 from promql.operators.operator import (
     PIECE_WORK_MAX,
-    PIECE_WORK_MIN,
     Explain,
     Piece,
     RangeOperator,
@@ -129,17 +128,16 @@ def announced(ctx: EvalContext, selection: Selection) -> Series:
     return Series(own, np.zeros(len(own), dtype=np.bool_))
 
 
-def split_rows(bounds: I64Array, steps: int, threads: int = 1) -> list[tuple[int, int]]:
-    """Runs of rows whose samples and cells stay near PIECE_WORK_MAX; a single row may exceed it. At least one
-    for each thread, where that leaves it PIECE_WORK_MIN."""
+def split_rows(bounds: I64Array, steps: int) -> list[tuple[int, int]]:
+    """Runs of rows whose samples and cells stay near PIECE_WORK_MAX; a single row may exceed it."""
     count = len(bounds)
     if not count:
         return []
     done = np.cumsum(bounds + (steps + 1))
     work = int(done[-1])
-    pieces = max(-(-work // PIECE_WORK_MAX), min(threads, work // PIECE_WORK_MIN))
-    if pieces <= 1:
+    if work <= PIECE_WORK_MAX:
         return [(0, count)]
+    pieces = -(-work // PIECE_WORK_MAX)
     marks = np.arange(1, pieces, dtype=np.int64) * work // pieces
     cuts = np.unique([0, *(np.searchsorted(done, marks) + 1).tolist(), count]).tolist()
     return list(itertools.pairwise(cuts))
@@ -232,8 +230,7 @@ class VectorScan(RowwiseOperator):
     def splits(self) -> Sequence[tuple[int, int]]:
         """Runs of rows of bounded size."""
         self.series()
-        bounds = work_bounds_of(cast(Selection, self._selection))
-        return split_rows(bounds, self._times.steps, self.ctx.options.thread_count)
+        return split_rows(work_bounds_of(cast(Selection, self._selection)), self._times.steps)
 
     def load(self, lo: int, hi: int) -> Piece:
         """Read and look back."""
@@ -399,8 +396,7 @@ class RangeScan(RangeOperator):
     def splits(self) -> Sequence[tuple[int, int]]:
         """Runs of rows of bounded size."""
         self.series()
-        bounds = work_bounds_of(cast(Selection, self._selection))
-        return split_rows(bounds, self._times.steps, self.ctx.options.thread_count)
+        return split_rows(work_bounds_of(cast(Selection, self._selection)), self._times.steps)
 
     def samples_a_window(self) -> int:
         """The mean, from the selection's bounds."""
