@@ -63,6 +63,8 @@ log = logging.getLogger("vedette.main")
 _PROGRESS_AFTER_S = 2.0
 _SHUTDOWN_S = 30.0
 _FIRST_QUERY_WAIT_S = 1.0
+_QUIET_S = 0.2
+"""Between ready and the loading of all other kernels: for who asks at once."""
 
 
 class StartError(Exception):
@@ -278,7 +280,8 @@ class Server:
         finally:
             self._answers_queries.set()
         await self._ready.wait()
-        seconds = await asyncio.to_thread(load_rest, "read", self._stop.is_set)
+        await asyncio.sleep(_QUIET_S)
+        seconds = await asyncio.to_thread(load_rest, "read", self._stop.is_set, self._engine.running)
         await asyncio.to_thread(give_back, kernels.registered())
         log.info(
             "Kernels loaded", extra={"kernels": len(kernels.registered("read")), "seconds": round(seconds, 3)}

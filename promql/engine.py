@@ -76,6 +76,10 @@ class Engine:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def running(self) -> int:
+        """Queries that are being evaluated, where there are metrics that count them."""
+        return 0 if self._metrics is None else self._metrics.running
+
     def observe_queue_s(self, seconds: float) -> None:
         """Count the time a query waited for its turn, which the caller gives out."""
         if self._metrics is not None:

@@ -39,6 +39,11 @@ class EngineMetrics(Collector):
         self._sums = dict.fromkeys(_SLICES, 0.0)
         registry.register(self)
 
+    @property
+    def running(self) -> int:
+        """Queries that have started and not finished."""
+        return self._running
+
     def started(self) -> None:
         """A query begins."""
         with self._lock:

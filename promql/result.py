@@ -47,9 +47,10 @@ def finish_rows(rows: Collected, ctx: EvalContext, sort: bool) -> Matrix:
     rows = _without_empty(rows)
     if rows.series.drop_name.any():
         rows = merge_equal(rows, _dropped(rows.series))
-    order = rows.series.labels.sort_order() if sort else np.arange(len(rows.values))
-    if (order[1:] < order[:-1]).any():
-        rows = _take(rows, order)
+    if sort and len(rows.values) > 1:
+        order = rows.series.labels.sort_order()
+        if (order[1:] < order[:-1]).any():
+            rows = _take(rows, order)
     drop = np.zeros(len(rows.values), dtype=np.bool_)
     return Matrix(rows.series.labels, ctx.grid, rows.values, drop, rows.histograms)
 

@@ -182,9 +182,11 @@ class HeadHistograms:
         count_histograms(slots, mint, maxt, self.newest, self.previous, self.columns["t_ms"], counts)
         return counts if counts.any() else None
 
-    def select(self, slots: U32Array, mint: int, maxt: int) -> HistogramBatch | None:
+    def select(
+        self, slots: U32Array, mint: int, maxt: int, latest_only: bool = False
+    ) -> HistogramBatch | None:
         """Samples of series in [mint, maxt] as a CSR over `slots`, ascending, each timestamp once (the first
-        to arrive); None where there are none."""
+        to arrive), or only the last of each series; None where there are none."""
         counts = self.counts(slots, mint, maxt)
         if counts is None:
             return None
@@ -198,6 +200,9 @@ class HeadHistograms:
         fresh = np.ones(total, dtype=np.bool_)
         fresh[1:] = (times[1:] != times[:-1]) | (rows[1:] != rows[:-1])
         entries, rows = entries[fresh], rows[fresh]
+        if latest_only:
+            last = np.append(rows[1:] != rows[:-1], True)
+            entries, rows = entries[last], rows[last]
         return self.batch(entries, offsets_of(np.bincount(rows, minlength=len(slots)).astype(np.int64)))
 
     def rebuilt(self, keep: npt.NDArray[np.bool_]) -> HeadHistograms:

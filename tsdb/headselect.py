@@ -62,7 +62,7 @@ class HeadSelection:
             named = cls(head.series.labels_of(slots), head.series.refs_of(slots), mint, maxt)
             named._bounds = bounds[bounds > 0]
             return named
-        histograms = head.histograms.select(slots, mint, maxt)
+        histograms = head.histograms.select(slots, mint, maxt, hints.latest_only)
         filled = sizes[:, 3] > 0
         if histograms is not None:
             filled |= np.diff(histograms.row_offsets) > 0

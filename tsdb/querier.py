@@ -95,8 +95,11 @@ class StoreQuerier:
     # Roll-ups.
 
     def _stand_ins(self, blocks: BlockList, mint: int, maxt: int, border_ms: int) -> list[StandIn]:
+        coverage = blocks.coverage
+        if not coverage.rollups:
+            return []
         head_from_ms = min(self._head.min_time, self._head.min_late_time)
-        return stand_ins(blocks.coverage, head_from_ms, mint, maxt, border_ms)
+        return stand_ins(coverage, head_from_ms, mint, maxt, border_ms)
 
     def _lead_ms(self, mint: int, maxt: int, border_ms: int) -> int:
         """How much earlier than asked a select begins, so that a lookback from a moved border is whole."""

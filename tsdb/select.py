@@ -99,6 +99,13 @@ class SelectHints:
     border_ms: int = 0
     at_once: int = 0
 
+    def aimed(self, border_ms: int, latest_only: bool, at_once: int) -> SelectHints:
+        """The same with what a scan knows last; `dataclasses.replace` takes 10 us."""
+        return SelectHints(
+            self.step_ms, self.range_ms, self.function, self.grouping, self.by, self.limit,
+            self.labels_only, latest_only, border_ms, at_once,
+        )  # fmt: skip
+
 
 class Selection(Protocol):
     """Series that match, in a stable but unspecified order, none twice; samples on demand."""

@@ -113,7 +113,9 @@ class Body:
 
 def begin_body(pieces: Iterator[bytes], encoding: str) -> Body:
     """Make a body, or the first WHOLE_BYTES_MAX of it. Takes time, so not for the event loop."""
-    source = compressed(buffered(pieces, PIECE_BYTES), encoding)
+    source = buffered(pieces, PIECE_BYTES)
+    if encoding:
+        source = compressed(source, encoding)
     made: list[bytes] = []
     size = 0
     for piece in source:

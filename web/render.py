@@ -250,6 +250,9 @@ def _offsets(counts: npt.NDArray[Any]) -> I64Array:
 def _chunks(source: RowSource, rows: I64Array) -> Iterator[I64Array]:
     """Runs of rows, bounded in rows and in histograms."""
     start = 0
+    if source.pool is None and len(rows) <= CHUNK_ROWS_MAX:
+        yield rows
+        return
     running = _offsets(source.histogram_counts[rows])
     while start < len(rows):
         stop = int(np.searchsorted(running, running[start] + CHUNK_HISTOGRAMS_MAX, side="right")) - 1
@@ -269,7 +272,8 @@ def row_bytes(source: RowSource, rows: I64Array, keys: Keys) -> Iterator[bytes]:
     state = np.zeros(kernels.STATE_LENGTH, dtype=np.int64)
     empty = Texts(np.empty(0, dtype=np.uint8), _NO_HISTOGRAMS)
     for chunk in _chunks(source, rows):
-        labels = label_texts(source.labels.take(chunk))
+        whole = len(chunk) == len(source.labels)  # rows ascend
+        labels = label_texts(source.labels if whole else source.labels.take(chunk))
         times, origins = source.times(chunk)
         entry_rows = np.zeros(len(chunk) + 1, dtype=np.int64)
         entry_times, bodies = empty, empty

@@ -103,11 +103,16 @@ def _moving_step(times: SelectorTimes) -> int:
     return times.step_ms if times.steps > 1 else 0
 
 
+def at_once(ctx: EvalContext) -> int:
+    """Series a select may find: `SelectHints.at_once`."""
+    return AT_ONCE_SERIES_MAX if ctx.budget.at_once else 0
+
+
 def select(ctx: EvalContext, selector: VectorSelector, mint: int, maxt: int, hints: SelectHints) -> Selection:
     """Ask the store; its failures become StorageReadError."""
     ctx.budget.check()
-    if ctx.budget.at_once:
-        hints = replace(hints, at_once=AT_ONCE_SERIES_MAX)
+    if ctx.budget.at_once and not hints.at_once:
+        hints = hints.aimed(hints.border_ms, hints.latest_only, at_once(ctx))
     try:
         return ctx.querier.select(selector.matchers, mint, maxt, hints)
     except NotAtOnceError:
@@ -210,7 +215,9 @@ class VectorScan(RowwiseOperator):
         hints = self._hints
         if not selector.smoothed and self._want != "start_time":
             border_ms = common_border_ms(times.first_ms, _moving_step(times))
-            hints = replace(hints, border_ms=border_ms, latest_only=_moving_step(times) == 0)
+            # A reset hint is worked out from the sample before.
+            latest_only = _moving_step(times) == 0 and not self.resolve_hints
+            hints = hints.aimed(border_ms, latest_only, at_once(self.ctx))
         self._selection = select(self.ctx, selector, mint, maxt, hints)
         rollup = rollup_of(self._selection)
         if rollup is not None:
@@ -386,7 +393,7 @@ class RangeScan(RangeOperator):
         hints, self._rolled = self._hints, False
         if self._hints.function in ROLLED_FUNCTIONS and not (selector.anchored or selector.smoothed):
             border_ms = common_border_ms(times.first_ms, _moving_step(times), self.window.range_ms)
-            hints, self._rolled = replace(hints, border_ms=border_ms), True
+            hints, self._rolled = hints.aimed(border_ms, hints.latest_only, at_once(self.ctx)), True
         self._selection = select(self.ctx, selector, mint, times.last_ms + after, hints)
         self.ctx.budget.expect(int(self._selection.sample_bounds().max(initial=0)))
         if rollup_of(self._selection) is not None and not self._rolled:

@@ -164,3 +164,23 @@ def test_series_are_named_without_their_histograms_being_read(tmp_path, mint, ma
     assert found[True] == found[False]
     assert (name(0) in found[True]) == any(mint <= t <= maxt for t in (0, 60_000))
     store.db.close()
+
+
+def test_the_latest_histogram_of_each_series_is_the_last_in_time(tmp_path):
+    store = Store(tmp_path / "data")
+    for i, times in enumerate(([T0, T0 + 60_000, T0 + 30_000], [T0 + 10_000])):
+        batch = made(2, sorted(times), seed=i)
+        refs = np.full(len(times), int(store.db.appender().refs([name(i)])[0]), dtype=np.uint32)
+        store.db.appender().append(WriteBatch(histograms=HistogramColumns(refs, batch)), now_ms=T0 + HOUR)
+    found = []
+    for maxt, hints in ((T0 + 45_000, SelectHints(latest_only=True)), (T0 + 45_000, SelectHints())):
+        selection = store.db.querier().select((), T0, maxt, hints)
+        batch = selection.read(0, len(selection.labels)).histograms
+        rows = selection.labels.rows()
+        ends = batch.row_offsets[1:].tolist()
+        found.append({row: describe(batch, end - 1) for row, end in zip(rows, ends, strict=True)})
+        if hints.latest_only:
+            assert batch.row_offsets.tolist() == [0, 1, 2]
+            assert sorted(batch.t_ms.tolist()) == [T0 + 10_000, T0 + 30_000]
+    assert found[0] == found[1]
+    store.db.close()
