@@ -41,7 +41,7 @@ RELATIVE = 1e-9
 NEAR_ZERO = 1e-9
 
 CHANGED = {
-    r"\[\w+:": "subquery",
+    r"\[[^]\[]*:[^]\[]*\]": "subquery",
     "mad_over_time|histogram_quantiles": "function is new",
     "histogram_fraction": "classic histograms are new",
     "count_values": "shows every digit",
