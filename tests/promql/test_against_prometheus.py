@@ -25,11 +25,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from promql.builder import ParserOptions
 from promql.engine import Engine
 from promql.engineerrors import ExecutionError
 from promql.matrix import ABSENT_BITS, Matrix
 from promql.memory import MemoryStore
 from promql.options import EngineOptions
+from promql.parser import parse
+from promql.printer import pretty
+from tests.fuzz.queries import QueryMaker
 from tests.promql.randomqueries import METRICS, random_query
 from tsdb.labels import Labels
 
@@ -271,3 +275,18 @@ def test_samples_that_steps_look_at_are_counted_as_by_prometheus(prometheus: str
     # 3.x no longer copies the vector of each step for an aggregation.
     if not query.startswith("sum by"):
         assert ours["peakSamples"] == theirs["peakSamples"]
+
+
+def test_formatted_queries_are_those_of_prometheus(prometheus: str) -> None:
+    compared = 0
+    for number in range(300):
+        query = QueryMaker(random.Random(f"format {number}")).query()
+        body = urllib.parse.urlencode({"query": query}).encode()
+        try:
+            with urllib.request.urlopen(f"{prometheus}/api/v1/format_query", body, timeout=30) as answer:
+                theirs = json.load(answer)["data"]
+        except urllib.error.HTTPError:
+            continue  # newer than 2.42
+        assert pretty(parse(query, ParserOptions.everything())) == theirs
+        compared += 1
+    assert compared > 100
