@@ -11,6 +11,7 @@ compares the ids themselves, and is used under the table's lock only.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ SERIES_LIMIT = SLOT_MASK
 """Series that fit in one head; slot 0 is never used."""
 
 _PAIRS_PER_SERIES_LIMIT = 32
+_NAME_SETS_REMEMBERED = 1 << 16
+"""Beyond these, label names that nobody had are kept a series: names made up without end find no others."""
 ALIASES_PER_SERIES = 8
 ALIASES_FLOOR = 1 << 20
 _GENERATIONS = 256
@@ -58,10 +61,16 @@ class SeriesTable:
         self.lock = threading.RLock()
         self.alive: U8Array = reserve(np.uint8, slot_count)
         self.generation: U8Array = reserve(np.uint8, self.slot_capacity)
-        self.pairs_start: U64Array = reserve(np.uint64, self.slot_capacity)
-        self.pairs_count: U32Array = reserve(np.uint32, self.slot_capacity)
-        self._pairs: U32Array = reserve(np.uint32, 2 * self.slot_capacity * _PAIRS_PER_SERIES_LIMIT)
-        self._pairs_end = 0
+        # Label names of series are mostly those of other series too, and kept once.
+        self._values_start: U64Array = reserve(np.uint64, self.slot_capacity)
+        self._names_start: U32Array = reserve(np.uint32, self.slot_capacity)
+        self._pairs_count: U32Array = reserve(np.uint32, self.slot_capacity)
+        self._values: U32Array = reserve(np.uint32, self.slot_capacity * _PAIRS_PER_SERIES_LIMIT)
+        self._values_end = 0
+        self._names: U32Array = reserve(np.uint32, self.slot_capacity * _PAIRS_PER_SERIES_LIMIT)
+        self._names_end = 0
+        self._name_sets: dict[bytes, int] = {}
+        self._most_pairs = 0
         self.slots_used = 1
         self.free_slots: deque[int] = deque()
         self.series_count = 0
@@ -116,9 +125,11 @@ class SeriesTable:
             seed1,
             self._canonical,
             self._canonical_tags,
-            self.pairs_start,
-            self.pairs_count,
-            self._pairs,
+            self._values_start,
+            self._pairs_count,
+            self._values,
+            self._names_start,
+            self._names,
             found,
         )
         known = np.flatnonzero(found >= 0)
@@ -141,6 +152,7 @@ class SeriesTable:
 
     def _put_canonical(self, slots: U32Array) -> int:
         seed0, seed1 = self.seeds
+        ids = np.empty(2 * self._most_pairs, dtype=np.uint32)
         return int(
             insert_slots(
                 slots,
@@ -148,10 +160,13 @@ class SeriesTable:
                 seed1,
                 self._canonical,
                 self._canonical_tags,
-                self.pairs_start,
-                self.pairs_count,
-                self._pairs,
-                self._pairs.view(np.uint8),
+                self._values_start,
+                self._pairs_count,
+                self._values,
+                self._names_start,
+                self._names,
+                ids,
+                ids.view(np.uint8),
             )
         )
 
@@ -163,8 +178,8 @@ class SeriesTable:
                 f"the head holds {self.series_count} series, {count} more exceed the limit of "
                 f"{self.slot_capacity - 1}"
             )
-        if self._pairs_end + len(ids) > len(self._pairs):
-            raise LimitError(f"label pairs of the head exceed the limit of {len(self._pairs) // 2}")
+        if max(self._values_end, self._names_end) + len(ids) // 2 > len(self._values):
+            raise LimitError(f"label pairs of the head exceed the limit of {len(self._values)}")
         fresh = min(count, self.slot_capacity - self.slots_used)
         slots = np.arange(self.slots_used, self.slots_used + fresh, dtype=np.uint32)
         if len(self.free_slots) >= count:
@@ -180,16 +195,35 @@ class SeriesTable:
     def install(self, refs: U32Array, offsets: I64Array, ids: U32Array) -> None:
         """Put label sets into the slots of given refs, which are free; used by `create` and by replay."""
         slots = refs & np.uint32(SLOT_MASK)
-        base = self._pairs_end
-        self._pairs[base : base + len(ids)] = ids
-        self._pairs_end = base + len(ids)
-        self.pairs_start[slots] = (base + 2 * offsets[:-1]).astype(np.uint64)
-        self.pairs_count[slots] = np.diff(offsets).astype(np.uint32)
+        self._put_pairs(slots, offsets, ids)
         self.generation[slots] = (refs >> np.uint32(SLOT_BITS)).astype(np.uint8)
         self.alive[slots] = 1
         self.slots_used = max(self.slots_used, int(slots.max()) + 1) if len(slots) else self.slots_used
         self.series_count += len(slots)
         self._insert_canonical(slots)
+
+    def _put_pairs(self, slots: U32Array, offsets: I64Array, ids: U32Array) -> None:
+        base, values = self._values_end, ids[1::2]
+        self._values_end = base + len(values)
+        self._values[base : self._values_end] = values
+        self._values_start[slots] = (base + offsets[:-1]).astype(np.uint64)
+        counts = np.diff(offsets)
+        self._pairs_count[slots] = counts.astype(np.uint32)
+        self._most_pairs = max(self._most_pairs, int(counts.max(initial=0)))
+        names, bounds = ids[0::2].tobytes(), (4 * offsets).tolist()
+        sets = [names[lo:hi] for lo, hi in itertools.pairwise(bounds)]
+        self._names_start[slots] = np.array([self._name_set(each) for each in sets], dtype=np.uint32)
+
+    def _name_set(self, names: bytes) -> int:
+        """Where the ids of some names, in this order, are."""
+        start = self._name_sets.get(names)
+        if start is None:
+            start = self._names_end
+            self._names_end = start + len(names) // 4
+            self._names[start : self._names_end] = np.frombuffer(names, dtype=np.uint32)
+            if len(self._name_sets) < _NAME_SETS_REMEMBERED:
+                self._name_sets[names] = start
+        return start
 
     def remove(self, slots: U32Array) -> None:
         """Free the slots of dead series. Label pairs are reclaimed once more than half are dead."""
@@ -217,13 +251,12 @@ class SeriesTable:
 
     def _reclaim_pairs(self) -> None:
         live = np.flatnonzero(self.alive[: self.slots_used]).astype(np.uint32)
-        counts = self.pairs_count[live].astype(np.int64)
-        if 4 * int(counts.sum()) >= self._pairs_end:
+        if 2 * int(self._pairs_count[live].astype(np.int64).sum()) >= self._values_end:
             return
         offsets, ids = self.pairs_of(live)
-        self._pairs[: len(ids)] = ids
-        self._pairs_end = len(ids)
-        self.pairs_start[live] = (2 * offsets[:-1]).astype(np.uint64)
+        self._values_end = self._names_end = 0
+        self._name_sets.clear()
+        self._put_pairs(live, offsets, ids)
 
     def slots_of(self, refs: U32Array) -> tuple[U32Array, npt.NDArray[np.bool_]]:
         """Slots of refs (0 where the ref is dead) and a mask of the living."""
@@ -239,18 +272,18 @@ class SeriesTable:
 
     # Labels.
 
-    def pair_ids(self, slot: int) -> U32Array:
-        """Interned pairs of one series: name, value, name, value, ..."""
-        start = int(self.pairs_start[slot])
-        return self._pairs[start : start + 2 * int(self.pairs_count[slot])]
-
     def pairs_of(self, slots: U32Array) -> tuple[I64Array, U32Array]:
         """Interned pairs of living slots as CSR, as `ids_of` gives them."""
-        counts = self.pairs_count[slots].astype(np.int64)
+        counts = self._pairs_count[slots].astype(np.int64)
         offsets = np.zeros(len(slots) + 1, dtype=np.int64)
         np.cumsum(counts, out=offsets[1:])
-        begin = self.pairs_start[slots].astype(np.int64) - 2 * offsets[:-1]
-        return offsets, self._pairs[np.repeat(begin, 2 * counts) + np.arange(2 * offsets[-1])]
+        ids, places = np.empty(2 * int(offsets[-1]), dtype=np.uint32), np.arange(offsets[-1])
+        for begin, pool, out in (
+            (self._names_start[slots], self._names, ids[0::2]),
+            (self._values_start[slots], self._values, ids[1::2]),
+        ):
+            out[:] = pool[np.repeat(begin.astype(np.int64) - offsets[:-1], counts) + places]
+        return offsets, ids
 
     def labels_of(self, slots: U32Array) -> SeriesLabels:
         """Label sets of living slots, in the given order."""

@@ -176,23 +176,32 @@ def test_aliases_without_end_do_not_fill_the_memory(monkeypatch):
 label_sets = st.lists(st.integers(0, 60), min_size=1, max_size=40, unique=True)
 
 
+def labels_of_many_names(n: int) -> Labels:
+    """Six lists of names; some are the beginning of others."""
+    names = ["__name__", *(f"n{n % 3}{i}" for i in range(n % 6 // 3 + 1)), *(["z"] if n % 6 == 5 else [])]
+    return Labels.from_dict(dict.fromkeys(names, str(n // 6)) | {"__name__": f"m{n % 2}"})
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(label_sets, st.sets(st.integers(0, 60))), min_size=1, max_size=12))
 def test_label_sets_are_found_as_in_a_dictionary_while_series_come_and_go(script):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tsdb.series._CANONICAL_INITIAL", 8)
+        patch.setattr("tsdb.series._NAME_SETS_REMEMBERED", 4)
         table, twin = make(series_limit=128), {}
         for wanted, doomed in script:
-            rows = [labels(n) for n in wanted]
+            rows = [labels_of_many_names(n) for n in wanted]
             offsets, ids = table.ids_of(rows)
             found = table.find(offsets, ids).tolist()
             assert found == [twin.get(n, -1) for n in wanted]
             new = [n for n in wanted if n not in twin]
-            twin.update(zip(new, create(table, [labels(n) for n in new]).tolist(), strict=True))
+            twin.update(zip(new, create(table, [labels_of_many_names(n) for n in new]).tolist(), strict=True))
             gone = [twin.pop(n) for n in doomed if n in twin]
             if gone:
                 table.remove(np.array(gone, dtype=np.uint32) & np.uint32(SLOT_MASK))
         every = list(range(61))
-        assert table.find(*table.ids_of([labels(n) for n in every])).tolist() == [
+        assert table.find(*table.ids_of([labels_of_many_names(n) for n in every])).tolist() == [
             twin.get(n, -1) for n in every
         ]
+        slots = np.array(list(twin.values()), dtype=np.uint32) & np.uint32(SLOT_MASK)
+        assert list(table.labels_of(slots).rows()) == [labels_of_many_names(n) for n in twin]
