@@ -273,7 +273,7 @@ class Interpreter:
             return self._set_operator(expr, left, right, times)
         gathered: dict[Labels, Row] = {}
         for k in range(times.steps):
-            made = match_step(expr, _elements(left, k), _elements(right, k))
+            made = match_step(expr, _elements(left, k), _elements(right, k), self.options.delayed_names)
             _place(gathered, made, k, times.steps)
         return list(gathered.values())
 

@@ -196,11 +196,11 @@ def keeps_name(expr: BinaryExpr) -> bool:
     return (expr.op in COMPARISONS or expr.op in TRIMS) and not expr.return_bool
 
 
-def result_labels(expr: BinaryExpr, many: Labels, one: Labels) -> Labels:
-    """Labels of a matched pair."""
+def result_labels(expr: BinaryExpr, many: Labels, one: Labels, delayed: bool) -> Labels:
+    """Labels of a matched pair. With delayed removal `bool` only marks the name, arithmetic drops it."""
     matching = expr.matching
     assert matching is not None
-    kept = many if keeps_name(expr) else many.without(*METADATA)
+    kept = many if keeps_name(expr) or (delayed and expr.return_bool) else many.without(*METADATA)
     if matching.card is Cardinality.ONE_TO_ONE:
         if matching.on:
             return Labels(tuple(p for p in kept if p[0] in matching.labels))
@@ -210,7 +210,9 @@ def result_labels(expr: BinaryExpr, many: Labels, one: Labels) -> Labels:
     return kept
 
 
-def match_step(expr: BinaryExpr, left: Sequence[Element], right: Sequence[Element]) -> list[Element]:
+def match_step(
+    expr: BinaryExpr, left: Sequence[Element], right: Sequence[Element], delayed: bool
+) -> list[Element]:
     """Arithmetic, comparison and trimming of two vectors."""
     matching = expr.matching
     assert matching is not None
@@ -245,7 +247,7 @@ def match_step(expr: BinaryExpr, left: Sequence[Element], right: Sequence[Elemen
             result = (1.0 if holds else 0.0) if fits else None
         elif not holds:
             result = None
-        named = result_labels(expr, labels, other_labels)
+        named = result_labels(expr, labels, other_labels, delayed)
         seen = matched.setdefault(key, set())
         if matching.card is Cardinality.ONE_TO_ONE:
             if seen:
@@ -258,5 +260,5 @@ def match_step(expr: BinaryExpr, left: Sequence[Element], right: Sequence[Elemen
                 )
             seen.add(named)
         if result is not None:
-            out.append((named, result, drop))
+            out.append((named, result, drop or (delayed and expr.return_bool)))
     return out
