@@ -34,7 +34,7 @@ def drop_bitcode(kernel: Kernel[Any, Any]) -> None:
     if not kernel.ready:
         return
     dispatcher: Any = kernel.compile()
-    for compiled in dispatcher.overloads.values():
+    for compiled in getattr(dispatcher, "overloads", {}).values():  # those of the image are no dispatchers
         module = getattr(compiled.library, "_shared_module", None)
         if module is not None:
             compiled.library._shared_module = None

@@ -74,4 +74,6 @@ def warm(group: str | None, processes: int, share: int | None, shares: int | Non
             processes = 1
     if sys.stderr.isatty():
         click.echo("\r\x1b[K", nl=False, err=True)
+    if group is None and not kernels.save_image():
+        click.echo("no image of the kernels could be made: each start imports numba", err=True)
     click.echo(f"{len(kernels.registered(group))} kernels ready in {time.monotonic() - started:.1f} s")

@@ -13,12 +13,9 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from tsdb.kernels.bits import leading_zeros64, store64
-from tsdb.kernels.compile import device, inline
+from tsdb.kernels.compile import device, inline, instruction
 
 U8Array = npt.NDArray[np.uint8]
 U64Array = npt.NDArray[np.uint64]
@@ -70,16 +67,9 @@ HIDDEN = np.uint64(1 << 52)
 EXPONENT_MASK = np.uint64(0x7FF)
 
 
-def _multiply_high(typing_context: Any, left: Any, right: Any) -> tuple[Any, Callable[..., Any]]:
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        wide = ir.IntType(128)
-        product = builder.mul(builder.zext(arguments[0], wide), builder.zext(arguments[1], wide))
-        return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
-
-    return types.uint64(types.uint64, types.uint64), emit
-
-
-multiply_high = cast(Callable[[Word, Word], Word], intrinsic(_multiply_high))
+multiply_high = cast(
+    Callable[[Word, Word], Word], instruction("tsdb.machinecode.instructions", "multiply_high")
+)
 """High word of the product of two u64: one machine instruction, which numba has no spelling for."""
 
 

@@ -23,6 +23,7 @@ from ingest.remotewrite.wire import MalformedMessageError
 from tests.ingest.guardpage import GuardedBuffer
 from tests.ingest.remotewrite_messages import damaged, requests
 from tests.reference import remotewrite as twin
+from tsdb.machinecode.compiler import replace_placeholders
 from tsdb.series import SeriesTable
 from tsdb.symbols import SymbolTable
 
@@ -206,6 +207,7 @@ def rebuilt(function: Any, names: dict[str, Any]) -> Any:
 
 
 def test_series_that_share_a_key_are_never_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_placeholders()
     weak = numba.njit(weak_hash)
     read_series = rebuilt(remotewrite._read_series_v1, {"hash_region": weak})
     weakened = rebuilt(remotewrite.decode_v1.function, {"_read_series_v1": read_series})

@@ -1,4 +1,4 @@
-"""Kernels that are in the cache are loaded without the compiler, and work."""
+"""Kernels that are in numba's cache and not in the image are loaded without the compiler, and work."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 
 _LOAD = """
 import sys
+from tsdb.machinecode import loading
+loading._state["loaded"] = None
 import numpy as np
 from tsdb.kernels.recordgroups import group_records
 columns = [np.zeros(2, dtype=np.int64) for _ in range(3)]
@@ -19,10 +21,10 @@ except TypeError:
 """
 
 _STRANGE = """
-from tsdb.kernels import kernelcache
+from tsdb.machinecode import numbacache
 def strange(signature, target):
     raise ValueError("too many values to unpack")
-kernelcache.KernelCache._load_compiled = staticmethod(strange)
+numbacache.KernelCache._load_compiled = staticmethod(strange)
 """
 
 

@@ -1,36 +1,34 @@
 """The one way a loop becomes machine code: `kernel` for entry points, `device` for what kernels call.
 
 A kernel is compiled for its written signatures only, without the GIL, with numpy's error model (division
-by zero gives an infinity instead of an exception), and cached on disk. Nothing is compiled at import: the
-first call, or `warm`, loads the kernel from the cache (3 to 7 ms) or compiles it (0.5 to 2.5 s).
+by zero gives an infinity instead of an exception), and cached on disk. Nothing is compiled at import, and
+numba is not imported either: the first call, or `warm`, takes the kernel from the image of all kernels
+(tsdb/machinecode/loading.py), else from numba's cache, else compiles it (0.5 to 2.5 s).
 
-numba's own cache notices a change of the kernel's file only. `KernelCacheLocator` also looks at the kernel
-modules that the file imports, so an edited `device` function is never served stale from the cache.
+numba's own cache notices a change of the kernel's file only. A kernel's digest is also of the kernel modules
+that its file imports, so an edited `device` function is never served stale.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import opcode
 import os
-import re
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
-import numba
-from numba.core.caching import InTreeCacheLocator, UserWideCacheLocator
-
-from tsdb.kernels.kernelcache import KernelCache
+from tsdb.machinecode.loading import find
+from tsdb.machinecode.sources import source_digest
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_COMPILER = "tsdb.machinecode.compiler"
+"""Imports numba, and is therefore imported as late as can be."""
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
 _ALLOCATING = frozenset(
@@ -48,9 +46,6 @@ _SLICE_STORES = tuple(
     if all(name in opcode.opmap for name in names)
 )
 """Operation codes that `a[i:j] = b` ends in, by version of Python."""
-_KERNEL_IMPORT = re.compile(
-    r"^\s*(?:from|import)\s+(\w+\.kernels(?:\.\w+)?)(?:\s+import\s+([\w, ()]+))?", re.MULTILINE
-)
 
 
 def _assigns_slice(function: Callable[..., Any]) -> bool:
@@ -73,75 +68,46 @@ def _allocates(function: Callable[..., Any]) -> bool:
     return any(_allocates(callee) for callee in callees if callee is not None)
 
 
-def _options(function: Callable[..., Any]) -> dict[str, Any]:
+def options_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """What numba is asked for with a function."""
     return {**_OPTIONS, "_nrt": _allocates(function)}
 
 
-@cache
-def _source_digest(path: str) -> str:
-    """Digest of a kernel module's text and of every kernel module it imports, however deep."""
-    root = Path(path).resolve().parent.parent.parent
-    digest = hashlib.blake2b(digest_size=16)
-    pending, seen = [Path(path).resolve()], set[Path]()
-    while pending:
-        file = pending.pop()
-        if file in seen or not file.is_file():
-            continue
-        seen.add(file)
-        text = file.read_text(encoding="utf-8")
-        for match in _KERNEL_IMPORT.finditer(text):
-            module, names = match.group(1), match.group(2)
-            base = root.joinpath(*module.split("."))
-            pending.append(base.with_suffix(".py"))
-            if names and base.is_dir():
-                pending.extend(base / f"{name.strip(' ()')}.py" for name in names.split(","))
-    for file in sorted(seen):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+class Device:
+    """Stands for a function used inside kernels until something is compiled."""
+
+    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
+        self.py_func = function
+        self.__name__ = function.__name__
+        self.__doc__ = function.__doc__
+        self._options = options
+        self._jitted: Any = None
+
+    def jitted(self) -> Any:
+        """numba's dispatcher."""
+        if self._jitted is None:
+            compiler = importlib.import_module(_COMPILER)
+            self._jitted = compiler.jit(self.py_func, **self._options, **options_of(self.py_func))
+        return self._jitted
+
+    def __call__(self, *args: Any) -> Any:
+        importlib.import_module(_COMPILER).replace_placeholders()
+        return self.jitted()(*args)
 
 
-@cache
-def _make_writable(folder: str) -> None:
-    """Raises OSError."""
-    os.makedirs(folder, exist_ok=True)
-    tempfile.TemporaryFile(dir=folder).close()
+class Instruction:
+    """Stands for an intrinsic, made by a module that imports numba."""
 
+    def __init__(self, module: str, name: str) -> None:
+        self._module, self._name = module, name
 
-class _DependencyStamp:
-    """Mixes the digest of imported kernel modules into numba's cache stamp."""
-
-    _py_file: str
-
-    def ensure_cache_path(self) -> None:
-        """Try once, not for every function, that the folder can be written to."""
-        _make_writable(super().get_cache_path())  # type: ignore[misc]
-
-    def get_source_stamp(self) -> tuple[str, str]:
-        """Names the module inside its package only, so a copied or moved installation keeps its cache."""
-        module = Path(self._py_file)
-        return (
-            f"{module.parent.parent.name}/{module.parent.name}/{module.name}",
-            _source_digest(self._py_file),
-        )
-
-
-class InTreeKernelCacheLocator(_DependencyStamp, InTreeCacheLocator):
-    """Cache beside the source, where that is writable."""
-
-
-class UserWideKernelCacheLocator(_DependencyStamp, UserWideCacheLocator):
-    """Cache in the user's cache folder, for installations that are not writable."""
-
-
-_NUMBA_CONFIG: Any = numba.config
-if not _NUMBA_CONFIG.CACHE_LOCATOR_CLASSES:
-    _NUMBA_CONFIG.CACHE_LOCATOR_CLASSES = ",".join(
-        f"{__name__}.{name}" for name in ("InTreeKernelCacheLocator", "UserWideKernelCacheLocator")
-    )
+    def jitted(self) -> Any:
+        """numba's intrinsic."""
+        return getattr(importlib.import_module(self._module), self._name)
 
 
 class Kernel(Generic[P, R]):
-    """A function that is compiled at its first call. Many threads may call it; one compiles."""
+    """A function that is loaded or compiled at its first call. Many threads may call it; one compiles."""
 
     def __init__(self, function: Callable[P, R], signatures: Sequence[str], group: str) -> None:
         self.function = function
@@ -159,17 +125,19 @@ class Kernel(Generic[P, R]):
         """Whether the machine code is loaded."""
         return self._compiled is not None
 
+    @property
+    def digest(self) -> str:
+        """Of all that the machine code is made from."""
+        return source_digest(self.function.__code__.co_filename)
+
     def compile(self) -> Callable[P, R]:
-        """Load from the cache or compile; return the dispatcher."""
+        """Load from the image or numba's cache, or compile; return what is called."""
         with self._lock:
             if self._compiled is None:
-                dispatcher = numba.njit(**_options(self.function))(self.function)
-                dispatcher._cache = KernelCache(self.function)  # type: ignore[no-untyped-call]
-                for signature in self.signatures:
-                    dispatcher.compile(signature)
-                dispatcher.disable_compile()
-                self._compiled = cast("Callable[P, R]", dispatcher)
-            return self._compiled
+                self._compiled = find(self.name, self.digest)
+            if self._compiled is None:
+                self._compiled = importlib.import_module(_COMPILER).compile_kernel(self)
+            return cast("Callable[P, R]", self._compiled)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         compiled = self._compiled
@@ -202,12 +170,17 @@ def kernel(*signatures: str, group: str) -> Callable[[Callable[P, R]], Kernel[P,
 
 def device(function: Callable[P, R]) -> Callable[P, R]:
     """A jitted function for use inside kernels only; compiled as part of its callers."""
-    return cast("Callable[P, R]", numba.njit(**_options(function))(function))
+    return cast("Callable[P, R]", Device(function))
 
 
 def inline(function: Callable[P, R]) -> Callable[P, R]:
     """A `device` that is always inlined by LLVM: for bodies of a few instructions in a hot loop."""
-    return cast("Callable[P, R]", numba.njit(forceinline=True, **_options(function))(function))
+    return cast("Callable[P, R]", Device(function, forceinline=True))
+
+
+def instruction(module: str, name: str) -> Any:
+    """An intrinsic of a module that is imported only when something is compiled."""
+    return Instruction(module, name)
 
 
 def registered(group: str | None = None) -> list[Kernel[Any, Any]]:
@@ -222,6 +195,16 @@ def import_kernel_modules(packages: Iterable[str]) -> None:
         for path in sorted(Path(cast(str, folder.__file__)).parent.glob("*.py")):
             if path.stem != "__init__":
                 importlib.import_module(f"{package}.kernels.{path.stem}")
+
+
+def save_image() -> bool:
+    """Write all registered kernels as the image that the next process loads, unless it has them already.
+
+    Whether the image has them now.
+    """
+    if all(find(each.name, each.digest) is not None for each in registered()):
+        return True
+    return importlib.import_module(_COMPILER).save_image() is not None
 
 
 def warm(
