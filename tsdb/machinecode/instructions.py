@@ -1,7 +1,7 @@
 """Machine instructions that numba has no spelling for, as it takes them: typed, and written in LLVM's terms.
 
 Nothing is checked here; what each does is said where it gets its name (tsdb/kernels/bits.py,
-promql/kernels/decimal.py). Imports numba: only `tsdb.kernels.compile.Instruction` imports this.
+promql/kernels/decimal.py, tsdb/kernels/prefetch.py). Imports numba, so only `Instruction` imports it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ Generator = tuple[Any, Callable[..., Any]]
 
 _WORD64 = ir.IntType(64)
 _WORD32 = ir.IntType(32)
+_BYTE = ir.IntType(8)
+_FOR_WRITING, _KEEP, _DATA = 1, 3, 1
 
 
 def _pointer(context: Any, builder: Any, signature: Any, args: Any, word: Any) -> Any:
@@ -102,6 +104,18 @@ def _multiply_high(typing_context: Any, left: Any, right: Any) -> Generator:
     return types.uint64(types.uint64, types.uint64), generate
 
 
+def _prefetch(typing_context: Any, array: Any, position: Any) -> Generator:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        place = builder.gep(builder.bitcast(data, _BYTE.as_pointer()), [args[1]])
+        kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _WORD32, _WORD32, _WORD32])
+        ask = builder.module.declare_intrinsic("llvm.prefetch", [_BYTE.as_pointer()], kind)
+        builder.call(ask, [place, *(ir.Constant(_WORD32, n) for n in (_FOR_WRITING, _KEEP, _DATA))])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
 load64 = intrinsic(_load64)
 load32 = intrinsic(_load32)
 store64 = intrinsic(_store64)
@@ -112,3 +126,4 @@ fold_multiply = intrinsic(_fold_multiply)
 float_bits = intrinsic(_float_bits)
 bits_float = intrinsic(_bits_float)
 multiply_high = intrinsic(_multiply_high)
+prefetch = intrinsic(_prefetch)
