@@ -1,12 +1,14 @@
-"""Testing a kernel's arguments before the call: machine code believes what it is given.
+"""What a kernel's arguments must be, and the close look at those that are not plainly so.
 
-The test is written out and compiled for each signature, as dataclasses are: a loop over the parameters would
-cost more than many kernels. What is tested of an array is what the signature promises: dtype, dimensions,
-C order and alignment, and that it may be written to unless the signature says read-only.
+Guards (tsdb/machinecode/guard.py) let through what needs no thought; what they do not let through comes here
+and is either good after all or a TypeError. What is tested of an array is what the signature promises: dtype,
+dimensions, C order and alignment, and that it may be written to unless the signature says read-only.
 """
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -42,49 +44,39 @@ def from_plain(plain: Any) -> Parameter:
 
 
 def checked(entry: Callable[..., Any], name: str, parameters: Sequence[Parameter]) -> Callable[..., Any]:
-    """`entry` behind the test of its arguments. The result raises TypeError."""
-    names = [f"a{i}" for i in range(len(parameters))]
-    found: dict[str, Any] = {"entry": entry, "refuse": _refuser(name, parameters)}
-    tests = [test for each, at in zip(parameters, names, strict=True) for test in _tests(each, at, found)]
-    text = ", ".join(names)
-    lines = [f"def call({text}):"]
-    if tests:
-        lines += [
-            "    try:",
-            f"        good = {' and '.join(tests)}",
-            "    except (AttributeError, TypeError, IndexError):",
-            "        good = False",
-            f"    if not good: refuse({text})",
-        ]
-    lines.append(f"    return entry({text})")
-    exec("\n".join(lines), found)
-    call: Callable[..., Any] = found["call"]
-    call.__name__ = call.__qualname__ = name
-    return call
+    """`entry` of the kernel of this full name, behind a look at its arguments; it raises TypeError."""
+    module, _, short = name.rpartition(".")
+
+    def look(*arguments: Any, **keywords: Any) -> Any:
+        if keywords:
+            kernel = getattr(importlib.import_module(module), short)
+            arguments = inspect.signature(kernel).bind(*arguments, **keywords).args
+        if not _suits(arguments, tuple(parameters)):
+            wanted = ", ".join(_described(each) for each in parameters)
+            given = ", ".join(_given(each) for each in arguments)
+            raise TypeError(f"No matching definition for {short}({wanted}): given ({given})")
+        return entry(*arguments)
+
+    return look
 
 
-def _tests(parameter: Parameter, at: str, found: dict[str, Any]) -> list[str]:
-    if isinstance(parameter, ArrayParameter):
-        kind = f"t_{parameter.dtype}"
-        found[kind] = np.dtype(parameter.dtype)
-        # Arrays of the usual makers share one object for their dtype; others have an equal one.
-        tests = [f"({at}.dtype is {kind} or {at}.dtype == {kind})", f"{at}.ndim == {parameter.dimensions}"]
-        if parameter.mutable:
-            return [*tests, f"{at}.flags.carray"]
-        return [*tests, f"{at}.flags.c_contiguous", f"{at}.flags.aligned"]
+def _suits(argument: Any, parameter: Parameter) -> bool:
     if parameter is None:
-        return []
-    inner = [test for i, each in enumerate(parameter) for test in _tests(each, f"{at}[{i}]", found)]
-    return [f"type({at}) is tuple", f"len({at}) == {len(parameter)}", *inner]
-
-
-def _refuser(name: str, parameters: Sequence[Parameter]) -> Callable[..., None]:
-    def refuse(*arguments: Any) -> None:
-        wanted = ", ".join(_described(each) for each in parameters)
-        given = ", ".join(_given(each) for each in arguments)
-        raise TypeError(f"No matching definition for {name}({wanted}): given ({given})")
-
-    return refuse
+        return isinstance(argument, int | float | np.integer | np.floating | np.bool_)
+    if isinstance(parameter, tuple):
+        return (
+            isinstance(argument, tuple)
+            and len(argument) == len(parameter)
+            and all(map(_suits, argument, parameter))
+        )
+    return (
+        isinstance(argument, np.ndarray)
+        and argument.dtype == parameter.dtype
+        and argument.ndim == parameter.dimensions
+        and argument.flags.c_contiguous
+        and argument.flags.aligned
+        and (argument.flags.writeable or not parameter.mutable)
+    )
 
 
 def _described(parameter: Parameter) -> str:

@@ -8,8 +8,9 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 from numba import types
@@ -19,6 +20,7 @@ from numba.core.sigutils import normalize_signature
 from tsdb.kernels.compile import Device, Instruction, Kernel, options_of, registered
 from tsdb.machinecode.arguments import ArrayParameter, Parameter
 from tsdb.machinecode.elf import read_object
+from tsdb.machinecode.guard import write_guard
 from tsdb.machinecode.identity import identity
 from tsdb.machinecode.image import Compiled, Image, ImageError, link, write_image
 from tsdb.machinecode.loading import image_paths
@@ -126,17 +128,33 @@ def _stored(kernel: Kernel[Any, Any]) -> list[Compiled]:
         (_, kind, code), descriptor, _, _, _, _, _, _, environments = stored
         if kind != "object" or not all(isinstance(c, np.dtype) for each in environments for c in each.consts):
             raise ImageError(f"{kernel.name} is no plain compiled function")
+        parameters = tuple(_parameter(each) for each in arguments)
         found.append(
             Compiled(
                 kernel.name,
                 kernel.digest,
-                tuple(_parameter(each) for each in arguments),
+                parameters,
                 descriptor.llvm_cpython_wrapper_name,
                 {each.env_name: tuple(constant.name for constant in each.consts) for each in environments},
                 read_object(code[0]),
+                read_object(_assemble(write_guard(parameters))),
             )
         )
     return found
+
+
+def _assemble(text: str) -> bytes:
+    """The object file of LLVM's assembly."""
+    module = llvm.parse_assembly(text)
+    module.verify()
+    return cast(bytes, _machine().emit_object(module))
+
+
+@cache
+def _machine() -> Any:
+    """As numba has it: code that may lie anywhere, so all addresses are of 64 bits."""
+    target: Any = llvm.Target.from_default_triple()
+    return target.create_target_machine(opt=3, jit=True, codemodel="jitdefault")
 
 
 def _parameter(kind: Any) -> Parameter:

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ import numpy.typing as npt
 
 from tsdb.machinecode.arguments import Parameter, from_plain, to_plain
 from tsdb.machinecode.elf import ObjectFile, Section
+from tsdb.machinecode.guard import GUARD, WRAPPER
 
-MAGIC = b"VEDETTE-KERNELS\1"
+MAGIC = b"VEDETTE-KERNELS\2"
 PAGE = 4096
 _SEAL_BYTES = 32
 _LENGTH = struct.Struct("<I")
@@ -47,6 +49,8 @@ class Compiled:
     """Symbols of words that hold the address of an environment of numba, and the dtypes that are its
     constants."""
     code: ObjectFile
+    guard: ObjectFile
+    """Of the function that tests arguments before it goes on to the wrapper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,9 @@ class Entry:
     digest: str
     parameters: tuple[Parameter, ...]
     offset: int
+    """Of numba's wrapper, which takes any arguments for good."""
+    guard: int
+    """Offset of the function that tests arguments and goes on to the wrapper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +92,14 @@ def link(compiled: Iterable[Compiled], identity: Mapping[str, str]) -> Image:
     layout = _Layout()
     entries: dict[str, list[Entry]] = {}
     wanted = list(compiled)
-    placed = [layout.place(each.code) for each in wanted]
+    placed = [(layout.place(each.code), layout.place(each.guard)) for each in wanted]
     layout.close_code()
-    for each, places in zip(wanted, placed, strict=True):
+    for each, (places, guard_places) in zip(wanted, placed, strict=True):
         layout.place_writable(each.code, places)
         layout.relocate(each.code, places, each.environments)
-        addresses = {
-            symbol.name: places[symbol.section] + symbol.offset
-            for symbol in each.code.symbols
-            if symbol.section in places
-        }
-        if each.wrapper not in addresses:
-            raise ImageError(f"{each.kernel} has no {each.wrapper}")
-        entry = Entry(each.digest, each.parameters, addresses[each.wrapper])
+        wrapper = _address(each.code, each.wrapper, places)
+        layout.relocate(each.guard, guard_places, {}, {WRAPPER: wrapper})
+        entry = Entry(each.digest, each.parameters, wrapper, _address(each.guard, GUARD, guard_places))
         entries.setdefault(each.kernel, []).append(entry)
     return Image(
         identity,
@@ -109,6 +111,13 @@ def link(compiled: Iterable[Compiled], identity: Mapping[str, str]) -> Image:
         layout.environments,
         bytes(layout.data),
     )
+
+
+def _address(code: ObjectFile, name: str, places: Mapping[int, int]) -> int:
+    for symbol in code.symbols:
+        if symbol.name == name and symbol.section is not None and symbol.section in places:
+            return places[symbol.section] + symbol.offset
+    raise ImageError(f"nothing is called {name}")
 
 
 class _Layout:
@@ -137,9 +146,16 @@ class _Layout:
         places.update({n: self._put(s) for n, s in code.sections.items() if s.writable})
 
     def relocate(
-        self, code: ObjectFile, places: Mapping[int, int], environments: Mapping[str, tuple[str, ...]]
+        self,
+        code: ObjectFile,
+        places: Mapping[int, int],
+        environments: Mapping[str, tuple[str, ...]],
+        defined: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        """Note what must be added where. Objects share no environments: their names are not unique."""
+        """Note what must be added where; `defined` are places of names that are in another object.
+
+        Objects share no environments: their names are not unique.
+        """
         words: dict[str, int] = {}
         for each in code.relocations:
             symbol = code.symbols[each.symbol]
@@ -154,6 +170,8 @@ class _Layout:
                 if symbol.name not in words:
                     words[symbol.name] = self._environment(environments[symbol.name])
                 self.internal.append((at, words[symbol.name] + each.addend))
+            elif symbol.name in defined:
+                self.internal.append((at, defined[symbol.name] + each.addend))
             else:
                 self.external.append((at, self._number(symbol.name), each.addend & (2**64 - 1)))
 
@@ -180,7 +198,7 @@ class _Layout:
 def write_image(image: Image, path: Path) -> None:
     """Write beside the place and rename. Raises OSError."""
     entries = {
-        name: [[e.digest, [to_plain(p) for p in e.parameters], e.offset] for e in variants]
+        name: [[e.digest, [to_plain(p) for p in e.parameters], e.offset, e.guard] for e in variants]
         for name, variants in image.entries.items()
     }
     header = json.dumps(
@@ -239,9 +257,7 @@ def _parse(body: bytes) -> Image:
     external = np.frombuffer(body, dtype="<u8", count=3 * header["external"], offset=at).reshape(-1, 3)
     at += external.nbytes
     entries = {
-        name: [
-            Entry(digest, tuple(from_plain(p) for p in plain), offset) for digest, plain, offset in variants
-        ]
+        name: [Entry(digest, tuple(map(from_plain, plain)), *offsets) for digest, plain, *offsets in variants]
         for name, variants in header["entries"].items()
     }
     environments = {at: tuple(constants) for at, *constants in header["environments"]}

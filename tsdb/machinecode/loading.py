@@ -28,6 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tsdb.machinecode.arguments import checked
+from tsdb.machinecode.guard import addresses as guard_addresses
+from tsdb.machinecode.guard import guarded, layout_is_known
 from tsdb.machinecode.identity import extension_paths, identity
 from tsdb.machinecode.image import Image, ImageError, read_image
 
@@ -79,6 +81,8 @@ class Loaded:
 
     def __init__(self, image: Image) -> None:
         """Raises ImageError for a name that is not found, OSError where memory may not be executed."""
+        if not layout_is_known():
+            raise ImageError("arrays lie in memory in an unknown way")
         extensions = _import_extensions()
         addresses = _addresses(image.names, extensions)
         self._make_function = extensions["_dynfunc"].make_function
@@ -86,7 +90,7 @@ class Loaded:
         self._environments = {each: environment({}) for each in {(), *image.environments.values()}}
         for constants, made in self._environments.items():
             made.consts.extend(np.dtype(name) for name in constants)
-        self._memory = mmap.mmap(-1, max(len(image.data), 1))
+        self._memory = mmap.mmap(-1, max(len(image.data), 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         view: U8Array = np.frombuffer(self._memory, dtype=np.uint8)
         view[: len(image.data)] = np.frombuffer(image.data, dtype=np.uint8)
@@ -108,7 +112,7 @@ class Loaded:
         raw = self._make_function(
             sys.modules[__name__], short, "", self._base + entry.offset, self._environments[()], (self,)
         )
-        return checked(raw, short, entry.parameters)
+        return guarded(self._base + entry.guard, short, checked(raw, name, entry.parameters))
 
 
 def _store(view: U8Array, offsets: U64Array, words: U64Array) -> None:
@@ -144,7 +148,7 @@ def _import_extensions() -> dict[str, ModuleType]:
 
 def _addresses(names: list[str], extensions: dict[str, ModuleType]) -> U64Array:
     """As numba fills LLVM's table of symbols (its core/base.py and core/runtime/nrt.py)."""
-    known = {"_Py_NoneStruct": id(None)}
+    known = {"_Py_NoneStruct": id(None), **guard_addresses(names)}
     for name, module in extensions.items():
         for helper, address in module.c_helpers.items():
             inner = helper.startswith("_") and name.endswith("_nrt_python")
