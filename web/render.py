@@ -250,7 +250,7 @@ def _offsets(counts: npt.NDArray[Any]) -> I64Array:
 def _chunks(source: RowSource, rows: I64Array) -> Iterator[I64Array]:
     """Runs of rows, bounded in rows and in histograms."""
     start = 0
-    if source.pool is None and len(rows) <= CHUNK_ROWS_MAX:
+    if source.pool is None and 0 < len(rows) <= CHUNK_ROWS_MAX:
         yield rows
         return
     running = _offsets(source.histogram_counts[rows])

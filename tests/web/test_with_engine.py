@@ -32,6 +32,8 @@ CASES: list[tuple[str, str, Any]] = [
     ('"text"', "string", [NOW_S, "text"]),
     ("sum by (job) (up)", "vector", [{"metric": {"job": "node"}, "value": [NOW_S, "3"]}]),
     ("nothing_here", "vector", []),
+    ("nothing_here[1m]", "matrix", []),
+    ("nothing_here[5m:1m]", "matrix", []),
     (
         "http_total[1m]",
         "matrix",
@@ -51,6 +53,12 @@ async def test_instant_queries(live: Site, text: str, kind: str, result: Any) ->
         200,
         {"status": "success", "data": {"resultType": kind, "result": result}},
     )
+
+
+async def test_a_range_query_of_nothing_is_an_empty_matrix(live: Site) -> None:
+    parameters = {"query": "rate(nothing_here[1m])", "start": "0", "end": "1", "step": "500ms"}
+    status, body = await live.get("/api/v1/query_range", params=parameters)
+    assert (status, body["data"]) == (200, {"resultType": "matrix", "result": []})
 
 
 async def test_a_range_query_is_a_matrix_even_of_a_scalar(live: Site) -> None:
