@@ -40,7 +40,8 @@ def _round(v: F64Array, args: Sequence[F64Array]) -> F64Array:
 
 def larger(a: F64Array, b: F64Array) -> F64Array:
     """Go's math.Max: infinity even beside NaN, else NaN if either is, 0 before -0."""
-    out = np.where((a == 0) & (b == 0), a + b, np.maximum(a, b))
+    with np.errstate(invalid="ignore"):  # the sum is only taken where both are zeros
+        out = np.where((a == 0) & (b == 0), a + b, np.maximum(a, b))
     return np.where((a == math.inf) | (b == math.inf), math.inf, out)
 
 
