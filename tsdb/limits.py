@@ -78,7 +78,7 @@ def describe(rows: Sequence[Labels], limit: int = 3) -> str:
 
 
 DAY_MS = 24 * 3600 * 1000
-CHUNK_MEMORY_BYTES = 256 << 20
+CHUNK_MEMORY_BYTES = 128 << 20
 """Three hours of 100,000 node-exporter series: these are written to the log and to a block, nowhere else."""
 
 
