@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from promql.ast import Expr, MatrixSelector, SubqueryExpr, VectorSelector
+from promql.ast import DurationExpr, Expr, MatrixSelector, NumberLiteral, SubqueryExpr, VectorSelector
 from promql.visit import children
 from tests.reference.promqlvalues import Cell, EvaluationError, Row, Sample
 from tsdb.labels import METRIC_NAME, Labels, Matcher, MatchType
 
 IDENTITY = ("instance", "job")
 Key = tuple[str, ...]
+DurationPart = DurationExpr | NumberLiteral | None
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,13 @@ def info_selector(expr: Expr) -> VectorSelector:
         pinned = inner.at_ms is not None or inner.at_modifier is not None
         if pinned or not isinstance(node, SubqueryExpr):
             return inner
-        total = inner.offset_ms + node.offset_ms
-        return replace(inner, offset_ms=total, at_ms=node.at_ms, at_modifier=node.at_modifier)
+        return replace(
+            inner,
+            offset_ms=inner.offset_ms + node.offset_ms,
+            offset_expr=_sum(inner.offset_expr, node.offset_expr),
+            at_ms=node.at_ms,
+            at_modifier=node.at_modifier,
+        )
 
     def first(node: Expr) -> VectorSelector | None:
         if isinstance(node, VectorSelector):
@@ -61,7 +67,18 @@ def info_selector(expr: Expr) -> VectorSelector:
     plain = VectorSelector(name="", matchers=())
     if found is None:
         return plain
-    return replace(plain, offset_ms=found.offset_ms, at_ms=found.at_ms, at_modifier=found.at_modifier)
+    expr, literal_ms = found.offset_expr, found.offset_ms
+    if expr is not None and literal_ms:  # a selector has one or the other
+        expr, literal_ms = _sum(expr, NumberLiteral(value=literal_ms / 1000)), 0
+    return replace(
+        plain, offset_ms=literal_ms, offset_expr=expr, at_ms=found.at_ms, at_modifier=found.at_modifier
+    )
+
+
+def _sum(left: DurationPart, right: DurationPart) -> DurationPart:
+    if left is None or right is None:
+        return right if left is None else left
+    return DurationExpr(op="+", lhs=left, rhs=right)
 
 
 def identity(labels: Labels) -> Key:
