@@ -6,7 +6,6 @@ and functions, but not the rates that know start timestamps; annotations are lef
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +22,6 @@ from promql.ast import (
     MatrixSelector,
     NumberLiteral,
     ParenExpr,
-    StringLiteral,
     SubqueryExpr,
     UnaryExpr,
     ValueType,
@@ -31,10 +29,8 @@ from promql.ast import (
 )
 from promql.duration import evaluate_duration
 from promql.functions import FUNCTIONS
-from promql.numberformat import format_openmetrics
 from promql.types import type_of
-from tests.reference import histogramqueries as queries
-from tests.reference.histograms import GAUGE, UNKNOWN, FloatHistogram, divide
+from tests.reference.histograms import FloatHistogram
 from tests.reference.interpreteraggregate import (
     Element,
     aggregate_step,
@@ -46,8 +42,20 @@ from tests.reference.interpreteraggregate import (
     pick_step,
     signature,
 )
+from tests.reference.interpretercells import (
+    absent_labels,
+    bucket_results,
+    elements_at,
+    elementwise,
+    expand,
+    extreme_of,
+    negated,
+    place,
+    text_of,
+    without_hint,
+)
 from tests.reference.interpreterextended import modifier_of, over_extended, smoothed_cell
-from tests.reference.interpreterfunctions import DATES, HISTOGRAM_NUMBERS, MATH, over_window
+from tests.reference.interpreterfunctions import DATES, HISTOGRAM_NUMBERS, over_window
 from tests.reference.interpreterinfo import asked, info_selector, info_step, wanted_identities
 from tests.reference.promqlvalues import (
     ARITHMETIC,
@@ -67,7 +75,7 @@ from tests.reference.promqlvalues import (
     present,
     without_metadata,
 )
-from tsdb.labels import METRIC_NAME, Labels, MatchType
+from tsdb.labels import METRIC_NAME, Labels
 
 KEEPS_NAME = ("last_over_time", "first_over_time")
 Steps = list[float]
@@ -158,7 +166,7 @@ class Interpreter:
             grid = Times(first, step, count)
             for row in self.vector(expr.expr, grid):
                 samples = [
-                    Sample(t, _without_hint(cell))
+                    Sample(t, without_hint(cell))
                     for t, cell in zip(grid.all(), row.cells, strict=True)
                     if cell is not None
                 ]
@@ -192,7 +200,7 @@ class Interpreter:
             return [numbers[expr.function] / 1000] * times.steps
         if expr.function in ("min_of", "max_of"):
             pairs = zip(*(self.scalar(arg, times) for arg in expr.args), strict=True)
-            return [_extreme_of(x, y, expr.function) for x, y in pairs]
+            return [extreme_of(x, y, expr.function) for x, y in pairs]
         assert expr.function == "scalar", expr.function
         rows = self.vector(expr.args[0], times)
         out = []
@@ -217,7 +225,7 @@ class Interpreter:
             rows = self.vector(expr.expr, times)
             if expr.op == "+":
                 return rows
-            return merge_rows(self._mapped(rows, _negated))
+            return merge_rows(self._mapped(rows, negated))
         if isinstance(expr, AggregateExpr):
             return self._aggregate(expr, times)
         if isinstance(expr, BinaryExpr):
@@ -239,24 +247,24 @@ class Interpreter:
         label = ""
         if expr.op == "count_values":
             assert expr.param is not None
-            label = _text(expr.param)
+            label = text_of(expr.param)
         elif expr.param is not None:
             params = self.scalar(expr.param, times)
         if expr.op in ("topk", "bottomk", "limitk", "limit_ratio"):
             kept = [Row(row.labels, [None] * times.steps, row.drop) for row in rows]
             for k in range(times.steps):
                 here = [i for i, row in enumerate(rows) if row.cells[k] is not None]
-                for number in pick_step(expr, _elements(rows, k), params[k]):
+                for number in pick_step(expr, elements_at(rows, k), params[k]):
                     kept[here[number]].cells[k] = rows[here[number]].cells[k]
             return kept
         gathered: dict[Labels, Row] = {}
         for k in range(times.steps):
-            elements = _elements(rows, k)
+            elements = elements_at(rows, k)
             if expr.op == "count_values":
                 made = count_values_step(expr, elements, label)
             else:
                 made = aggregate_step(expr, elements, params[k])
-            _place(gathered, made, k, times.steps)
+            place(gathered, made, k, times.steps)
         for row in gathered.values():
             if expr.op != "count_values":
                 members = [r for r in present(rows) if group_of(expr, r.labels) == row.labels]
@@ -273,8 +281,8 @@ class Interpreter:
             return self._set_operator(expr, left, right, times)
         gathered: dict[Labels, Row] = {}
         for k in range(times.steps):
-            made = match_step(expr, _elements(left, k), _elements(right, k), self.options.delayed_names)
-            _place(gathered, made, k, times.steps)
+            made = match_step(expr, elements_at(left, k), elements_at(right, k), self.options.delayed_names)
+            place(gathered, made, k, times.steps)
         return list(gathered.values())
 
     def _with_scalar(self, expr: BinaryExpr, times: Times) -> list[Row]:
@@ -354,7 +362,7 @@ class Interpreter:
         out = []
         for row in rows:
             made = [
-                _elementwise(name, cell, [arg[k] for arg in args]) if isinstance(cell, float) else None
+                elementwise(name, cell, [arg[k] for arg in args]) if isinstance(cell, float) else None
                 for k, cell in enumerate(row.cells)
             ]
             out.append(dropped(row, list(made), delayed))
@@ -376,7 +384,7 @@ class Interpreter:
             here = [(labels, sample) for labels, found in infos if (sample := found[k]) is not None]
             if any(not isinstance(sample.value, float) for _, sample in here):
                 raise EvaluationError("info sample should be float")
-            _place(gathered, info_step(wanted, _elements(rows, k), here), k, times.steps)
+            place(gathered, info_step(wanted, elements_at(rows, k), here), k, times.steps)
         return list(gathered.values())
 
     @staticmethod
@@ -438,14 +446,14 @@ class Interpreter:
         return out
 
     def _absent(self, rows: Sequence[Row], arg: Expr, times: Times) -> list[Row]:
-        labels = _absent_labels(arg)
+        labels = absent_labels(arg)
         cells: list[Cell] = [
             None if any(row.cells[k] is not None for row in rows) else 1.0 for k in range(times.steps)
         ]
         return [Row(labels, cells)]
 
     def _relabel(self, expr: Call, rows: Sequence[Row]) -> list[Row]:
-        texts = [_text(arg) for arg in expr.args[1:]]
+        texts = [text_of(arg) for arg in expr.args[1:]]
         out = []
         for row in rows:
             labels, drop = row.labels, row.drop
@@ -457,7 +465,7 @@ class Interpreter:
                 target, template, source, pattern = texts
                 found = re2.compile(f"^(?s:{pattern})$").match(labels.get(source))
                 if found is not None:
-                    labels = labels.with_label(target, _expand(template, found))
+                    labels = labels.with_label(target, expand(template, found))
                     drop = drop and target != METRIC_NAME
             out.append(Row(labels, list(row.cells), drop))
         return merge_rows(out)
@@ -491,140 +499,15 @@ class Interpreter:
                 if labels in both:
                     continue
                 numbers = [values[k] for values in scalars]
-                for extra, value in _bucket_results(name, groups.get(labels), natives.get(labels), numbers):
+                for extra, value in bucket_results(name, groups.get(labels), natives.get(labels), numbers):
                     named = labels
                     if extra is not None:
-                        named = labels.with_label(_text(expr.args[1]), extra)
+                        named = labels.with_label(text_of(expr.args[1]), extra)
                     if not self.options.delayed_names:
                         named = without_metadata(named)
                     made.append((named, value, self.options.delayed_names))
-            _place(gathered, made, k, times.steps)
+            place(gathered, made, k, times.steps)
         return list(gathered.values())
-
-
-def _bucket_results(
-    name: str,
-    group: list[tuple[float, float]] | None,
-    native: FloatHistogram | None,
-    numbers: Sequence[float],
-) -> list[tuple[str | None, float]]:
-    if name == "histogram_fraction":
-        lower, upper = numbers
-        if native is not None:
-            return [(None, queries.fraction(lower, upper, native)[0])]
-        assert group is not None
-        return [(None, queries.classic_fraction(lower, upper, group))]
-    out: list[tuple[str | None, float]] = []
-    for q in numbers:
-        if native is not None:
-            value = queries.quantile(q, native)[0]
-        else:
-            assert group is not None
-            value = queries.classic_quantile(q, group)[0]
-        out.append((format_openmetrics(q) if name == "histogram_quantiles" else None, value))
-    return out
-
-
-def _elements(rows: Sequence[Row], k: int) -> list[Element]:
-    out: list[Element] = []
-    for row in rows:
-        cell = row.cells[k]
-        if cell is not None:
-            out.append((row.labels, cell, row.drop))
-    return out
-
-
-def _place(gathered: dict[Labels, Row], made: Sequence[Element], k: int, steps: int) -> None:
-    for labels, value, drop in made:
-        row = gathered.setdefault(labels, Row(labels, [None] * steps))
-        if row.cells[k] is not None:
-            raise EvaluationError("vector cannot contain metrics with the same labelset")
-        row.cells[k] = value
-        row.drop |= drop
-
-
-def _negated(cell: float | FloatHistogram) -> Cell:
-    return -cell if isinstance(cell, float) else cell.copy().scale(-1.0).compact()
-
-
-def _extreme_of(x: float, y: float, name: str) -> float:
-    return _smaller(x, y) if name == "min_of" else -_smaller(-x, -y)
-
-
-def _without_hint(cell: float | FloatHistogram) -> Cell:
-    """A subquery's histograms do not follow each other in the store: only gauges stay known."""
-    if isinstance(cell, FloatHistogram) and cell.hint != GAUGE:
-        return replace(cell, hint=UNKNOWN)
-    return cell
-
-
-def _text(expr: Expr) -> str:
-    while isinstance(expr, ParenExpr):
-        expr = expr.expr
-    assert isinstance(expr, StringLiteral)
-    return expr.value
-
-
-def _expand(template: str, found) -> str:  # type: ignore[no-untyped-def]
-    """`$1` and `${1}` only."""
-
-    @functools.cache
-    def group(number: str) -> str:
-        index = int(number)
-        return (found.group(index) or "") if index <= len(found.groups()) else ""
-
-    out, at = "", 0
-    while at < len(template):
-        if template[at] == "$" and at + 1 < len(template) and template[at + 1].isdigit():
-            out += group(template[at + 1])
-            at += 2
-        else:
-            out += template[at]
-            at += 1
-    return out
-
-
-def _absent_labels(expr: Expr) -> Labels:
-    while isinstance(expr, ParenExpr):
-        expr = expr.expr
-    selector = expr.selector if isinstance(expr, MatrixSelector) else expr
-    if not isinstance(selector, VectorSelector):
-        return Labels()
-    kept: dict[str, str] = {}
-    seen: set[str] = set()
-    for matcher in selector.matchers:
-        if matcher.name == METRIC_NAME:
-            continue
-        if matcher.type is MatchType.EQUAL and matcher.name not in seen:
-            kept[matcher.name] = matcher.value
-            seen.add(matcher.name)
-        else:
-            kept.pop(matcher.name, None)
-    return Labels.from_dict(kept)
-
-
-def _elementwise(name: str, x: float, args: Sequence[float]) -> Cell:
-    if name in MATH:
-        return MATH[name](x)
-    if name in DATES:
-        return DATES[name](x)
-    if name == "round":
-        inverse = divide(1.0, args[0]) if args else 1.0
-        return divide(MATH["floor"](x * inverse + 0.5), inverse)
-    if name == "clamp" and args[1] < args[0]:
-        return None
-    if name != "clamp_min":
-        x = _smaller(args[-1], x)
-    return x if name == "clamp_max" else -_smaller(-args[0], -x)
-
-
-def _smaller(x: float, y: float) -> float:
-    """Go's math.Min: -Inf even beside NaN, -0 before 0."""
-    if -math.inf in (x, y):
-        return -math.inf
-    if math.isnan(x) or math.isnan(y):
-        return math.nan
-    return min(x, y, key=lambda value: (value, math.copysign(1.0, value)))
 
 
 __all__ = ["METADATA", "Interpreter"]
