@@ -13,7 +13,7 @@ import numpy as np
 
 from promql.ast import BinaryExpr, Call, Expr, Position, SubqueryExpr, VectorSelector
 from promql.histogrampool import pool_of, take_pool
-from promql.kernels.histogramarith import neighbours
+from promql.histogramresets import resets_and_runs
 from promql.kernels.histogrampool import HINT_NOT_RESET, HINT_RESET, HINT_UNKNOWN
 from promql.visit import children
 from tsdb.histogram import HistogramBatch
@@ -52,8 +52,7 @@ def resolve_hints(batch: HistogramBatch) -> HistogramBatch:
     sample of a row, and stale markers, keep theirs."""
     kept = np.flatnonzero(batch.sum.view(np.uint64) != np.uint64(STALE_BITS))
     rows = np.searchsorted(kept, batch.row_offsets).astype(np.int64)
-    reset = np.empty(len(kept), dtype=np.uint8)
-    neighbours(take_pool(pool_of(batch), kept), rows, False, reset)
+    reset, _ = resets_and_runs(take_pool(pool_of(batch), kept), rows)
     hints = batch.reset_hint.copy()
     unknown = hints[kept] == HINT_UNKNOWN
     firsts = rows[:-1]

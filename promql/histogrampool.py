@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -60,6 +61,26 @@ def batch_of(pool: Pool) -> HistogramBatch:
     )
 
 
+def pool_with_room(heads: int, positives: int, negatives: int, bounds: int) -> Pool:
+    """A pool of undefined content for kernels to write to."""
+    i4, i8 = np.int32, np.int64
+    scalars = (np.empty(heads) for _ in range(4))
+    sides = (
+        (np.empty(heads + 1, dtype=i8), np.empty(n, dtype=i4), np.empty(n)) for n in (positives, negatives)
+    )
+    customs = (np.empty(heads + 1, dtype=i8), np.empty(bounds))
+    columns = (np.empty(heads, dtype=i4), np.empty(heads, dtype=np.uint8), *scalars, *itertools.chain(*sides))
+    return (*columns, *customs)  # type: ignore[return-value]
+
+
+def first_of_pool(pool: Pool, fill: Sequence[int]) -> Pool:
+    """The part of `pool_with_room` that was written, as views: histograms, buckets of both sides, bounds."""
+    heads, positives, negatives, bounds = fill
+    ends = [*[heads] * 6, heads + 1, positives, positives, heads + 1, negatives, negatives, heads + 1, bounds]
+    columns: list[npt.NDArray[np.generic]] = [*pool]
+    return tuple(column[:end] for column, end in zip(columns, ends, strict=True))  # type: ignore[return-value]
+
+
 def empty_pool() -> Pool:
     """A pool of no histograms."""
     floats, indexes, start = np.empty(0), np.empty(0, dtype=np.int32), np.zeros(1, dtype=np.int64)
@@ -112,6 +133,13 @@ def cut_cells(cells: HistogramCells) -> HistogramCells:
     index = np.full(cells.index.shape, -1, dtype=np.int32)
     index[here] = place
     return HistogramCells(index, batch_of(take_pool(pool_of(cells.pool), used)))
+
+
+def joined_cells(first: HistogramCells, second: HistogramCells) -> HistogramCells:
+    """Cells of both, over one pool; no cell may be in both."""
+    moved = second.index + np.int32(len(first.pool))
+    index = np.where(second.index >= 0, moved, first.index)
+    return HistogramCells(index, batch_of(concat_pools([pool_of(first.pool), pool_of(second.pool)])))
 
 
 Parts = Sequence[tuple[int, HistogramCells | None]]

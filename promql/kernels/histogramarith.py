@@ -15,6 +15,7 @@ import numpy.typing as npt
 from promql.kernels import histogramoutput as output
 from promql.kernels import histogramwork as work
 from promql.kernels.bucketbounds import CUSTOM_SCHEMA, custom_bound, exponential_bound
+from promql.kernels.histogramplain import UNSURE
 from promql.kernels.histogrampool import (
     COUNT,
     CUSTOM_OFFSETS,
@@ -248,8 +249,8 @@ def detect_reset(pool: Pool, h: int, before: Pool, p: int, previous: Work) -> bo
 
 @kernel(f"void({POOL}, int64[::1], boolean, uint8[::1])", group="read")
 def neighbours(pool: Pool, row_offsets: I64, changes: bool, out: U8) -> None:
-    """Each sample of a row against the one before it: whether it is a reset, or (`changes`) differs. u8[H], 0
-    for the first of a row."""
+    """Each sample of a row against the one before it: whether it differs (`changes`), or is a reset, of which
+    only those are judged that are UNSURE in `out`. u8[H], 0 for the first of a row."""
     previous = work.new_work(work.work_size(pool))
     for row in range(len(row_offsets) - 1):
         for h in range(row_offsets[row], row_offsets[row + 1]):
@@ -257,5 +258,5 @@ def neighbours(pool: Pool, row_offsets: I64, changes: bool, out: U8) -> None:
                 out[h] = 0
             elif changes:
                 out[h] = not same_histogram(pool, h, pool, h - 1)
-            else:
+            elif out[h] == UNSURE:
                 out[h] = detect_reset(pool, h, pool, h - 1, previous)

@@ -18,6 +18,7 @@ from promql.kernels import histogramwork as work
 from promql.kernels.bucketbounds import CUSTOM_SCHEMA
 from promql.kernels.cell import ABSENT_U64
 from promql.kernels.histogrampool import COUNT, F64, HINT, HINT_GAUGE, I32, I64, POOL, SCHEMA, U8, Pool
+from promql.kernels.histogramwindows import extrapolation_from, extrapolation_of
 from promql.kernels.histogramwork import I_HINT, N_COUNT, Work
 from tsdb.kernels.compile import device, kernel
 
@@ -73,37 +74,6 @@ def _increase(
                     flags |= RECONCILED_ADD
     total[0][I_HINT] = HINT_GAUGE
     return True, flags
-
-
-@device
-def _extrapolation(
-    t_ms: I64, a: int, b: int, start_ms: int, end_ms: int, is_counter: bool, first: float, result: float
-) -> float:
-    """The factor from the increase between the samples to that of the window."""
-    to_start = (t_ms[a] - start_ms) / 1000.0
-    to_end = (end_ms - t_ms[b - 1]) / 1000.0
-    sampled = (t_ms[b - 1] - t_ms[a]) / 1000.0
-    average = sampled / (b - a - 1)
-    threshold = average * 1.1
-    if to_start >= threshold:
-        to_start = average / 2
-    if is_counter and result > 0 and first >= 0:
-        to_zero = sampled * (first / result)
-        to_start = min(to_start, to_zero)
-    if to_end >= threshold:
-        to_end = average / 2
-    return (sampled + to_start + to_end) / sampled
-
-
-@device
-def _extrapolation_from(t_ms: I64, a: int, b: int, start_ms: int, end_ms: int) -> float:
-    """As `_extrapolation` for a counter that is known to have started at `start_ms`."""
-    to_end = (end_ms - t_ms[b - 1]) / 1000.0
-    known = (t_ms[b - 1] - start_ms) / 1000.0
-    average = (t_ms[b - 1] - t_ms[a]) / 1000.0 / max(1, b - a - 1)
-    if to_end >= average * 1.1:
-        to_end = average / 2
-    return (known + to_end) / known
 
 
 @kernel(
@@ -166,10 +136,10 @@ def extrapolated(
                     if work.add(total, other, 1.0, False) < 0:
                         flags[row] |= MIXED_BUCKETS
                         continue
-                factor = _extrapolation_from(t_ms, a, b, start_ms[a], end_ms)
+                factor = extrapolation_from(t_ms, a, b, start_ms[a], end_ms)
             else:
                 first, result = pool[COUNT][a], total[1][N_COUNT]
-                factor = _extrapolation(t_ms, a, b, end_ms - range_ms, end_ms, is_counter, first, result)
+                factor = extrapolation_of(t_ms, a, b, end_ms - range_ms, end_ms, is_counter, first, result)
             if is_rate:
                 factor /= range_ms / 1000.0
             work.scale(total, factor, False)

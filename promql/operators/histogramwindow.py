@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from promql.contiguous import contiguous
-from promql.histogrampool import batch_of, pool_of
+from promql.histogrampool import batch_of, joined_cells, pool_of
+from promql.histogramresets import resets_and_runs
 from promql.kernels import histogramcombine, histogramextended, histogramrate
 from promql.kernels.histogramarith import neighbours
 from promql.kernels.histogrampool import Pool
 from promql.matrix import BoolArray, F64Array, HistogramCells
+from promql.operators.histogramplain import plain_rates
 from promql.operators.operator import RangePiece, WindowGrid
 from tsdb.histogram import HistogramBatch
 
@@ -131,9 +133,8 @@ def _warn_of_overlaps(rows: I64Array, batch: HistogramBatch, note: Note) -> None
 
 
 def _resets(pool: Pool, batch: HistogramBatch, use_start_times: bool) -> U8Array:
-    out = np.empty(len(batch), dtype=np.uint8)
     rows = _flat(batch.row_offsets)
-    neighbours(pool, rows, False, out)
+    out, _ = resets_and_runs(pool, rows)
     if use_start_times:
         out |= start_time_resets(rows, batch.t_ms, batch.start_t_ms)
     return out
@@ -142,32 +143,61 @@ def _resets(pool: Pool, batch: HistogramBatch, use_start_times: bool) -> U8Array
 def _rates(
     name: str, batch: HistogramBatch, window: WindowGrid, which: BoolArray, note: Note, use_start_times: bool
 ) -> HistogramCells:
-    pool = pool_of(batch)
-    rows, times = _flat(batch.row_offsets), _flat(batch.t_ms)
-    reset = _resets(pool, batch, use_start_times)
+    if name in ("irate", "idelta"):
+        return _last_two(name, batch, window, which, note, use_start_times)
+    pool, rows = pool_of(batch), _flat(batch.row_offsets)
+    starts = batch.start_t_ms if use_start_times and name != "delta" else None
+    reset, run = resets_and_runs(pool, rows, name != "delta")
+    if starts is None:
+        plain = plain_rates(name, batch, pool, run, window, which)
+        _report(plain.flags, _RATE_NOTES, note)
+        if plain.others is None:
+            return plain.cells
+        which = plain.others
+    else:
+        _warn_of_overlaps(rows, batch, note)
+        reset |= start_time_resets(rows, batch.t_ms, starts)
     index = np.empty(which.shape, dtype=np.int32)
     flags = np.empty(len(which), dtype=np.uint8)
-    asked = np.ascontiguousarray(which)
-    borders = (window.first_end_ms, window.step_ms, window.range_ms)
-    if name in ("irate", "idelta"):
-        out = histogramrate.last_two(pool, rows, times, reset, asked, *borders, name == "irate", index, flags)
-    else:
-        starts = batch.start_t_ms if use_start_times and name != "delta" else None
-        if starts is not None:
-            _warn_of_overlaps(rows, batch, note)
-        out = histogramrate.extrapolated(
-            pool,
-            rows,
-            times,
-            reset,
-            np.zeros(0, dtype=np.int64) if starts is None else _flat(starts),
-            asked,
-            *borders,
-            name != "delta",
-            name == "rate",
-            index,
-            flags,
-        )
+    out = histogramrate.extrapolated(
+        pool,
+        rows,
+        _flat(batch.t_ms),
+        reset,
+        np.zeros(0, dtype=np.int64) if starts is None else _flat(starts),
+        np.ascontiguousarray(which),
+        window.first_end_ms,
+        window.step_ms,
+        window.range_ms,
+        name != "delta",
+        name == "rate",
+        index,
+        flags,
+    )
+    _report(flags, _RATE_NOTES, note)
+    cells = HistogramCells(index, batch_of(out))
+    return cells if starts is not None else joined_cells(plain.cells, cells)
+
+
+def _last_two(
+    name: str, batch: HistogramBatch, window: WindowGrid, which: BoolArray, note: Note, use_start_times: bool
+) -> HistogramCells:
+    pool, rows = pool_of(batch), _flat(batch.row_offsets)
+    index = np.empty(which.shape, dtype=np.int32)
+    flags = np.empty(len(which), dtype=np.uint8)
+    out = histogramrate.last_two(
+        pool,
+        rows,
+        _flat(batch.t_ms),
+        _resets(pool, batch, use_start_times),
+        np.ascontiguousarray(which),
+        window.first_end_ms,
+        window.step_ms,
+        window.range_ms,
+        name == "irate",
+        index,
+        flags,
+    )
     _report(flags, _RATE_NOTES, note)
     return HistogramCells(index, batch_of(out))
 

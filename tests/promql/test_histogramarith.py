@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promql.kernels import bucketbounds, histogramarith, histogramcombine, histogramtrim
+from promql.histogramresets import resets_and_runs
+from promql.kernels import bucketbounds, histogramarith, histogramcombine, histogramplain, histogramtrim
 from tests.promql.operands import histogram_at, pool_from
 from tests.promql.randomhistograms import histograms
 from tests.reference import histogramqueries as queries
@@ -142,10 +143,12 @@ def neighbour_lists(draw: st.DrawFn) -> list[FloatHistogram]:
 @given(samples=neighbour_lists())
 def test_resets_and_changes_agree_with_the_slow_twin(samples: list[FloatHistogram]) -> None:
     offsets, pool = np.array([0, len(samples)]), pool_from(samples)
-    out = np.empty(len(samples), dtype=np.uint8)
+    out = np.full(len(samples), histogramplain.UNSURE, dtype=np.uint8)
     histogramarith.neighbours(pool, offsets, False, out)
     pairs = list(zip(samples[1:], samples, strict=False))
-    assert out.tolist() == [0, *(slow.detect_reset(now, before) for now, before in pairs)]
+    resets = [0, *(slow.detect_reset(now, before) for now, before in pairs)]
+    assert out.tolist() == resets
+    assert resets_and_runs(pool, offsets)[0].tolist() == resets
     histogramarith.neighbours(pool, offsets, True, out)
     assert out.tolist() == [0, *(not now.equals(before) for now, before in pairs)]
 
