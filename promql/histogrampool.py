@@ -152,6 +152,8 @@ def concat_cells(parts: Parts, rows: int, steps: int) -> HistogramCells | None:
     found = [(lo, cut_cells(cells)) for lo, cells in parts if cells is not None and len(cells.pool)]
     if not found:
         return None
+    if len(found) == 1 and len(found[0][1].index) == rows:
+        return found[0][1]
     index = np.full((rows, steps), -1, dtype=np.int32)
     base = 0
     for lo, cells in found:

@@ -213,7 +213,7 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "tsdb.kernels",
-        "chains.count_histograms chains.link_histograms chains.walk_histograms",
+        "chains.count_histograms chains.latest_histograms chains.link_histograms chains.walk_histograms",
         "tsdb/test_head_histograms.py::test_histograms_in_any_order_are_read_in_order_each_time_once",
         _DICT,
     ),
@@ -252,6 +252,12 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
         "labels.column_of labels.rows_equal labels.take_rows",
         "tsdb/test_serieslabels.py::test_take_column_and_equality_follow_rows",
         _LIST,
+    ),
+    (
+        "tsdb.kernels",
+        "labels.copy_pairs",
+        "tsdb/test_series.py::test_label_sets_are_found_as_in_a_dictionary_while_series_come_and_go",
+        _DICT,
     ),
     (
         "tsdb.kernels",

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tsdb.arena import reserve
 from tsdb.errors import LimitError
 from tsdb.histogram import HistogramBatch
-from tsdb.kernels.chains import count_histograms, link_histograms, walk_histograms
+from tsdb.kernels.chains import count_histograms, latest_histograms, link_histograms, walk_histograms
 
 U32Array = npt.NDArray[np.uint32]
 I64Array = npt.NDArray[np.int64]
@@ -47,7 +47,7 @@ def runs(starts: I64Array, lengths: I64Array) -> I64Array:
 def offsets_of(lengths: I64Array) -> I64Array:
     """CSR offsets i64[N+1] of run lengths."""
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
+    lengths.cumsum(out=offsets[1:])
     return offsets
 
 
@@ -103,6 +103,8 @@ class HeadHistograms:
         self.bucket_end = 0
         self.custom_end = 0
         self.has_start_t = False
+        self.is_ordered = True
+        """Whether no entry is older than the one before it in its chain, so that walks can end early."""
 
     def __len__(self) -> int:
         return self.end - 1
@@ -144,7 +146,9 @@ class HeadHistograms:
         self.lengths[first : first + count, 2] = np.diff(batch.custom_offsets)
         self.custom[self.custom_end : self.custom_end + total] = batch.custom_values[:total]
         self.custom_end += total
-        link_histograms(np.ascontiguousarray(slots), first, self.newest, self.previous)
+        chains = self.newest, self.previous, self.columns["t_ms"]
+        if link_histograms(np.ascontiguousarray(slots), first, *chains):
+            self.is_ordered = False
         self.end += count
 
     def batch(self, entries: I64Array, row_offsets: I64Array) -> HistogramBatch:
@@ -179,7 +183,8 @@ class HeadHistograms:
         if self.end == 1:
             return None
         counts = np.zeros(len(slots), dtype=np.int64)
-        count_histograms(slots, mint, maxt, self.newest, self.previous, self.columns["t_ms"], counts)
+        chains = self.newest, self.previous, self.columns["t_ms"]
+        count_histograms(slots, mint, maxt, self.is_ordered, *chains, counts)
         return counts if counts.any() else None
 
     def select(
@@ -187,12 +192,14 @@ class HeadHistograms:
     ) -> HistogramBatch | None:
         """Samples of series in [mint, maxt] as a CSR over `slots`, ascending, each timestamp once (the first
         to arrive), or only the last of each series; None where there are none."""
+        if latest_only:
+            return self._latest(slots, mint, maxt)
         counts = self.counts(slots, mint, maxt)
         if counts is None:
             return None
         t_ms, total = self.columns["t_ms"], int(counts.sum())
         entries = np.empty(total, dtype=np.int64)
-        walk_histograms(slots, mint, maxt, self.newest, self.previous, t_ms, entries)
+        walk_histograms(slots, mint, maxt, self.is_ordered, self.newest, self.previous, t_ms, entries)
         rows = np.repeat(np.arange(len(slots)), counts)
         order = np.lexsort((entries, t_ms[entries], rows))
         entries, rows = entries[order], rows[order]
@@ -200,10 +207,17 @@ class HeadHistograms:
         fresh = np.ones(total, dtype=np.bool_)
         fresh[1:] = (times[1:] != times[:-1]) | (rows[1:] != rows[:-1])
         entries, rows = entries[fresh], rows[fresh]
-        if latest_only:
-            last = np.append(rows[1:] != rows[:-1], True)
-            entries, rows = entries[last], rows[last]
         return self.batch(entries, offsets_of(np.bincount(rows, minlength=len(slots)).astype(np.int64)))
+
+    def _latest(self, slots: U32Array, mint: int, maxt: int) -> HistogramBatch | None:
+        if self.end == 1:
+            return None
+        entries = np.empty(len(slots), dtype=np.int64)
+        chains = self.newest, self.previous, self.columns["t_ms"]
+        if not latest_histograms(slots, mint, maxt, self.is_ordered, *chains, entries):
+            return None
+        found = entries > 0
+        return self.batch(entries[found], offsets_of(found.astype(np.int64)))
 
     def rebuilt(self, keep: npt.NDArray[np.bool_]) -> HeadHistograms:
         """A store of the entries in the mask (one flag an entry, entry 0 never); chains are linked anew."""

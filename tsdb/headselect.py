@@ -167,8 +167,8 @@ class HeadSelection:
             )
         histograms = None
         if self._histograms is not None:
-            rows = np.arange(lo, hi)
-            histograms = _take_rows(self._histograms, rows)
+            whole = hi - lo == len(self._labels)
+            histograms = self._histograms if whole else _take_rows(self._histograms, np.arange(lo, hi))
             if not len(histograms):
                 histograms = None
         return SampleBatch(offsets, t_ms[:count], bits[:count].view(np.float64), begun, histograms)

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from tsdb.arena import reserve
 from tsdb.errors import LimitError
 from tsdb.kernels.identity import find_slots, insert_slots
+from tsdb.kernels.labels import copy_pairs
 from tsdb.labels import Labels
 from tsdb.reftable import RefTable, TableArrays
 from tsdb.serieslabels import SeriesLabels
@@ -272,23 +273,25 @@ class SeriesTable:
 
     # Labels.
 
+    def _pairs(self, slots: U32Array) -> tuple[I64Array, U32Array, U32Array]:
+        """Interned pairs of living slots: offsets i64[R+1], names and values u32[P]."""
+        offsets = np.zeros(len(slots) + 1, dtype=np.int64)
+        self._pairs_count[slots].cumsum(out=offsets[1:])
+        names = np.empty(int(offsets[-1]), dtype=np.uint32)
+        values = np.empty(len(names), dtype=np.uint32)
+        starts = self._names_start, self._values_start
+        copy_pairs(slots, offsets, *starts, self._names, self._values, names, values)
+        return offsets, names, values
+
     def pairs_of(self, slots: U32Array) -> tuple[I64Array, U32Array]:
         """Interned pairs of living slots as CSR, as `ids_of` gives them."""
-        counts = self._pairs_count[slots].astype(np.int64)
-        offsets = np.zeros(len(slots) + 1, dtype=np.int64)
-        np.cumsum(counts, out=offsets[1:])
-        ids, places = np.empty(2 * int(offsets[-1]), dtype=np.uint32), np.arange(offsets[-1])
-        for begin, pool, out in (
-            (self._names_start[slots], self._names, ids[0::2]),
-            (self._values_start[slots], self._values, ids[1::2]),
-        ):
-            out[:] = pool[np.repeat(begin.astype(np.int64) - offsets[:-1], counts) + places]
+        offsets, names, values = self._pairs(slots)
+        ids = np.empty(2 * len(names), dtype=np.uint32)
+        ids[0::2], ids[1::2] = names, values
         return offsets, ids
 
     def labels_of(self, slots: U32Array) -> SeriesLabels:
         """Label sets of living slots, in the given order."""
         with self.lock:
-            offsets, ids = self.pairs_of(slots)
-        return SeriesLabels(
-            offsets, np.ascontiguousarray(ids[0::2]), np.ascontiguousarray(ids[1::2]), self.symbols
-        )
+            offsets, names, values = self._pairs(slots)
+        return SeriesLabels(offsets, names, values, self.symbols)

@@ -59,10 +59,16 @@ IN_HEAD, IN_VALUES, IN_HISTOGRAMS = 0, 1, 2
 
 @inline
 def copy(source: U8Array, lo: int, hi: int, out: U8Array, at: int) -> int:
-    """source[lo:hi] to out[at:]."""
-    for i in range(lo, hi):
-        out[at + i - lo] = source[i]
-    return at + hi - lo
+    """source[lo:hi] to out[at:], in words where there is one: the last overlaps the one before."""
+    size = hi - lo
+    if size < 8:
+        for i in range(size):
+            out[at + i] = source[lo + i]
+        return at + size
+    for i in range(0, size - 8, 8):
+        store64(out, at + i, load64(source, lo + i))
+    store64(out, at + size - 8, load64(source, hi - 8))
+    return at + size
 
 
 @inline

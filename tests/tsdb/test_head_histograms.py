@@ -144,6 +144,10 @@ def test_histograms_in_any_order_are_read_in_order_each_time_once(tmp_path_facto
             expected.setdefault(n, describe(batch, 0))
         newest = max(newest, n)
     assert stored(store) == {name(0): [expected[n] for n in sorted(expected)]}
+    for n in sorted(expected):
+        latest = store.db.querier().select((), T0, T0 + n * 60_000 + 59_999, SelectHints(latest_only=True))
+        batch = latest.read(0, len(latest.labels)).histograms
+        assert [describe(batch, i) for i in range(len(batch))] == [expected[n]]
     store.db.close()
 
 

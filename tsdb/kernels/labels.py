@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tsdb.kernels.bits import load64, swap64
 from tsdb.kernels.compile import device, inline, kernel
 
 U64 = np.uint64
@@ -174,6 +175,30 @@ def group_rows(
     return count
 
 
+@kernel(
+    f"void({_IDS}, {_OFF}, {_IDS}, uint64[::1], {_IDS}, {_IDS}, uint32[::1], uint32[::1])",
+    group="read",
+)
+def copy_pairs(
+    slots: Any,
+    offsets: Any,
+    names_start: Any,
+    values_start: Any,
+    name_pool: Any,
+    value_pool: Any,
+    names: Any,
+    values: Any,
+) -> None:
+    """Pairs offsets[i]..offsets[i+1] of `names` and `values` are those that begin at names_start[slots[i]] of
+    one pool and at values_start[slots[i]] of the other."""
+    for i in range(len(slots)):
+        lo, count = offsets[i], offsets[i + 1] - offsets[i]
+        name_at, value_at = np.int64(names_start[slots[i]]), np.int64(values_start[slots[i]])
+        for k in range(count):
+            names[lo + k] = name_pool[name_at + k]
+            values[lo + k] = value_pool[value_at + k]
+
+
 @inline
 def symbol_before(a: Any, b: Any, arena: Any, bounds: Any) -> Any:
     """Whether symbol a sorts before symbol b, which differ: by their bytes, or, without bounds, as ranks."""
@@ -181,6 +206,12 @@ def symbol_before(a: Any, b: Any, arena: Any, bounds: Any) -> Any:
         return a < b
     p, q = bounds[a], bounds[b]
     p_end, q_end = bounds[a + 1], bounds[b + 1]
+    while p + 8 <= p_end and q + 8 <= q_end:
+        x, y = load64(arena, p), load64(arena, q)
+        if x != y:
+            return swap64(x) < swap64(y)
+        p += 8
+        q += 8
     while p < p_end and q < q_end:
         if arena[p] != arena[q]:
             return arena[p] < arena[q]
