@@ -357,7 +357,7 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "tsdb.kernels",
-        "sharedrows.fill_columns sharedrows.spread_columns",
+        "sharedrows.fill_columns sharedrows.list_runs sharedrows.place_runs sharedrows.spread_columns",
         "tsdb/test_sharedread.py::test_rows_of_blocks_are_those_that_read_gives",
         "tests.tsdb.memoryselection.MemorySelection",
     ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +26,6 @@ from tsdb.samplerows import concat_histograms, take_histograms
 from tsdb.select import HISTOGRAM_WORK, SampleBatch, SelectHints
 from tsdb.seriesfile import SERIES_FILE, Runs, SeriesFile
 from tsdb.serieslabels import SeriesLabels
-from tsdb.sharedread import BlockRuns, SharedReader
 from tsdb.symbols import SymbolTable
 from tsdb.timecolumn import TimeColumns
 
@@ -162,6 +160,23 @@ class Block:
         self.histogram_pages.clear()
 
 
+class PlacedRuns(NamedTuple):
+    """Runs of floats, row after row: row i owns `offsets[i]:offsets[i+1]`.
+
+    Run k is stream `stream[k]` of page `page[k]`, of `length[k]` samples at the times of vectors[vector[k]].
+    The vectors, ascending, have `vector_samples` timestamps, from span_ms[0] to span_ms[1].
+    """
+
+    offsets: I64Array
+    page: I64Array
+    stream: I64Array
+    vector: I64Array
+    length: I64Array
+    vectors: I64Array
+    vector_samples: int
+    span_ms: tuple[int, int]
+
+
 class BlockSelection:
     """A `select.Selection` over a block. Immutable; any thread may read."""
 
@@ -171,8 +186,6 @@ class BlockSelection:
         self._block, self._runs = block, runs
         self._mint, self._maxt = mint, maxt
         self._labels = labels
-        self._reader_lock, self._asked = Lock(), False
-        self._reader: SharedReader | None = None
         self.refs = refs
         """u32[S]: numbers of the series in the block."""
 
@@ -226,55 +239,28 @@ class BlockSelection:
         offsets = _row_offsets(owners[is_float], floats.counts, len(rows))
         return SampleBatch(offsets, floats.t_ms, values, floats.start_t_ms(), histograms)
 
-    def shared_reader(self) -> SharedReader | None:
-        """See `tsdb.sharedread`; None where rows cannot be read so."""
-        with self._reader_lock:
-            if not self._asked:
-                self._asked = True
-                rows = np.arange(len(self._labels), dtype=np.int64)
-                self._reader = SharedReader.of([(self, rows)], None, len(rows))
-            return self._reader
-
-    def shared_runs(self, rows: I64Array, samples_max: int) -> BlockRuns | None:
-        """Runs of rows in the given order; None where their distinct vectors have more samples than that."""
-        runs, times = self._runs.take(rows), self._block.times
-        distinct, which = times.distinct(runs.times)
-        if not len(distinct) or int(times.counts[distinct].sum()) > samples_max:
+    def placed_runs(self) -> PlacedRuns | None:
+        """Where the samples of all rows lie; None where there are histograms or start timestamps. Raises
+        CorruptionError."""
+        runs, block = self._runs, self._block
+        if (runs.kind != FLOATS).any() or runs.starts.any():
             return None
-        offsets, t_ms = times.read(distinct)
-        lo, hi = np.empty(len(distinct), dtype=np.int64), np.empty(len(distinct), dtype=np.int64)
-        merge_kernels.clip_rows(offsets, t_ms, np.arange(len(distinct)), self._mint, self._maxt, lo, hi)
-        odd_runs = (runs.kind != FLOATS) | (runs.starts != 0)
-        odd = np.zeros(len(rows), dtype=np.bool_)
-        odd[np.repeat(np.arange(len(rows)), np.diff(runs.offsets))[odd_runs]] = True
-        span_ms = int(times.mint[distinct].min()), int(times.maxt[distinct].max())
-        begins = offsets[:-1]
+        distinct, which = block.times.distinct(runs.times)
         streams = runs.stream.astype(np.int64)
-        pages = np.zeros(len(streams), dtype=np.int64)
-        if not odd.any():
-            pages = self._block.columns.pages_of(FLOATS, streams)
-            streams -= self._block.columns.directory(FLOATS).first[pages]
-        return BlockRuns(
+        pages = block.columns.pages_of(FLOATS, streams)
+        counts = block.times.counts[distinct]
+        first_ms = block.times.mint[distinct].min(initial=np.iinfo(np.int64).max)
+        last_ms = block.times.maxt[distinct].max(initial=np.iinfo(np.int64).min)
+        return PlacedRuns(
             runs.offsets,
             pages,
-            streams,
+            streams - block.columns.directory(FLOATS).first[pages],
             which,
-            times.counts[distinct][which],
-            lo - begins,
-            hi - begins,
-            t_ms,
-            lo,
-            hi,
-            odd,
-            (max(span_ms[0], self._mint), min(span_ms[1], self._maxt)),
+            counts[which],
+            distinct,
+            int(counts.sum()),
+            (int(first_ms), int(last_ms)),
         )
-
-    def decode_page(
-        self, number: int, streams: I64Array, starts: I64Array, lengths: I64Array, out: U64Array
-    ) -> None:
-        """Decode streams of a page (ascending) to out[starts[k]:starts[k]+lengths[k]]. Raises
-        CorruptionError."""
-        self._block.columns.read_page(FLOATS, number, streams, starts, lengths, out)
 
 
 def _row_offsets(owners: I64Array, counts: I64Array, row_count: int) -> I64Array:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tsdb.block import Block
 from tsdb.blockcache import BlockCache
+from tsdb.blockjoin import BlockJoins
 from tsdb.blockmeta import BlockMeta
 from tsdb.errors import CorruptionError
 from tsdb.fs import FileSystem
@@ -95,6 +96,7 @@ class BlockSet:
         """`cache` keeps decoded pieces of all blocks."""
         self._fs, self.root, self._symbols, self._metrics = fs, root, symbols, metrics
         self.cache = cache if cache is not None else BlockCache()
+        self.joins = BlockJoins(self.cache)
         self._lock = threading.RLock()
         self.blocks = BlockList()
         """Ascending by time."""
@@ -154,6 +156,7 @@ class BlockSet:
         """Take up written blocks and delete the ones they replace."""
         opened = [self._open(self.root / meta.ulid) for meta in added]
         self._replace([stored for stored in opened if stored is not None], removed)
+        self.joins.clear()
         for stored in removed:
             self._delete(stored)
             stored.block.forget()

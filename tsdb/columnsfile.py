@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tsdb import page
 from tsdb.blockcache import BlockCache, CachePart
 from tsdb.columnpack import pack_columns, unpack_columns
-from tsdb.errors import CorruptionError
+from tsdb.errors import CorruptionError, NotAtOnceError
 from tsdb.fs import FileSystem
 from tsdb.sectionfile import SectionFile, SectionWriter, crc32c
 
@@ -145,10 +145,16 @@ class ColumnsFile:
             raise CorruptionError(f"{self.where(kind, number)} does not match its checksum")
         return data
 
-    def _page(self, kind: int, number: int) -> U8Array:
-        return self._raw.get(
-            (kind, number), lambda: page.decompress(self.stored(kind, number), self.where(kind, number))
-        )
+    def page(self, kind: int, number: int, at_once: bool = False) -> U8Array:
+        """A page before compression, kept in the cache. Raises CorruptionError; with `at_once` NotAtOnceError
+        where it is not in the cache."""
+
+        def decompress() -> U8Array:
+            if at_once:
+                raise NotAtOnceError("a page of a block is to be read and decompressed")
+            return page.decompress(self.stored(kind, number), self.where(kind, number))
+
+        return self._raw.get((kind, number), decompress)
 
     def pages_of(self, kind: int, streams: I64Array) -> I64Array:
         """Page number of each stream. Raises CorruptionError for a stream that is not there."""
@@ -172,14 +178,9 @@ class ColumnsFile:
         first = self._directories[kind].first
         for a, b in itertools.pairwise(cuts):
             number = int(numbers[a])
-            self.read_page(kind, number, streams[a:b] - first[number], starts[a:b], lengths[a:b], out)
-
-    def read_page(
-        self, kind: int, number: int, streams: I64Array, starts: I64Array, lengths: I64Array, out: U64Array
-    ) -> None:
-        """`read` of streams of one page, counted from its first, ascending."""
-        raw, where = self._page(kind, number), self.where(kind, number)
-        page.decode_into(raw, streams, starts, lengths, out, kind == FLOATS, where)
+            raw, where = self.page(kind, number), self.where(kind, number)
+            wanted = streams[a:b] - first[number]
+            page.decode_into(raw, wanted, starts[a:b], lengths[a:b], out, kind == FLOATS, where)
 
     def forget(self) -> None:
         """Drop decoded pages from the cache."""

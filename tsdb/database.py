@@ -205,7 +205,9 @@ class Database:
         """A view over all time. Raises ClosedError."""
         if self._closed:
             raise ClosedError("the database is closed")
-        return StoreQuerier(self.head, self.blocks, lambda: self.head_tombstones, self.metrics)
+        return StoreQuerier(
+            self.head, self.blocks, lambda: self.head_tombstones, self.block_set.joins, self.metrics
+        )
 
     def blocks(self) -> BlockList:
         """The blocks as of now, ascending by time."""

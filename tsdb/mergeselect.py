@@ -9,20 +9,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 
-from tsdb.block import BlockSelection
-from tsdb.headselect import HeadSelection
 from tsdb.histogram import HistogramBatch
 from tsdb.kernels import merge as kernels
 from tsdb.kernels.blockrows import copy_runs
 from tsdb.samplerows import concat_samples, empty_samples, read_rows, take_histograms
 from tsdb.select import SampleBatch, Selection, work_bounds_of
 from tsdb.serieslabels import SeriesLabels
-from tsdb.sharedread import SharedReader
 
 I64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -57,9 +53,6 @@ class MergedSelection:
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         joined = SeriesLabels.concat(parts, parts[0].symbols)
         ids, first = joined.group_first_rows()
-        self._ids = ids
-        self._reader_lock, self._asked = Lock(), False
-        self._reader: SharedReader | None = None
         self._labels = joined.take(first)
         self._members = np.argsort(ids, kind="stable")
         self._offsets = np.zeros(len(first) + 1, dtype=np.int64)
@@ -85,26 +78,6 @@ class MergedSelection:
         """Merged samples of rows lo to hi (exclusive)."""
         first, last = int(self._offsets[lo]), int(self._offsets[hi])
         return self._merged(self._members[first:last], self._offsets[lo : hi + 1] - first)
-
-    def shared_reader(self) -> SharedReader | None:
-        """See `tsdb.sharedread`; None where rows cannot be read so."""
-        with self._reader_lock:
-            if not self._asked:
-                self._asked = True
-                self._reader = self._shared_reader()
-            return self._reader
-
-    def _shared_reader(self) -> SharedReader | None:
-        blocks, head = [], None
-        for k, selection in enumerate(self._selections):
-            rows = self._ids[self._starts[k] : self._starts[k + 1]]
-            if isinstance(selection, HeadSelection) and head is None:
-                head = (selection, rows)
-            elif isinstance(selection, BlockSelection):
-                blocks.append((selection, rows))
-            else:
-                return None
-        return SharedReader.of(blocks, head, len(self._labels))
 
     def read_rows(self, rows: I64Array) -> SampleBatch:
         """Merged samples of any rows in the given order."""

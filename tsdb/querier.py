@@ -10,9 +10,12 @@ import numpy as np
 
 from tsdb.atonce import held_at_once
 from tsdb.block import Block
-from tsdb.blockset import BlockList
+from tsdb.blockjoin import BlockJoins
+from tsdb.blockset import BlockList, StoredBlock
 from tsdb.errors import NotAtOnceError
 from tsdb.head import NO_HINTS, Head
+from tsdb.headselect import HeadSelection
+from tsdb.joinedselect import JoinedSelection
 from tsdb.labels import Matcher
 from tsdb.mergeselect import merge_selections
 from tsdb.metrics import StorageMetrics
@@ -38,9 +41,11 @@ class StoreQuerier:
         head: Head,
         blocks: Callable[[], BlockList],
         tombstones: Callable[[], Sequence[HeadTombstone]],
+        joins: BlockJoins,
         metrics: StorageMetrics | None = None,
     ) -> None:
         """`blocks` is asked after the head was read: what the head has cut meanwhile is in a block then."""
+        self._joins = joins
         self._metrics = metrics
         self._head = head
         self._blocks = blocks
@@ -74,22 +79,61 @@ class StoreQuerier:
         parts = self._stand_ins(blocks, mint - lead, maxt, hints.border_ms)
         if parts:
             return self._select_with_rollups(blocks, parts, newest, matchers, (mint, maxt, lead), hints)
-        selections = [
-            stored.select(matchers, mint, maxt, hints)
-            for stored in blocks
-            if not stored.meta.resolution_ms and stored.overlaps(mint, maxt)
-        ]
-        selections.append(newest)
-        return selections[0] if len(selections) == 1 else merge_selections(selections)
+        touched = [b for b in blocks if not b.meta.resolution_ms and b.overlaps(mint, maxt)]
+        if not touched:
+            return newest
+
+        def merged() -> Selection:
+            parts = [stored.select(matchers, mint, maxt, hints) for stored in touched]
+            return merge_selections([*parts, newest])
+
+        joined = self._joined(touched, newest, matchers, (mint, maxt), merged)
+        return merged() if joined is None else joined
+
+    def _joined(
+        self,
+        stored: Sequence[StoredBlock],
+        newest: Selection,
+        matchers: Sequence[Matcher],
+        span_ms: tuple[int, int],
+        otherwise: Callable[[], Selection],
+        at_once: bool = False,
+    ) -> Selection | None:
+        """Blocks of which nothing is deleted and the head as one; None where they cannot be joined."""
+        if not isinstance(newest, HeadSelection):
+            return None
+        mint, maxt = span_ms
+        if any(s.mint <= maxt and s.maxt >= mint for each in stored for s in each.tombstones):
+            return None
+        blocks = [each.block for each in stored]
+        runs = self._joins.runs(blocks, matchers, at_once)
+        if runs is None:
+            return None
+        if not len(runs.labels):
+            return newest
+        times = self._joins.times(blocks, runs, at_once)
+        head = newest if len(newest.labels) else None
+        return JoinedSelection(blocks, (runs, times), head, span_ms, otherwise, at_once)
 
     def _select_at_once(
         self, matchers: Sequence[Matcher], mint: int, maxt: int, hints: SelectHints
     ) -> Selection:
-        """From the head alone. Raises NotAtOnceError where that is not all."""
+        """From the head and what is remembered of blocks. Raises NotAtOnceError where that is not all."""
         with held_at_once(self._head, matchers):
-            found = self.select_head(matchers, mint, maxt, hints)
-        if any(stored.overlaps(mint, maxt) for stored in self._blocks()):
-            raise NotAtOnceError("a block has samples of that time")
+            newest = self.select_head(matchers, mint, maxt, hints)
+        blocks = self._blocks()
+        touched = [stored for stored in blocks if stored.overlaps(mint, maxt)]
+        if not touched:
+            return newest
+        if blocks.coverage.rollups:
+            raise NotAtOnceError("there are roll-ups")
+
+        def refused() -> Selection:
+            raise NotAtOnceError("blocks and head are to be merged")
+
+        found = self._joined(touched, newest, matchers, (mint, maxt), refused, at_once=True)
+        if found is None or len(found.labels) > hints.at_once:
+            raise NotAtOnceError("blocks have many series, deleted samples, histograms or start timestamps")
         return found
 
     # Roll-ups.

@@ -52,7 +52,8 @@ class SampleBatch:
 @dataclass(frozen=True, slots=True)
 class SharedSamples:
     """Float samples of R rows. Row i has values[offsets[i]:offsets[i+1]] (bits as stored), at the times of
-    column[i]: t_ms[column_offsets[c]:column_offsets[c+1]], as many, ascending.
+    column[i]: t_ms[column_offsets[c]:column_offsets[c+1]], as many, ascending. Columns are numbered by the
+    first rows that have them.
     """
 
     offsets: I64Array
@@ -66,6 +67,8 @@ class SharedSamples:
 
     def batch(self) -> SampleBatch:
         """The same with the timestamps of every row."""
+        if len(self.column_offsets) == len(self.offsets):
+            return SampleBatch(self.offsets, self.t_ms, self.values)
         t_ms = scratch(len(self.values), np.int64)
         spread_columns(self.offsets, self.column, self.column_offsets, self.t_ms, t_ms)
         return SampleBatch(self.offsets, t_ms, self.values)

@@ -2,21 +2,23 @@
 
 Targets scraped together have equal timestamps in all their series, and a block says so. What a query wants to
 know of times (where its windows begin and end) is then found once for a hundred series, and no timestamp is
-copied to every one of them. Only the usual case is read so: floats without start timestamps from sources that
-follow one another in time. For the rest `SharedReader.read` says None, and `Selection.read` does it.
+copied to every one of them. Where the head has samples under those of the blocks `SharedReader.read` says
+None, and `mergeselect` has to do it.
 """
 
 from __future__ import annotations
 
-import itertools
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from tsdb import page
+from tsdb.blockjoin import JoinedRows, JoinedRuns, JoinedTimes, rows_of_pages
+from tsdb.columnsfile import FLOATS
+from tsdb.errors import NotAtOnceError
+from tsdb.kernels import merge as merge_kernels
 from tsdb.kernels import sharedrows as kernels
 from tsdb.kernels.blockrows import copy_runs
 from tsdb.samplerows import empty_samples
@@ -25,46 +27,24 @@ from tsdb.select import SampleBatch, SharedSamples
 
 I64Array = npt.NDArray[np.int64]
 U64Array = npt.NDArray[np.uint64]
+U8Array = npt.NDArray[np.uint8]
 
-VECTOR_SAMPLES_MAX = 1 << 22
-"""Timestamps of all distinct vectors of a select, 32 MiB; beyond it nothing is shared."""
-
-
-@dataclass(frozen=True, slots=True)
-class BlockRuns:
-    """Runs of a block's selection, row after row: row i owns `offsets[i]:offsets[i+1]`.
-
-    Run k is stream `stream[k]` of page `page[k]`, of `length[k]` samples. Those of the select are lo[v] to
-    hi[v], at the times t_ms[vector_lo[v]:vector_hi[v]] of vector v = vector[k]. `odd` marks rows that have
-    histograms or start timestamps. `span_ms` are the first and the last time of all runs.
-    """
-
-    offsets: I64Array
-    page: I64Array
-    stream: I64Array
-    vector: I64Array
-    length: I64Array
-    lo: I64Array
-    hi: I64Array
-    t_ms: I64Array
-    vector_lo: I64Array
-    vector_hi: I64Array
-    odd: npt.NDArray[np.bool_]
-    span_ms: tuple[int, int]
+DECODED_AT_ONCE_MAX = 1 << 16
+PAGES_AT_ONCE_MAX = 64
+"""Samples that are decoded and pages that are looked into by a thread that must not wait: a few hundred
+microseconds. To find a stream in a page takes a look at the header of each one before it."""
 
 
-class RunSource(Protocol):
-    """A block's selection."""
+class PageSource(Protocol):
+    """The pages of a block."""
 
-    def shared_runs(self, rows: I64Array, samples_max: int) -> BlockRuns | None:
-        """Runs of rows in the given order; None where their distinct vectors have more samples than that."""
+    def page(self, kind: int, number: int, at_once: bool = False) -> U8Array:
+        """A page before compression. Raises CorruptionError; NotAtOnceError for one that would have to be
+        read first."""
         ...
 
-    def decode_page(
-        self, number: int, streams: I64Array, starts: I64Array, lengths: I64Array, out: U64Array
-    ) -> None:
-        """Decode streams of a page (ascending) to out[starts[k]:starts[k]+lengths[k]]. Raises
-        CorruptionError."""
+    def where(self, kind: int, number: int) -> str:
+        """How messages name a page."""
         ...
 
 
@@ -80,173 +60,136 @@ class HeadSource(Protocol):
         ...
 
 
-class _Part:
-    """A block's part of the output rows."""
-
-    def __init__(self, source: RunSource, runs: BlockRuns, rows: I64Array, row_count: int) -> None:
-        """`rows` are the output rows of the runs' rows, ascending."""
-        self._source, self.runs = source, runs
-        self._rows = np.repeat(rows, np.diff(runs.offsets))
-        counts = (runs.vector_hi - runs.vector_lo)[runs.vector]
-        before = np.zeros(len(counts) + 1, dtype=np.int64)
-        np.cumsum(counts, out=before[1:])
-        self._offsets = np.searchsorted(self._rows, np.arange(row_count + 1)).astype(np.int64)
-        begins = before[self._offsets]
-        self.counts = np.diff(begins)
-        self._places = before[:-1] - begins[:-1][self._rows]
-        self._whole = bool((counts == runs.length).all())
-        turns = np.diff(runs.page)
-        self._in_order = bool(((turns > 0) | ((turns == 0) & (np.diff(runs.stream) > 0))).all())
-        self._cuts: list[int] = (np.flatnonzero(turns) + 1).tolist()
-
-    def mix(self, base: int, keys: U64Array) -> None:
-        """Into the keys of rows which vectors they have."""
-        kernels.mix_vectors(self._rows, self.runs.vector, base, keys)
-
-    def same(self, twin: I64Array) -> bool:
-        """Whether rows have the vectors of their twins."""
-        return bool(kernels.same_vectors(self._offsets, self.runs.vector, twin))
-
-    def shift(self, filled: I64Array) -> None:
-        """Place the runs behind what earlier blocks have filled of each row, and count them as filled."""
-        self._places += filled[self._rows]
-        filled += self.counts
-
-    def decode(self, lo: int, hi: int, offsets: I64Array, out: U64Array) -> None:
-        """The values of rows lo to hi, each row from out[offsets[row - lo]] on."""
-        first, last = int(self._offsets[lo]), int(self._offsets[hi])
-        if first == last:
-            return
-        cut = slice(first, last)
-        starts = self._places[cut] + offsets[self._rows[cut] - lo]
-        if self._whole:
-            self._decode_runs(first, last, starts, out)
-            return
-        lengths, vector = self.runs.length[cut], self.runs.vector[cut]
-        ends = np.cumsum(lengths)
-        whole, begins = scratch(int(ends[-1]), np.uint64), ends - lengths
-        self._decode_runs(first, last, begins, whole)
-        copy_runs(
-            whole.view(np.int64), begins + self.runs.lo[vector], begins + self.runs.hi[vector], starts,
-            out.view(np.int64),
-        )  # fmt: skip
-
-    def _decode_runs(self, first: int, last: int, starts: I64Array, out: U64Array) -> None:
-        """Whole runs first to last, each from out[starts[k - first]] on."""
-        runs = self.runs
-        page, stream, length = runs.page[first:last], runs.stream[first:last], runs.length[first:last]
-        if self._in_order:
-            cuts = self._cuts[bisect_right(self._cuts, first) : bisect_left(self._cuts, last)]
-            bounds = [0, *(cut - first for cut in cuts), last - first]
-        else:
-            # Series that an earlier block does not have come after all that it has.
-            order = np.lexsort((stream, page))
-            page, stream, length, starts = page[order], stream[order], length[order], starts[order]
-            bounds = [0, *(np.flatnonzero(np.diff(page)) + 1).tolist(), last - first]
-        for a, b in itertools.pairwise(bounds):
-            self._source.decode_page(int(page[a]), stream[a:b], starts[a:b], length[a:b], out)
-
-    def fill(self, rows: I64Array, starts: I64Array, out: I64Array) -> None:
-        """The timestamps of some rows, each from out[starts[d]] on."""
-        runs = self.runs
-        kernels.fill_columns(
-            self._offsets, runs.vector, self._places, runs.vector_lo, runs.vector_hi, runs.t_ms, rows,
-            starts, out,
-        )  # fmt: skip
-
-
 class SharedReader:
-    """Reads output rows of some blocks and a head. Immutable once made by `of`; any thread may read."""
+    """Reads rows of joined blocks and a head. Immutable once made; any thread may read."""
 
     def __init__(
-        self, parts: Sequence[_Part], head: HeadSource | None, head_rows: I64Array, row_count: int
+        self,
+        sources: Sequence[PageSource],
+        runs: JoinedRuns,
+        rows: JoinedRows,
+        times: JoinedTimes,
+        head: HeadSource | None,
+        span_ms: tuple[int, int],
+        at_once: bool = False,
     ) -> None:
-        """Use `of`."""
-        self._parts, self._head, self._head_rows = parts, head, head_rows
-        self._head_bounds = np.searchsorted(head_rows, np.arange(row_count + 1))
-        self._counts = np.zeros(row_count, dtype=np.int64)
-        keys = np.zeros(row_count, dtype=np.uint64)
-        base = 0
-        for part in parts:
-            part.shift(self._counts)
-            part.mix(base, keys)
-            base += len(part.runs.vector_lo)
-        _, first, kinds = np.unique(keys, return_index=True, return_inverse=True)
-        self._kinds = np.ascontiguousarray(kinds, dtype=np.int64)
-        twin = first.astype(np.int64)[self._kinds]
-        self._kind_count = len(first)
-        self._collided = not all(part.same(twin) for part in parts)
-        self._last_ms = max(part.runs.span_ms[1] for part in parts)
+        """`rows` are those of `runs` and of the head's selection, of which samples within `span_ms` (both
+        inclusive) are wanted. `at_once` reads as by a thread that must not wait. Raises NotAtOnceError."""
+        self._sources, self._runs, self._rows, self._times, self._head = sources, runs, rows, times, head
+        self._at_once = at_once
+        self._last_ms = min(runs.last_ms, span_ms[1])
+        first, last = times.offsets[:-1], times.offsets[1:]
+        if span_ms[0] > runs.first_ms or span_ms[1] < runs.last_ms:
+            lo, hi = np.empty_like(first), np.empty_like(last)
+            vectors = np.arange(len(first), dtype=np.int64)
+            merge_kernels.clip_rows(times.offsets, times.t_ms, vectors, *span_ms, lo, hi)
+            first, last = lo, hi
+        self._lo, self._hi = first, last
+        self._places = np.empty(len(runs.rows), dtype=np.int64)
+        self.counts = np.empty(len(rows.begins), dtype=np.int64)
+        """i64[R]: samples of each row in the blocks."""
+        kernels.place_runs(rows.begins, rows.ends, runs.vector, self._lo, self._hi, self._places, self.counts)
+        if at_once:
+            self._judge()
+        self._run_rows, self._page_rows = runs.rows, runs.page_rows
+        self._by_row: tuple[HeadSource, I64Array] | None = None
 
-    @classmethod
-    def of(
-        cls,
-        blocks: Sequence[tuple[RunSource, I64Array]],
-        head: tuple[HeadSource, I64Array] | None,
-        row_count: int,
-    ) -> SharedReader | None:
-        """Of blocks ascending in time, and the head, each with the output row of each of its rows. None where
-        rows cannot be read so.
-        """
-        parts: list[_Part] = []
-        room = VECTOR_SAMPLES_MAX
-        for source, rows in blocks:
-            order = np.argsort(rows, kind="stable")
-            runs = source.shared_runs(order, room)
-            if runs is None or runs.odd.any() or (parts and parts[-1].runs.span_ms[1] >= runs.span_ms[0]):
-                return None
-            room -= len(runs.t_ms)
-            parts.append(_Part(source, runs, rows[order], row_count))
-        if not parts:
-            return None
-        if head is None:
-            made = cls(parts, None, np.empty(0, dtype=np.int64), row_count)
-        else:
-            order = np.argsort(head[1], kind="stable")
-            made = cls(parts, head[0].in_order(order), head[1][order], row_count)
-        return None if made._collided else made
+    def _judge(self) -> None:
+        """Raise NotAtOnceError where there is much to decode."""
+        runs = self._runs
+        needed = (self._hi > self._lo)[runs.vector]
+        decoded, pages = int(runs.length[needed].sum()), len(np.unique(runs.page[needed]))
+        if decoded > DECODED_AT_ONCE_MAX or pages > PAGES_AT_ONCE_MAX:
+            raise NotAtOnceError(f"{decoded} samples of {pages} pages are to be decoded")
+
+    def keep(self, rows: I64Array) -> JoinedRows:
+        """Only the given rows, ascending, with all that have samples in the blocks; before any is read."""
+        old, runs = self._rows, self._runs
+        place = np.full(len(old.begins), -1, dtype=np.int64)
+        place[rows] = np.arange(len(rows))
+        self.counts = self.counts[rows]
+        self._rows = JoinedRows(
+            old.labels.take(rows), old.begins[rows], old.ends[rows], old.kinds[rows], old.kind_count,
+            place[old.head],
+        )  # fmt: skip
+        self._run_rows = place[runs.rows]
+        self._page_rows = rows_of_pages(self._run_rows, runs.page, runs.order)
+        return self._rows
 
     def read(self, lo: int, hi: int) -> SharedSamples | None:
-        """Samples of rows lo to hi (exclusive); None where `Selection.read` has to do it."""
-        rows = hi - lo
-        newest = self._newest(lo, hi)
+        """Samples of rows lo to hi (exclusive); None where another has to do it. Raises CorruptionError."""
+        newest, newest_rows = self._newest(lo, hi)
         if newest.histograms is not None or newest.start_t_ms is not None:
             return None
-        head, offsets = np.empty((3, rows), dtype=np.int64), np.empty(rows + 1, dtype=np.int64)
+        counts = self.counts[lo:hi]
+        head, offsets = np.empty((3, hi - lo), dtype=np.int64), np.empty(hi - lo + 1, dtype=np.int64)
         head_lo, head_hi, head_places = head
-        here = self._head_rows[self._head_bounds[lo] : self._head_bounds[hi]]
-        counts = self._counts[lo:hi]
         if kernels.place_rows(
-            counts, here, lo, newest.offsets, newest.t_ms, self._last_ms, head_lo, head_hi,
+            counts, newest_rows, lo, newest.offsets, newest.t_ms, self._last_ms, head_lo, head_hi,
             head_places, offsets,
         ):  # fmt: skip
             return None
-        values = scratch(int(offsets[-1]), np.uint64)
-        for part in self._parts:
-            part.decode(lo, hi, offsets, values)
+        values = self._decode(lo, hi, offsets)
         copy_runs(newest.values.view(np.int64), head_lo, head_hi, head_places, values.view(np.int64))
         column, owners = self._share(lo, hi, head_lo, head_hi, newest.t_ms)
         column_offsets = np.zeros(len(owners) + 1, dtype=np.int64)
         np.cumsum((offsets[1:] - offsets[:-1])[owners], out=column_offsets[1:])
         t_ms, starts = scratch(int(column_offsets[-1]), np.int64), column_offsets[:-1]
-        for part in self._parts:
-            part.fill(owners + lo, starts, t_ms)
+        rows, runs = self._rows, self._runs
+        kernels.fill_columns(
+            rows.begins, rows.ends, runs.vector, self._places, self._lo, self._hi, self._times.t_ms,
+            owners + lo, starts, t_ms,
+        )  # fmt: skip
         copy_runs(newest.t_ms, head_lo[owners], head_hi[owners], starts + counts[owners], t_ms)
         return SharedSamples(offsets, values.view(np.float64), column, column_offsets, t_ms)
 
-    def _newest(self, lo: int, hi: int) -> SampleBatch:
-        """The head's samples of rows lo to hi that it has."""
-        first, last = int(self._head_bounds[lo]), int(self._head_bounds[hi])
-        if self._head is None or first == last:
-            return empty_samples(0)
-        return self._head.read(first, last)
+    def _decode(self, lo: int, hi: int, offsets: I64Array) -> U64Array:
+        """The values of rows lo to hi, each row from out[offsets[row - lo]] on, with room for the head's."""
+        runs, rows = self._runs, self._rows
+        room = int((rows.ends[lo:hi] - rows.begins[lo:hi]).sum())
+        pages = np.empty((2, min(room, len(runs.pages))), dtype=np.int64)
+        listed, parts = np.empty((3, room), dtype=np.int64), np.empty((3, room), dtype=np.int64)
+        found = np.empty(4, dtype=np.int64)
+        kernels.list_runs(
+            runs.order, self._page_rows, self._run_rows, lo, hi, runs.stream, runs.vector, runs.length,
+            self._times.offsets, self._lo, self._hi, self._places, offsets, pages, listed, parts, found,
+        )  # fmt: skip
+        page_count, run_count, part_count, end = found.tolist()
+        out = scratch(end, np.uint64)
+        streams, starts, lengths = listed[:, :run_count]
+        begins = [*pages[1, :page_count].tolist(), run_count]
+        for i, number in enumerate(pages[0, :page_count].tolist()):
+            source, at = runs.pages[number]
+            columns, a, b = self._sources[source], begins[i], begins[i + 1]
+            raw = columns.page(FLOATS, at, self._at_once)
+            page.decode_into(
+                raw, streams[a:b], starts[a:b], lengths[a:b], out, True, columns.where(FLOATS, at)
+            )
+        if part_count:
+            numbers, (part_lo, part_hi, part_at) = out.view(np.int64), parts[:, :part_count]
+            copy_runs(numbers, part_lo, part_hi, part_at, numbers)
+        return out[: int(offsets[-1])]
+
+    def _newest(self, lo: int, hi: int) -> tuple[SampleBatch, I64Array]:
+        """The head's samples of rows lo to hi, and the row of each of its rows."""
+        rows = self._rows.head
+        if self._head is None or not len(rows):
+            return empty_samples(0), rows[:0]
+        if lo == 0 and hi == len(self._rows.begins):
+            return self._head.read(0, len(rows)), rows
+        if self._by_row is None:
+            order = np.argsort(rows, kind="stable")
+            self._by_row = self._head.in_order(order), rows[order]
+        head, ascending = self._by_row
+        first, last = np.searchsorted(ascending, (lo, hi)).tolist()
+        return (head.read(first, last) if first < last else empty_samples(0)), ascending[first:last]
 
     def _share(
         self, lo: int, hi: int, head_lo: I64Array, head_hi: I64Array, head_t: I64Array
     ) -> tuple[I64Array, I64Array]:
-        newest = np.full(self._kind_count, -1, dtype=np.int64)
-        older, owners, column = (np.empty(hi - lo, dtype=np.int64) for _ in range(3))
+        newest = np.full(self._rows.kind_count, -1, dtype=np.int64)
+        older, owners, column = np.empty((3, hi - lo), dtype=np.int64)
         count = kernels.share_columns(
-            self._kinds[lo:hi], head_lo, head_hi, head_t, newest, older, owners, column
+            self._rows.kinds[lo:hi], head_lo, head_hi, head_t, newest, older, owners, column
         )
-        return column, owners[:count].copy()
+        return column, owners[:count]

@@ -155,6 +155,8 @@ def read(ctx: EvalContext, selection: Selection, lo: int, hi: int, lead: bool = 
     rollup = rollup_of(selection) if lead else None
     try:
         batch = selection.read(lo, hi) if rollup is None else rollup.samples(lo, hi)
+    except NotAtOnceError:
+        raise
     except StorageError as error:
         raise StorageReadError(str(error)) from error
     ctx.budget.count_read(len(batch.t_ms))
@@ -178,6 +180,8 @@ def read_shared(ctx: EvalContext, selection: Selection, lo: int, hi: int) -> Sha
     try:
         rows = shared_rows_of(selection)
         samples = None if rows is None else rows.read(lo, hi)
+    except NotAtOnceError:
+        raise
     except StorageError as error:
         raise StorageReadError(str(error)) from error
     if samples is not None:

@@ -57,7 +57,7 @@ def test_new_late_and_deleted_samples_are_seen_as_by_others(store: Store) -> Non
         assert after == samples(store, every, T0, T0 + HOUR, SelectHints())
 
 
-def test_a_block_of_the_time_is_not_read(store: Store) -> None:
+def test_a_block_of_the_time_is_not_read_by_the_first(store: Store) -> None:
     store.fill(2, T0, 7 * 60, step=MINUTE)
     store.db.maintenance.run()
     first = store.db.head.min_time

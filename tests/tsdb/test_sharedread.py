@@ -13,23 +13,30 @@ from hypothesis import strategies as st
 from tests.tsdb.memoryselection import FloatSample, MemorySelection, Row
 from tests.tsdb.samplestrategies import any_bits
 from tests.tsdb.stores import HOUR, OPTIONS, T0, Store, name
-from tsdb import sharedread
+from tsdb import blockjoin
 from tsdb.block import Block
+from tsdb.blockcache import BlockCache
+from tsdb.blockjoin import BlockJoins
 from tsdb.blockwriter import write_block
 from tsdb.fs import FileSystem
+from tsdb.joinedselect import JoinedSelection
 from tsdb.kernels import sharedrows as kernels
 from tsdb.labels import Labels
 from tsdb.mergeselect import merge_selections
+from tsdb.samplerows import read_rows
 from tsdb.scratch import SMALL_BYTES, forget, scratch
-from tsdb.select import Selection, SharedSamples, shared_rows_of
+from tsdb.select import SampleBatch, Selection, SharedSamples, shared_rows_of
 from tsdb.symbols import SymbolTable
 
 FS = FileSystem()
 PART_MS = 1_000
 
 
-def assert_same(selection: Selection, lo: int, hi: int, samples: SharedSamples) -> None:
-    want, got = selection.read(lo, hi), samples.batch()
+def assert_same(want: SampleBatch, samples: SharedSamples) -> None:
+    assert_same_batch(want, samples.batch())
+
+
+def assert_same_batch(want: SampleBatch, got: SampleBatch) -> None:
     assert got.offsets.tolist() == want.offsets.tolist()
     assert got.t_ms.tolist() == want.t_ms.tolist()
     assert got.values.view(np.uint64).tolist() == want.values.view(np.uint64).tolist()
@@ -50,14 +57,26 @@ def parts(draw: st.DrawFn) -> list[list[Row]]:
     return found
 
 
-def selection_of(directory: Path, blocks: list[list[Row]], mint: int, maxt: int) -> Selection:
-    symbols = SymbolTable()
-    opened = []
-    for part, rows in enumerate(blocks):
+def blocks_of(directory: Path, parts: list[list[Row]]) -> list[Block]:
+    symbols, opened = SymbolTable(), []
+    for part, rows in enumerate(parts):
         source = MemorySelection(rows, SymbolTable())
         meta = write_block(FS, directory, part * PART_MS, (part + 1) * PART_MS, source)
-        opened.append(Block.open(FS, directory / meta.ulid, symbols).select((), mint, maxt))
-    return merge_selections(opened)
+        opened.append(Block.open(FS, directory / meta.ulid, symbols))
+    return opened
+
+
+def merged(blocks: list[Block], mint: int, maxt: int) -> Selection:
+    return merge_selections([block.select((), mint, maxt) for block in blocks])
+
+
+def joined(blocks: list[Block], mint: int, maxt: int, joins: BlockJoins | None = None) -> Selection | None:
+    joins = BlockJoins(BlockCache()) if joins is None else joins
+    runs = joins.runs(blocks, (), False)
+    if runs is None:
+        return None
+    times = joins.times(blocks, runs, False)
+    return JoinedSelection(blocks, (runs, times), None, (mint, maxt), lambda: merged(blocks, mint, maxt))
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -69,16 +88,30 @@ def test_rows_of_blocks_are_those_that_read_gives(
     length: int,
     data: st.DataObject,
 ) -> None:
-    selection = selection_of(tmp_path_factory.mktemp("blocks"), blocks, mint, mint + length)
-    reader, count = shared_rows_of(selection), len(selection.labels)
+    opened = blocks_of(tmp_path_factory.mktemp("blocks"), blocks)
+    joins = BlockJoins(BlockCache())
+    # What was remembered for one time range serves the next.
+    assert joined(opened, 0, 1, joins) is not None
+    selection, want = joined(opened, mint, mint + length, joins), merged(opened, mint, mint + length)
+    assert selection is not None
+    rows = selection.labels.rows()
+    filled = [row for row in range(len(want.labels)) if len(want.read(row, row + 1).t_ms)]
+    assert sorted(rows) == sorted(want.labels.row(row) for row in filled)
+    place = {want.labels.row(row): row for row in filled}
+    count = len(rows)
     if not count:
         return
+    reader = shared_rows_of(selection)
     assert reader is not None
     lo = data.draw(st.integers(0, count - 1))
     for first, last in ((0, count), (lo, data.draw(st.integers(lo, count)))):
         samples = reader.read(first, last)
         assert samples is not None
-        assert_same(selection, first, last, samples)
+        picked = np.array([place[labels] for labels in rows[first:last]], dtype=np.int64)
+        assert_same(read_rows(want, picked), samples)
+        assert_same_batch(read_rows(want, picked), selection.read(first, last))
+        assert_same_batch(read_rows(want, picked), read_rows(selection, np.arange(first, last)))
+        assert selection.sample_bounds()[first:last].tolist() == np.diff(samples.offsets).tolist()
 
 
 def test_a_block_and_the_head_are_read_as_one(tmp_path: Path) -> None:
@@ -101,7 +134,9 @@ def test_a_block_and_the_head_are_read_as_one(tmp_path: Path) -> None:
     for lo, hi in ((0, count), (1, 3), (count - 1, count)):
         samples = reader.read(lo, hi)
         assert samples is not None
-        assert_same(selection, lo, hi, samples)
+        rows = np.arange(lo, hi)
+        # `read_rows` asks the other selection, which merges.
+        assert_same(read_rows(selection, rows), samples)
     store.db.close()
 
 
@@ -116,7 +151,10 @@ def test_late_samples_under_a_block_are_left_to_read(tmp_path: Path) -> None:
     assert reader.read(0, 1) is None
     samples = reader.read(1, 2)
     assert samples is not None
-    assert_same(selection, 1, 2, samples)
+    assert_same(read_rows(selection, np.array([1])), samples)
+    late = selection.read(0, 1)
+    assert late.t_ms[:2].tolist() == [T0, T0 + 1]
+    assert late.values[1] == 5.0
     store.db.close()
 
 
@@ -124,12 +162,12 @@ def test_histograms_start_times_and_many_timestamps_are_left_to_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = Labels.from_dict({"__name__": "m"})
-    started = [[Row(labels, [FloatSample(5, 0, 3)])]]
-    assert shared_rows_of(selection_of(tmp_path, started, 0, 99)) is None
-    plain = [[Row(labels, [FloatSample(5, 0), FloatSample(6, 0)])]]
-    assert shared_rows_of(selection_of(tmp_path, plain, 0, 99)) is not None
-    monkeypatch.setattr(sharedread, "VECTOR_SAMPLES_MAX", 1)
-    assert shared_rows_of(selection_of(tmp_path, plain, 0, 99)) is None
+    started = blocks_of(tmp_path, [[Row(labels, [FloatSample(5, 0, 3)])]])
+    assert joined(started, 0, 99) is None
+    plain = blocks_of(tmp_path, [[Row(labels, [FloatSample(5, 0), FloatSample(6, 0)])]])
+    assert joined(plain, 0, 99) is not None
+    monkeypatch.setattr(blockjoin, "VECTOR_SAMPLES_MAX", 1)
+    assert joined(plain, 0, 99) is None
 
 
 @given(
@@ -158,7 +196,7 @@ def test_rows_share_a_column_where_all_their_times_are_equal(
 @settings(max_examples=80, deadline=None)
 def test_rows_are_laid_out_with_the_head_behind_the_blocks(data: st.DataObject, blocks: list[int]) -> None:
     rows = len(blocks)
-    here = sorted(data.draw(st.sets(st.integers(0, rows - 1)))) if rows else []
+    here = data.draw(st.permutations(range(rows)))[: data.draw(st.integers(0, rows))]
     heads = [sorted(data.draw(st.sets(st.integers(0, 20), max_size=3))) for _ in here]
     last_ms = data.draw(st.integers(-1, 5))
     head_lo, head_hi, places = (np.full(rows, -7, dtype=np.int64) for _ in range(3))
@@ -189,7 +227,7 @@ def test_rows_with_unlike_vectors_are_told_apart(runs: list[list[int]], data: st
     rows = np.repeat(np.arange(len(runs)), np.diff(offsets))
     vectors = np.array([v for row in runs for v in row], dtype=np.int64)
     keys = np.zeros(len(runs), dtype=np.uint64)
-    kernels.mix_vectors(rows, vectors, 0, keys)
+    kernels.mix_vectors(rows, vectors, keys)
     assert len(set(keys.tolist())) == len(set(map(tuple, runs)))
     twin = data.draw(st.lists(st.integers(0, len(runs) - 1), min_size=len(runs), max_size=len(runs)))
     same = kernels.same_vectors(offsets, vectors, np.array(twin, dtype=np.int64))

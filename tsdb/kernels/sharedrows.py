@@ -1,7 +1,8 @@
 """Rows of blocks and head whose timestamps are kept once for all rows that have the same.
 
-Enters: for each block the timestamp vectors of its runs, in order of output rows, and the decoded part of the
-head. Leaves: which rows share a column of timestamps, and those columns. Times are milliseconds.
+Enters: the runs of all blocks with their timestamp vectors, in order of output rows, and the decoded part of
+the head. Leaves: what is to be decoded and where it goes, which rows share a column of timestamps, and those
+columns. Times are milliseconds.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ CANDIDATES_MAX = 8
 """Columns that a row's timestamps are compared with before it gets one of its own."""
 
 
-@kernel(f"void({_I64}, {_I64}, int64, uint64[::1])", group="read")
-def mix_vectors(rows: Any, vectors: Any, base: Any, keys: Any) -> None:
-    """Mix number `base + vectors[k]` of each run into the key of its row: rows of unlike keys differ."""
+@kernel(f"void({_I64}, {_I64}, uint64[::1])", group="read")
+def mix_vectors(rows: Any, vectors: Any, keys: Any) -> None:
+    """Mix number `vectors[k]` of each run into the key of its row: rows of unlike keys differ."""
     for k in range(len(rows)):
-        key = (keys[rows[k]] ^ U64(base + vectors[k] + 1)) * _PRIME
+        key = (keys[rows[k]] ^ U64(vectors[k] + 1)) * _PRIME
         keys[rows[k]] = key ^ (key >> U64(29))
 
 
@@ -40,6 +41,23 @@ def same_vectors(offsets: Any, vectors: Any, twin: Any) -> Any:
             if vectors[mine + k] != vectors[other + k]:
                 return 0
     return 1
+
+
+@kernel(f"int64({_I64}, {_I64}, {_I64}, {_I64}, {_I64}, int64[::1], int64[::1])", group="read")
+def place_runs(begins: Any, ends: Any, vectors: Any, lo: Any, hi: Any, places: Any, counts: Any) -> Any:
+    """Of each row's runs begins[r]:ends[r] the `places` in the row, and the row's samples in `counts`.
+
+    Of vector v the samples lo[v]:hi[v] count. Returns all of them.
+    """
+    total = 0
+    for row in range(len(begins)):
+        at = 0
+        for k in range(begins[row], ends[row]):
+            places[k] = at
+            at += hi[vectors[k]] - lo[vectors[k]]
+        counts[row] = at
+        total += at
+    return total
 
 
 @kernel(
@@ -61,20 +79,85 @@ def place_rows(
     """Lay out rows: `offsets` of the rows, and of each the head's part head_lo:head_hi with its place.
 
     Blocks have `counts[r]` samples of row r, and the head head_t[head_offsets[i]:head_offsets[i+1]] of row
-    head_rows[i] - first_row, ascending. Returns 0, or 1 where the head has a time not after `last_ms`.
+    head_rows[i] - first_row, none twice. Returns 0, or 1 where the head has a time not after `last_ms`.
     """
-    i = 0
-    offsets[0] = 0
     for row in range(len(counts)):
         head_lo[row] = head_hi[row] = 0
-        if i < len(head_rows) and head_rows[i] - first_row == row:
-            head_lo[row], head_hi[row] = head_offsets[i], head_offsets[i + 1]
-            i += 1
-        if head_lo[row] < head_hi[row] and head_t[head_lo[row]] <= last_ms:
+    for i in range(len(head_rows)):
+        row, lo, hi = head_rows[i] - first_row, head_offsets[i], head_offsets[i + 1]
+        if lo < hi and head_t[lo] <= last_ms:
             return 1
+        head_lo[row], head_hi[row] = lo, hi
+    offsets[0] = 0
+    for row in range(len(counts)):
         places[row] = offsets[row] + counts[row]
         offsets[row + 1] = places[row] + head_hi[row] - head_lo[row]
     return 0
+
+
+@kernel(
+    f"void({_I64}, Array(int64, 2, 'C', readonly=True), {_I64}, int64, int64, {_I64}, {_I64}, {_I64}, "
+    f"{_I64}, {_I64}, {_I64}, {_I64}, {_I64}, int64[:,::1], int64[:,::1], int64[:,::1], int64[::1])",
+    group="read",
+)
+def list_runs(
+    order: Any,
+    page_rows: Any,
+    rows: Any,
+    first_row: Any,
+    last_row: Any,
+    stream: Any,
+    vectors: Any,
+    length: Any,
+    vector_offsets: Any,
+    lo: Any,
+    hi: Any,
+    places: Any,
+    offsets: Any,
+    pages: Any,
+    runs: Any,
+    parts: Any,
+    listed: Any,
+) -> None:
+    """What is to be decoded for rows first_row to last_row (exclusive), by page and stream, and where to.
+
+    `order` are all runs so; run k belongs to row rows[k] (negative: to none), and `page_rows` i64[4, P] has
+    the first and the last row of each page, and begin and end of its runs in `order`. Row r begins at
+    offsets[r - first_row] of the output and run k places[k] behind. Page i has number pages[0, i] and the
+    runs from pages[1, i] on: streams runs[0], decoded to runs[1], of runs[2] samples. Runs of which lo:hi of
+    the vector is not all go behind the output, and `parts` says what of them is to be copied: [0] to [1], to
+    [2]. `listed` gets the number of pages, runs and parts, and the end of all.
+    """
+    page_count, run_count, part_count, end = 0, 0, 0, offsets[last_row - first_row]
+    for p in range(page_rows.shape[1]):
+        if page_rows[0, p] >= last_row or page_rows[1, p] < first_row:
+            continue
+        before = run_count
+        for k in range(page_rows[2, p], page_rows[3, p]):
+            run = order[k]
+            row = rows[run]
+            if row < first_row or row >= last_row:
+                continue
+            vector = vectors[run]
+            count = hi[vector] - lo[vector]
+            if count == 0:
+                continue
+            start = offsets[row - first_row] + places[run]
+            runs[0, run_count], runs[2, run_count] = stream[run], length[run]
+            if count == length[run]:
+                runs[1, run_count] = start
+            else:
+                runs[1, run_count] = end
+                parts[0, part_count] = end + lo[vector] - vector_offsets[vector]
+                parts[1, part_count] = parts[0, part_count] + count
+                parts[2, part_count] = start
+                part_count += 1
+                end += length[run]
+            run_count += 1
+        if run_count > before:
+            pages[0, page_count], pages[1, page_count] = p, before
+            page_count += 1
+    listed[0], listed[1], listed[2], listed[3] = page_count, run_count, part_count, end
 
 
 @kernel(
@@ -116,14 +199,25 @@ def share_columns(
     return count
 
 
-@kernel(f"void({_I64}, {_I64}, {_I64}, {_I64}, {_I64}, {_I64}, {_I64}, {_I64}, int64[::1])", group="read")
+@kernel(
+    f"void({_I64}, {_I64}, {_I64}, {_I64}, {_I64}, {_I64}, {_I64}, {_I64}, {_I64}, int64[::1])", group="read"
+)
 def fill_columns(
-    offsets: Any, vectors: Any, places: Any, lo: Any, hi: Any, t_ms: Any, rows: Any, starts: Any, out: Any
+    begins: Any,
+    ends: Any,
+    vectors: Any,
+    places: Any,
+    lo: Any,
+    hi: Any,
+    t_ms: Any,
+    rows: Any,
+    starts: Any,
+    out: Any,
 ) -> None:
-    """A block's part of columns: of rows[d] the parts t_ms[lo[v]:hi[v]] of its runs' vectors v, to
+    """The blocks' part of columns: of rows[d] the parts t_ms[lo[v]:hi[v]] of its runs' vectors v, to
     out[starts[d] + places[k]:] for run k."""
     for d in range(len(rows)):
-        for k in range(offsets[rows[d]], offsets[rows[d] + 1]):
+        for k in range(begins[rows[d]], ends[rows[d]]):
             part = t_ms[lo[vectors[k]] : hi[vectors[k]]]
             target = out[starts[d] + places[k] :]
             for i in range(len(part)):
