@@ -35,6 +35,7 @@ from tsdb.ulid import make_ulid
 
 I64Array = npt.NDArray[np.int64]
 U32Array = npt.NDArray[np.uint32]
+U64Array = npt.NDArray[np.uint64]
 BoolArray = npt.NDArray[np.bool_]
 
 TEMPORARY_SUFFIX = ".tmp-for-creation"
@@ -133,6 +134,16 @@ def _split(offsets: I64Array, longest: int) -> tuple[I64Array, I64Array, I64Arra
     return rows, lo, np.minimum(lo + longest, offsets[rows + 1])
 
 
+def _end_to_end(numbers: U64Array, lo: I64Array, hi: I64Array) -> tuple[I64Array, U64Array]:
+    """The parts [lo, hi) of numbers end to end, and where each begins; no copy where they are so already."""
+    offsets = _offsets(hi - lo)
+    if bool((lo == offsets[:-1]).all()) and offsets[-1] == len(numbers):
+        return offsets, numbers
+    picks = np.empty(int(offsets[-1]), dtype=np.int64)
+    merge_kernels.spread_rows(lo, hi, np.arange(len(lo)), np.empty_like(offsets), picks)
+    return offsets, numbers[picks]
+
+
 def _page_cuts(sizes: I64Array, group: U32Array) -> list[int]:
     """Where pages begin, of runs of `sizes` numbers: full pages, ended early between metrics if half full."""
     cuts, filled = [0], 0
@@ -188,17 +199,16 @@ class _BlockFiles:
             return
         times = self._times.numbers(batch.t_ms, lo, hi)
         starts = self._start_vectors(batch.start_t_ms, lo, hi)
-        offsets, picks = np.zeros(len(rows) + 1, dtype=np.int64), np.empty(len(batch.t_ms), dtype=np.int64)
-        merge_kernels.spread_rows(lo, hi, np.arange(len(rows)), offsets, picks)
-        bits = np.ascontiguousarray(batch.values).view(np.uint64)[picks]
-        t_ms = batch.t_ms[picks]
+        offsets, bits = _end_to_end(np.ascontiguousarray(batch.values).view(np.uint64), lo, hi)
+        # The samples of a run ascend in time.
+        firsts, lasts = batch.t_ms[lo], batch.t_ms[hi - 1]
         cuts = _page_cuts(hi - lo, metric[rows])
         streams = np.empty(len(rows), dtype=np.uint32)
         for a, b in itertools.pairwise(cuts):
             mine = slice(int(offsets[a]), int(offsets[b]))
             stored = page.encode_floats(offsets[a : b + 1] - offsets[a], bits[mine])
             first = self._columns.add_page(
-                FLOATS, b - a, stored, int(t_ms[mine].min()), int(t_ms[mine].max())
+                FLOATS, b - a, stored, int(firsts[a:b].min()), int(lasts[a:b].max())
             )
             streams[a:b] = np.arange(first, first + b - a)
         self._runs.append(_NewRuns(rows + first_row, FLOATS, streams, times, starts))

@@ -27,17 +27,35 @@ def ranges(block_range_ms: int, retention_ms: int) -> list[int]:
     return found
 
 
-def head_cut(min_time: int, max_time: int, block_range_ms: int) -> int | None:
-    """End of the head's oldest aligned range if the head spans enough to cut it, else None."""
-    if max_time - min_time <= block_range_ms * COMPACTABLE_SPAN:
+def head_cut(min_time: int, max_time: int, block_ranges: Sequence[int]) -> int | None:
+    """End of the range to cut next from the head, None while it spans too little.
+
+    It is the longest range around the head's oldest sample of which all is due. Mostly that is one of the
+    smallest; a head that has fallen behind (a replay, an import at speed) has several due, and what goes into
+    a block of six hours at once is not written again a moment later.
+    """
+    shortest = block_ranges[0]
+    if max_time - min_time <= shortest * COMPACTABLE_SPAN:
         return None
-    return (min_time // block_range_ms + 1) * block_range_ms
+    ends = [(min_time // size + 1) * size for size in block_ranges]
+    # A range is due when the newest sample is half a range beyond its end.
+    return max(end for end in ends if end == ends[0] or max_time - end > shortest * (COMPACTABLE_SPAN - 1))
 
 
 def aligned_ranges(mint: int, end: int, range_ms: int) -> list[tuple[int, int]]:
     """Aligned [from, to) ranges that cover [mint, end)."""
     first = mint // range_ms * range_ms
     return [(at, min(at + range_ms, end)) for at in range(first, end, range_ms)]
+
+
+def head_ranges(min_time: int, min_late_time: int, cut: int, range_ms: int) -> list[tuple[int, int]]:
+    """Ranges [from, to) of the blocks for what the head has before `cut`.
+
+    The one around its oldest sample in order ends with `cut`; late samples before it have smallest ranges, so
+    that as little as possible of the blocks there are is merged with them.
+    """
+    first = min(min_time, cut - 1) // range_ms * range_ms
+    return [*aligned_ranges(min(min_late_time, first), first, range_ms), (first, cut)]
 
 
 def overlapping(metas: Sequence[BlockMeta]) -> list[BlockMeta]:

@@ -18,7 +18,7 @@ from tsdb.blockmeta import BlockMeta
 from tsdb.blockset import StoredBlock
 from tsdb.blockwriter import write_block
 from tsdb.checkpoint import checkpoint_numbers, checkpoint_path, write_checkpoint
-from tsdb.compact import aligned_ranges, head_cut, plan, ranges
+from tsdb.compact import head_cut, head_ranges, plan, ranges
 from tsdb.errors import StorageError
 from tsdb.head import NO_HINTS, NO_MAX_TIME, NO_MIN_TIME, NewSeries
 from tsdb.labels import Matcher, MatchType
@@ -79,7 +79,10 @@ class Maintenance:
         head = self._db.head
         with self._lock:
             while not head.empty:
-                cut = head_cut(head.min_time, head.max_time, head.block_range_ms)
+                settled = max((stored.meta.max_time for stored in self._db.blocks()), default=NO_MAX_TIME)
+                # Late samples lie where blocks are already: a long range would be merged with all of them.
+                count = 1 if head.min_time < settled else None
+                cut = head_cut(head.min_time, head.max_time, self._block_ranges()[:count])
                 if cut is None:
                     return
                 self.cut_head(cut)
@@ -90,9 +93,8 @@ class Maintenance:
         with self._lock:
             began = time.monotonic()
             try:
-                oldest = min(head.min_time, head.min_late_time)
                 metas = []
-                for lo, hi in aligned_ranges(oldest, cut, head.block_range_ms):
+                for lo, hi in head_ranges(head.min_time, head.min_late_time, cut, head.block_range_ms):
                     meta = self._write_head_range(lo, hi)
                     if meta is not None:
                         metas.append(meta)
@@ -192,11 +194,15 @@ class Maintenance:
 
     # Blocks.
 
+    def _block_ranges(self) -> list[int]:
+        options = self._db.options
+        return ranges(options.block_range_ms, options.retention_ms)
+
     def compact_blocks(self) -> None:
         """Merge blocks until the plan is empty."""
         db = self._db
         with self._lock:
-            block_ranges = ranges(db.options.block_range_ms, db.options.retention_ms)
+            block_ranges = self._block_ranges()
             for _ in range(COMPACTIONS_PER_ROUND_LIMIT):
                 stored = {s.meta.ulid: s for s in db.blocks()}
                 chosen = self._plan([s.meta for s in stored.values()], block_ranges)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.tsdb.stores import HOUR, OPTIONS, T0, Store, matcher, name
+from tsdb import compact
 from tsdb.columns import Exemplar, HistogramColumns, Metadata, Rejected, SampleColumns, WriteBatch
 from tsdb.database import open_database
 from tsdb.errors import (
@@ -87,7 +88,7 @@ def test_a_head_that_spans_decades_is_cut_without_walking_through_them(store):
     store.add([(name(0), T0, 2.0)])
     store.fill(1, T0 + HOUR, 7 * 30, step=2 * MINUTE)
     store.db.maintenance.run()
-    assert [s.meta.min_time for s in store.db.blocks()] == [0, T0, T0 + 2 * HOUR, T0 + 4 * HOUR]
+    assert [s.meta.min_time for s in store.db.blocks()] == [0, T0]
     assert store.db.head.min_time == T0 + 6 * HOUR
     assert store.read() == store.expected
 
@@ -186,6 +187,53 @@ def test_stale_markers_keep_their_bits_through_log_and_block(store):
     store.db.maintenance.cut_head(T0 + 2 * HOUR)
     assert len(store.db.blocks()) == 1
     assert stored() == [STALE_BITS] * 3
+
+
+def test_a_head_that_fell_behind_is_cut_into_the_blocks_that_merging_would_make(store):
+    start = T0 // (18 * HOUR) * (18 * HOUR) + 4 * HOUR
+    store.fill(2, start, 121, step=5 * MINUTE)
+    store.db.maintenance.compact_head()
+    spans = [(s.meta.min_time - start, s.meta.max_time - start) for s in store.db.blocks()]
+    assert spans == [(0, 2 * HOUR), (2 * HOUR, 8 * HOUR)]
+    assert store.db.head.min_time == start + 8 * HOUR
+    assert store.read() == store.expected
+    crash(store)
+    assert store.read() == store.expected
+
+
+def test_a_late_sample_behind_blocks_makes_no_long_block(store):
+    start = T0 // (18 * HOUR) * (18 * HOUR)
+    store.fill(2, start, 169, step=5 * MINUTE)
+    store.db.maintenance.compact_head()
+    reopen(store, out_of_order_window_ms=2 * DAY)
+    store.add([(name(0), start + HOUR + 1, 7.5)])
+    store.fill(2, start + 14 * HOUR + 5 * MINUTE, 40, step=5 * MINUTE)
+    store.db.maintenance.compact_head()
+    spans = [(s.meta.min_time - start, s.meta.max_time - start) for s in store.db.blocks()]
+    assert spans[:3] == [(0, 2 * HOUR), (0, 6 * HOUR), (6 * HOUR, 12 * HOUR)]
+    assert store.read() == store.expected
+
+
+@pytest.mark.parametrize(
+    ("oldest", "newest", "cut"),
+    [
+        (0, 3 * HOUR, None),
+        (0, 3 * HOUR + 1, 2 * HOUR),
+        (HOUR, 7 * HOUR, 2 * HOUR),
+        (HOUR, 7 * HOUR + 1, 6 * HOUR),
+        (5 * HOUR, 19 * HOUR, 6 * HOUR),
+        (5 * HOUR, 19 * HOUR + 1, 18 * HOUR),
+        (-(1 << 62), 1 << 62, -(1 << 62) // (18 * HOUR) * (18 * HOUR) + 18 * HOUR),
+    ],
+)
+def test_the_longest_range_that_is_due_is_cut(oldest, newest, cut):
+    assert compact.head_cut(oldest, newest, [2 * HOUR, 6 * HOUR, 18 * HOUR]) == cut
+
+
+def test_late_samples_before_the_head_have_smallest_ranges():
+    late, main = (2 * HOUR, 4 * HOUR), (6 * HOUR, 12 * HOUR)
+    assert compact.head_ranges(7 * HOUR, 8 * HOUR, 12 * HOUR, 2 * HOUR) == [main]
+    assert compact.head_ranges(7 * HOUR, 3 * HOUR, 12 * HOUR, 2 * HOUR) == [late, (4 * HOUR, 6 * HOUR), main]
 
 
 def test_blocks_grow_by_three_and_old_ones_go(store):

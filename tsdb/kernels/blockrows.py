@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tsdb.kernels.bits import fold_multiply
-from tsdb.kernels.compile import kernel
+from tsdb.kernels.compile import inline, kernel
 
 U64 = np.uint64
 _PRIME = U64(0x8EBC6AF09C88C6E3)
@@ -20,11 +20,29 @@ _I64 = "Array(int64, 1, 'C', readonly=True)"
 _U32 = "Array(uint32, 1, 'C', readonly=True)"
 
 
+@inline
+def equal_runs(numbers: Any, a: Any, b: Any, count: Any) -> Any:
+    """Whether numbers[a:a+count] and numbers[b:b+count] are equal."""
+    left, right = numbers[a : a + count], numbers[b : b + count]
+    i = 0
+    while i < count and left[i] == right[i]:
+        i += 1
+    return i == count
+
+
 @kernel(f"void({_I64}, {_I64}, {_I64}, uint64, uint64, uint64[::1], uint64[::1])", group="write")
 def hash_runs(numbers: Any, lo: Any, hi: Any, key_a: Any, key_b: Any, out_a: Any, out_b: Any) -> None:
-    """Two independent 64-bit hashes of each run numbers[lo[k]:hi[k]]; keys are random and odd."""
+    """Two independent 64-bit hashes of each run numbers[lo[k]:hi[k]]; keys are random and odd.
+
+    Neighbours are mostly equal, and comparing is a fraction of hashing.
+    """
     for k in range(len(lo)):
-        a, b = key_a ^ U64(hi[k] - lo[k]), key_b
+        count = hi[k] - lo[k]
+        if k > 0 and count == hi[k - 1] - lo[k - 1] and equal_runs(numbers, lo[k - 1], lo[k], count):
+            out_a[k] = out_a[k - 1]
+            out_b[k] = out_b[k - 1]
+            continue
+        a, b = key_a ^ U64(count), key_b
         for i in range(lo[k], hi[k]):
             word = U64(numbers[i])
             a = fold_multiply(a ^ word, key_a) ^ b

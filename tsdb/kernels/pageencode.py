@@ -321,12 +321,22 @@ def pack_floats(
         patch_counts[row] = 0
         if hi == lo:
             continue
+        if is_constant(bits, lo, hi):
+            # No word has a bit: the first number is all there is.
+            chosen = choose_exponent(values, lo, lo + 1, 1, False, counts)
+            if chosen < 0:
+                mode[row] = MODE_XOR
+                base[row] = I64(bits[lo])
+            else:
+                exponent[row] = chosen
+                base[row] = mantissa_at(values[lo], chosen, False)[0]
+            continue
         stride = max(1, (hi - lo) // _SAMPLE_COUNT)
         chosen = choose_exponent(values, lo, hi, stride, False, counts)
         patched, near = I64(-1), False
         if chosen >= 0:
             patched = to_mantissas(bits, values, lo, hi, chosen, near, ints, patches, patch_index, patch_bits)
-        if patched < 0 and not is_constant(bits, lo, hi):
+        if patched < 0:
             # Looked at more closely: all values, then decimals that a computation has bent by one bit.
             for attempt in range(2):
                 near = attempt == 1
