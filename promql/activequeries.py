@@ -18,10 +18,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import orjson
+
 SLOT_BYTES = 1000
 """As Prometheus: longer queries are cut."""
 
 FILE_NAME = "queries.active"
+
+
+_FREE = bytes(SLOT_BYTES)
 
 
 class ActiveQueries:
@@ -57,7 +62,7 @@ class ActiveQueries:
         """Clear a slot. -1 is ignored."""
         if slot < 0:
             return
-        self._write(slot, b"")
+        self._write(slot, _FREE)
         with self._lock:
             self._free.append(slot)
 
@@ -94,8 +99,11 @@ def entry(query: str, started_s: int) -> bytes:
     """One slot: the query is cut until its JSON fits, with a byte left for the comma."""
     text = query
     while True:
-        data = json.dumps({"query": text, "timestamp_sec": started_s}, ensure_ascii=False)
-        raw = data.encode("utf-8", "replace") + b","
+        try:
+            raw = orjson.dumps({"query": text, "timestamp_sec": started_s}) + b","
+        except orjson.JSONEncodeError:
+            text = text.encode("utf-8", "replace").decode("utf-8")
+            continue
         if len(raw) <= SLOT_BYTES:
             return raw
         text = text[: len(text) - max(1, (len(raw) - SLOT_BYTES + 5) // 6)]

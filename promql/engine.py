@@ -64,6 +64,12 @@ class Engine:
         self._clock = clock
         self._active = active
         self._metrics = None if registry is None else EngineMetrics(registry, concurrent_max)
+        features = self.options.features
+        self._parser_options = ParserOptions(
+            experimental_functions="promql-experimental-functions" in features,
+            extended_range_selectors="promql-extended-range-selectors" in features,
+            binop_fill_modifiers="promql-binop-fill-modifiers" in features,
+        )
         threads = self.options.thread_count
         self._pool = ThreadPoolExecutor(threads, "promql") if threads > 1 else None
 
@@ -87,12 +93,7 @@ class Engine:
 
     def parser_options(self) -> ParserOptions:
         """Parts of the language that the features allow."""
-        features = self.options.features
-        return ParserOptions(
-            experimental_functions="promql-experimental-functions" in features,
-            extended_range_selectors="promql-extended-range-selectors" in features,
-            binop_fill_modifiers="promql-binop-fill-modifiers" in features,
-        )
+        return self._parser_options
 
     def instant(
         self,
@@ -262,12 +263,12 @@ class Engine:
         prepared = self._clock()
         timings.prepare_s = prepared - started
         try:
-            if isinstance(operator, RangeOperator):
-                return range_vectors(operator)
-            if isinstance(operator, ScalarOperator):
+            if not isinstance(operator, VectorOperator):
+                if isinstance(operator, RangeOperator):
+                    return range_vectors(operator)
+                assert isinstance(operator, ScalarOperator)
                 values = operator.values()
                 return float(values[0]) if instant else _scalar_matrix(ctx, values)
-            assert isinstance(operator, VectorOperator)
             rows = collect(operator)
         finally:
             evaluated = self._clock()

@@ -63,8 +63,15 @@ def parse_metric_selector(text: str) -> tuple[Matcher, ...]:
     A selector that matches everything is accepted; callers that must refuse it ask
     `types.matches_everything`.
     """
+    return _matchers_cached(text) if len(text) <= CACHED_QUERY_BYTES_MAX else _matchers(text)
+
+
+def _matchers(text: str) -> tuple[Matcher, ...]:
     selector: VectorSelector = _run("metric_selector", text, _source(text), TreeBuilder(text, STABLE))
     return selector.matchers
+
+
+_matchers_cached = lru_cache(maxsize=CACHED_QUERIES_MAX)(_matchers)
 
 
 def parse_metric(text: str) -> Labels:

@@ -109,12 +109,6 @@ class PlanBuilder:
         return builder
 
     @contextmanager
-    def _under(self, hints: SelectHints) -> Iterator[None]:
-        before, self._hints = self._hints, hints
-        yield
-        self._hints = before
-
-    @contextmanager
     def _counted(self, expr: Expr, kind: int) -> Iterator[HeldNode | None]:
         """The node of an expression while it is planned, None where nothing is counted."""
         held_samples = self._ctx.held
@@ -132,6 +126,9 @@ class PlanBuilder:
     def vector(self, expr: Expr) -> VectorOperator:
         """Operator of an instant-vector expression."""
         expr = unwrap(expr)
+        if self._ctx.held is None:
+            operator = self._planned(expr)
+            return measured(operator) if self._ctx.measured else operator
         with self._counted(expr, REPEAT if self._is_repeated(expr) else kind_of(expr)) as node:
             operator = self._planned(expr)
             if node is not None and node.kind not in (REPEAT, SAME):
@@ -155,8 +152,9 @@ class PlanBuilder:
         if isinstance(expr, VectorSelector):
             return self.selector(expr)
         if isinstance(expr, Call):
-            with self._under(SelectHints(function=expr.function)):
-                made = self._builder_of(expr)(expr, self)
+            before, self._hints = self._hints, SelectHints(function=expr.function)
+            made = self._builder_of(expr)(expr, self)
+            self._hints = before
             assert isinstance(made, VectorOperator)
             return made
         if isinstance(expr, AggregateExpr):
@@ -164,8 +162,10 @@ class PlanBuilder:
         if isinstance(expr, UnaryExpr):
             return checked(NegateOperator(self.vector(expr.expr)))
         if isinstance(expr, BinaryExpr):
-            with self._under(SelectHints()):
-                return self._binary(expr)
+            before, self._hints = self._hints, SelectHints()
+            operator = self._binary(expr)
+            self._hints = before
+            return operator
         raise ExecutionError(f"unexpected expression type {type_of(expr).value!r}")
 
     def _builder_of(self, call: Call) -> FunctionBuilder:
@@ -176,8 +176,9 @@ class PlanBuilder:
 
     def _aggregate(self, expr: AggregateExpr) -> VectorOperator:
         hints = SelectHints(function=expr.op, grouping=expr.grouping, by=not expr.without)
-        with self._under(hints):
-            child = self.vector(expr.expr)
+        before, self._hints = self._hints, hints
+        child = self.vector(expr.expr)
+        self._hints = before
         if expr.param is None:
             return Aggregate(expr, child)
         if expr.op == "count_values":
@@ -276,9 +277,10 @@ class PlanBuilder:
         self._check_steps(grid)
         # Its child may be made of scalars, with no selector that would announce cells.
         self._ctx.budget.expect(grid.steps)
-        with self._under(SelectHints()):
-            inner = self._ctx.on_grid(grid, Consumer(times.first_ms, times.step_ms, times.steps, span), whole)
-            child = self._on(inner).vector(expr.expr)
+        inner = self._ctx.on_grid(grid, Consumer(times.first_ms, times.step_ms, times.steps, span), whole)
+        builder = self._on(inner)
+        builder._hints = SelectHints()
+        child = builder.vector(expr.expr)
         return Subquery(self._ctx, expr, child, times, span)
 
     def _check_steps(self, grid: Grid) -> None:
@@ -292,6 +294,8 @@ class PlanBuilder:
         """Operator of a scalar expression."""
         expr = unwrap(expr)
         repeated = not isinstance(expr, NumberLiteral) and self._is_repeated(expr)
+        if self._ctx.held is None:
+            return self._scalar(expr, repeated)
         with self._counted(expr, REPEAT if repeated else kind_of(expr)) as node:
             operator = self._scalar(expr, repeated)
         if node is None or node.kind in (REPEAT, SAME) or isinstance(expr, NumberLiteral):

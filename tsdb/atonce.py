@@ -15,8 +15,9 @@ from tsdb.labels import Matcher
 
 
 @contextmanager
-def held_at_once(head: Head, matchers: Sequence[Matcher]) -> Iterator[None]:
-    """Hold the head's locks for a select by the matchers. Raises NotAtOnceError."""
+def held_at_once(head: Head, matchers: Sequence[Matcher], labels_only: bool = False) -> Iterator[None]:
+    """Hold the head's locks for a select by the matchers, or one that reads no samples. Raises
+    NotAtOnceError."""
     postings = head.postings
     if not head.lock.acquire(blocking=False):
         raise NotAtOnceError("the head is written to")
@@ -26,7 +27,7 @@ def held_at_once(head: Head, matchers: Sequence[Matcher]) -> Iterator[None]:
         try:
             if not postings.has_scanned(matchers):
                 raise NotAtOnceError("a regular expression has values to look at")
-            if head.chunk_log.has_files:
+            if head.chunk_log.has_files and not labels_only:
                 raise NotAtOnceError("chunks of the head lie in files")
             yield
         finally:

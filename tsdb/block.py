@@ -13,7 +13,7 @@ from tsdb import histogrampage
 from tsdb.blockcache import NOT_KEPT, BlockCache, CachePart
 from tsdb.blockmeta import META_FILE, BlockMeta
 from tsdb.columnsfile import COLUMNS_FILE, FLOATS, HISTOGRAMS, ColumnsFile
-from tsdb.errors import CorruptionError
+from tsdb.errors import CorruptionError, NotAtOnceError
 from tsdb.fs import FileSystem
 from tsdb.histogram import HistogramBatch
 from tsdb.index import INDEX_FILE, BlockIndex
@@ -53,6 +53,10 @@ def _matching_bytes(found: _Matching) -> int:
     columns = (found.refs, labels.offsets, labels.name_ids, labels.value_ids, runs.offsets, runs.kind)
     size = sum(column.nbytes for column in (*columns, runs.stream, runs.times, runs.starts))
     return size if len(found.refs) <= MATCHING_KEPT_MAX else NOT_KEPT
+
+
+def _not_at_once() -> _Matching:
+    raise NotAtOnceError("what matches in a block is not known")
 
 
 class Block:
@@ -98,11 +102,12 @@ class Block:
     ) -> BlockSelection:
         """Series with samples possible in [mint, maxt] (inclusive) that satisfy every matcher.
 
-        Raises CorruptionError, InvalidRegexError.
+        Raises CorruptionError, InvalidRegexError, and NotAtOnceError for a caller that must not wait where
+        it is not known what matches.
         """
-        del hints
         # What matches is the same for ever; deleted samples are left out by who asks.
-        refs, labels, runs = self._matches.get(tuple(matchers), lambda: self._matching(matchers))
+        make = _not_at_once if hints.at_once else lambda: self._matching(matchers)
+        refs, labels, runs = self._matches.get(tuple(matchers), make)
         touched = (self.times.mint[runs.times] <= maxt) & (self.times.maxt[runs.times] >= mint)
         if not touched.all():
             runs = runs.keep(touched)

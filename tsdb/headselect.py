@@ -26,24 +26,32 @@ I64Array = npt.NDArray[np.int64]
 U64Array = npt.NDArray[np.uint64]
 
 
+_NO_CHUNKS = np.empty((0, 2), dtype=np.int64)
+_NO_BYTES = np.empty(0, dtype=np.uint8)
+_NO_TIMES = np.empty(0, dtype=np.int64)
+_NO_VALUES = np.empty(0, dtype=np.uint64)
+
+
 class HeadSelection:
     """A `select.Selection` over captured rows. Immutable; several threads may read."""
 
-    def __init__(self, labels: SeriesLabels, refs: U32Array, mint: int, maxt: int) -> None:
-        """An empty capture; see `capture`."""
-        rows = len(labels)
+    def __init__(
+        self, labels: SeriesLabels, refs: U32Array, mint: int, maxt: int, bounds: I64Array | None = None
+    ) -> None:
+        """An empty capture; see `capture`, which fills in what it passes `bounds` for."""
         self._labels = labels
         self.refs = refs
         """Ref of each row, u32[S]."""
         self._mint, self._maxt = mint, maxt
-        self._bounds: I64Array = np.zeros(rows, dtype=np.int64)
-        self._chunk_offsets: I64Array = np.zeros(rows + 1, dtype=np.int64)
-        self._chunks: I64Array = np.empty((0, 2), dtype=np.int64)
-        self._open_bytes: U8Array = np.empty(0, dtype=np.uint8)
-        self._loose_offsets: I64Array = np.zeros(rows + 1, dtype=np.int64)
-        self._tail_counts: I64Array = np.zeros(rows, dtype=np.int64)
-        self._loose_t: I64Array = np.empty(0, dtype=np.int64)
-        self._loose_v: U64Array = np.empty(0, dtype=np.uint64)
+        none = np.zeros(len(labels) + 1, dtype=np.int64) if bounds is None else bounds
+        self._bounds: I64Array = none[1:] if bounds is None else bounds
+        self._chunk_offsets: I64Array = none
+        self._chunks: I64Array = _NO_CHUNKS
+        self._open_bytes: U8Array = _NO_BYTES
+        self._loose_offsets: I64Array = none
+        self._tail_counts: I64Array = none[1:]
+        self._loose_t: I64Array = _NO_TIMES
+        self._loose_v: U64Array = _NO_VALUES
         self._segments: dict[int, U8Array] = {}
         self._histograms: HistogramBatch | None = None
         self._starts: CapturedStarts | None = None
@@ -71,18 +79,20 @@ class HeadSelection:
             slots, sizes = slots[rows], sizes[rows]
             if histograms is not None:
                 histograms = _take_rows(histograms, rows)
-        self = cls(head.series.labels_of(slots), head.series.refs_of(slots), mint, maxt)
-        self._bounds = np.ascontiguousarray(sizes[:, 3])
+        bounds = sizes[:, 3].copy()
+        self = cls(head.series.labels_of(slots), head.series.refs_of(slots), mint, maxt, bounds)
         if histograms is not None:
             self._histograms = histograms
-            self._bounds = self._bounds + np.diff(histograms.row_offsets)
-        self._chunk_offsets = offsets_of(sizes[:, 0])
-        byte_offsets = offsets_of(sizes[:, 1])
-        self._loose_offsets = offsets_of(sizes[:, 2])
-        self._chunks = np.empty((int(self._chunk_offsets[-1]), 2), dtype=np.int64)
-        self._open_bytes = np.empty(int(byte_offsets[-1]), dtype=np.uint8)
-        self._loose_t = np.empty(int(self._loose_offsets[-1]), dtype=np.int64)
-        self._loose_v = np.empty(len(self._loose_t), dtype=np.uint64)
+            self._bounds = bounds + np.diff(histograms.row_offsets)
+        offsets = np.zeros((3, len(slots) + 1), dtype=np.int64)
+        sizes.T[:3].cumsum(axis=1, out=offsets[:, 1:])
+        self._chunk_offsets, byte_offsets, self._loose_offsets = offsets
+        chunks, open_bytes, loose = offsets[:, -1].tolist()
+        self._chunks = np.empty((chunks, 2), dtype=np.int64)
+        self._open_bytes = np.empty(open_bytes, dtype=np.uint8)
+        self._tail_counts = np.empty(len(slots), dtype=np.int64)
+        self._loose_t = np.empty(loose, dtype=np.int64)
+        self._loose_v = np.empty(loose, dtype=np.uint64)
         capture(
             slots,
             mint,
@@ -128,7 +138,10 @@ class HeadSelection:
     def read(self, lo: int, hi: int) -> SampleBatch:
         """Samples of rows lo to hi. Raises CorruptionError for a chunk that does not decode."""
         chunks = self._chunks[self._chunk_offsets[lo] : self._chunk_offsets[hi]]
-        buffer, starts, lengths = gather(self._segments, chunks, self._open_bytes)
+        if len(chunks):
+            buffer, starts, lengths = gather(self._segments, chunks, self._open_bytes)
+        else:
+            buffer, starts, lengths = _NO_BYTES, _NO_TIMES, _NO_TIMES
         room = int(self._bounds[lo:hi].sum())
         t_ms, bits = scratch(room, np.int64), scratch(room, np.uint64)
         offsets = np.empty(hi - lo + 1, dtype=np.int64)

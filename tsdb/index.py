@@ -213,6 +213,11 @@ class BlockIndex:
         lo, hi = self._range(name)
         return hi - lo
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether names and values have been read from the file."""
+        return self._loaded
+
     def label_names(self, refs: BitMap | None = None) -> list[str]:
         """Sorted names of the labels of the series (of all for None)."""
         if not self._loaded:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
@@ -50,6 +51,7 @@ class StoreQuerier:
         self._head = head
         self._blocks = blocks
         self._tombstones = tombstones
+        self._label_hints = _LABELS_ONLY
 
     @property
     def symbols(self) -> SymbolTable:
@@ -178,25 +180,41 @@ class StoreQuerier:
         ranges = [(part.lo, part.hi, part.meta.resolution_ms) for part in parts]
         return RollupSelection(found, ranges, mint, maxt, histograms)
 
+    @contextmanager
+    def labels_at_once(self, matcher_sets: Sequence[Sequence[Matcher]], rows_max: int) -> Iterator[None]:
+        """See `select.LabelsAtOnce`."""
+        with held_at_once(self._head, [m for matchers in matcher_sets for m in matchers], labels_only=True):
+            self._label_hints = SelectHints(labels_only=True, at_once=rows_max)
+            try:
+                yield
+            finally:
+                self._label_hints = _LABELS_ONLY
+
     def _label_sets(
         self, matcher_sets: Sequence[Sequence[Matcher]], mint: int, maxt: int
     ) -> Iterable[SeriesLabels]:
         for matchers in matcher_sets or [()]:
-            yield self._head.select(matchers, mint, maxt, _LABELS_ONLY).labels
+            yield self._head.select(matchers, mint, maxt, self._label_hints).labels
             for stored in self._blocks():
                 if stored.overlaps(mint, maxt):
-                    labels = stored.block.select(matchers, mint, maxt, _LABELS_ONLY).labels
+                    labels = stored.block.select(matchers, mint, maxt, self._label_hints).labels
                     if stored.meta.resolution_ms:
                         labels = labels.group_ids([ROLLUP_LABEL])[1]
                     yield labels
 
-    def _label_sources(self, mint: int, maxt: int) -> Iterable[Postings | Block]:
+    def _label_sources(
+        self, matcher_sets: Sequence[Sequence[Matcher]], mint: int, maxt: int
+    ) -> Iterable[Postings | Block]:
         """Indexes to ask for label names and values; times count as coarsely as blocks, as in Prometheus."""
+        if matcher_sets and self._label_hints.at_once:
+            raise NotAtOnceError("indexes do not remember what matched")
         head = self._head
         if head.min_time <= maxt and head.max_time >= mint:
             yield head.postings
         for stored in self._blocks():
             if stored.overlaps(mint, maxt):
+                if self._label_hints.at_once and not stored.block.index.is_loaded:
+                    raise NotAtOnceError("the index of a block is not loaded")
                 yield stored.block
 
     def label_names(
@@ -204,7 +222,7 @@ class StoreQuerier:
     ) -> list[str]:
         """Sorted label names of the series that satisfy any of the sets (of all series for no sets)."""
         found: set[str] = set()
-        for source in self._label_sources(mint, maxt):
+        for source in self._label_sources(matcher_sets, mint, maxt):
             for matchers in matcher_sets or [()]:
                 if isinstance(source, Block):
                     found.update(source.label_names(matchers))
@@ -220,7 +238,7 @@ class StoreQuerier:
         found: set[str] = set()
         if name == ROLLUP_LABEL:
             return []
-        for source in self._label_sources(mint, maxt):
+        for source in self._label_sources(matcher_sets, mint, maxt):
             for matchers in matcher_sets or [()]:
                 if isinstance(source, Block):
                     found.update(source.label_values(name, matchers))

@@ -7,6 +7,7 @@ decodes a contiguous run of rows. Several threads may call `read` at the same ti
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -184,6 +185,24 @@ def shared_rows_of(selection: Selection) -> SharedRows | None:
     """The other way to read a selection, None where there is none."""
     ask = getattr(selection, "shared_reader", None)
     found: SharedRows | None = None if ask is None else ask()
+    return found
+
+
+class LabelsAtOnce(Protocol):
+    """See `labels_at_once_of`."""
+
+    def __call__(
+        self, matcher_sets: Sequence[Sequence[Matcher]], rows_max: int
+    ) -> AbstractContextManager[None]:
+        """Inside of it the querier's `series`, `label_names` and `label_values` by these sets do not wait.
+        Both raise NotAtOnceError: this where a lock is held by others, those where something has to be read
+        first, or a set has more series than `rows_max`."""
+        ...
+
+
+def labels_at_once_of(querier: Querier) -> LabelsAtOnce | None:
+    """How a thread that must not wait asks for labels; None for a querier without such a way."""
+    found: LabelsAtOnce | None = getattr(querier, "labels_at_once", None)
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -24,7 +24,8 @@ from promql.engineerrors import (
 )
 from promql.errors import ParseError
 from tsdb.errors import NotAtOnceError, StorageError
-from tsdb.select import Querier
+from tsdb.labels import Matcher
+from tsdb.select import Querier, labels_at_once_of
 from web.context import AppContext
 from web.envelope import ApiError, ErrorType, invalid_parameter
 from web.shortqueries import QueryKey
@@ -61,7 +62,7 @@ class Evaluated(Protocol):
 
     @property
     def work(self) -> int:
-        """Samples and cells its selectors announced."""
+        """Samples and cells its selectors announced, or rows of labels."""
         ...
 
 
@@ -129,6 +130,41 @@ async def with_querier(context: AppContext, work: Callable[[Querier], T]) -> T:
             querier.close()
 
     return await run_blocking(context, read)
+
+
+async def with_labels(
+    context: AppContext,
+    matcher_sets: Sequence[Sequence[Matcher]],
+    work: Callable[[Querier], E],
+    key: QueryKey,
+) -> E:
+    """As `with_querier`, for a reader of labels by these sets; one that is known to be short is run by the
+    event loop. Raises ApiError."""
+    short, took_s = context.short_queries, 0.0
+    limit = short.limit(key)
+
+    def read(querier: Querier) -> E:
+        labels_at_once = labels_at_once_of(querier)
+        if labels_at_once is None:
+            raise NotAtOnceError("the store has no such way")
+        with labels_at_once(matcher_sets, limit):
+            return work(querier)
+
+    if limit:
+        found = _at_once(context, key, read)
+        if found is not None:
+            return found
+
+    def timed(querier: Querier) -> E:
+        nonlocal took_s
+        started_s = time.perf_counter()
+        result = work(querier)
+        took_s = time.perf_counter() - started_s
+        return result
+
+    answered = await with_querier(context, timed)
+    short.learn(key, took_s, answered.work)
+    return answered
 
 
 async def _take_slot(context: AppContext, request: web.Request, deadline_s: float) -> None:
@@ -202,8 +238,9 @@ async def evaluate_query(
     short, took_s = context.short_queries, 0.0
     limit = 0 if context.slots.locked() or timeout_s <= 0 else short.limit(key)
     if limit:
-        found = _at_once(context, timeout_s, work, key, limit)
+        found = _at_once(context, key, lambda q: work(Turn(q, timeout_s, 0.0, new_cancel_flag(), limit)))
         if found is not None:
+            context.services.engine.observe_queue_s(0.0)
             return found
 
     def timed(turn: Turn) -> E:
@@ -218,15 +255,13 @@ async def evaluate_query(
     return answered
 
 
-def _at_once(
-    context: AppContext, timeout_s: float, work: Callable[[Turn], E], key: QueryKey, limit: int
-) -> E | None:
-    """Evaluate here and now, or None where that would have taken long."""
+def _at_once(context: AppContext, key: QueryKey, work: Callable[[Querier], E]) -> E | None:
+    """Do it here and now, or None where that would have taken long."""
     short, started_s = context.short_queries, time.perf_counter()
     short.forget(key)
     querier = context.querier()
     try:
-        found = work(Turn(querier, timeout_s, 0.0, new_cancel_flag(), limit))
+        found = work(querier)
     except NotAtOnceError:
         context.metrics.short_queries_refused.inc()
         return None
@@ -234,7 +269,6 @@ def _at_once(
         raise as_api_error(error) from error
     finally:
         querier.close()
-    context.services.engine.observe_queue_s(0.0)
     context.metrics.short_queries.inc()
     short.learn(key, time.perf_counter() - started_s, found.work)
     return found

@@ -196,7 +196,7 @@ class MatrixRows:
 
     def times(self, rows: I64Array) -> tuple[Texts, I64Array]:
         """See `RowSource`."""
-        return self._times, np.ascontiguousarray(self.lows[rows])
+        return self._times, self.lows if len(rows) == len(self.lows) else self.lows[rows]
 
     def entries(self, rows: I64Array) -> Entries:
         """See `RowSource`."""
@@ -263,7 +263,10 @@ def _chunks(source: RowSource, rows: I64Array) -> Iterator[I64Array]:
 
 def filled_rows(source: RowSource) -> I64Array:
     """Rows that have a sample."""
-    return np.flatnonzero((source.counts > 0) | (source.histogram_counts > 0))
+    filled = source.counts > 0
+    if source.pool is not None:
+        filled |= source.histogram_counts > 0
+    return np.flatnonzero(filled)
 
 
 def row_bytes(source: RowSource, rows: I64Array, keys: Keys) -> Iterator[bytes]:
@@ -272,8 +275,12 @@ def row_bytes(source: RowSource, rows: I64Array, keys: Keys) -> Iterator[bytes]:
     state = np.zeros(kernels.STATE_LENGTH, dtype=np.int64)
     empty = Texts(np.empty(0, dtype=np.uint8), _NO_HISTOGRAMS)
     for chunk in _chunks(source, rows):
-        whole = len(chunk) == len(source.labels)  # rows ascend
-        labels = label_texts(source.labels if whole else source.labels.take(chunk))
+        lows, highs, counts = source.lows, source.highs, source.counts
+        if len(chunk) == len(lows):  # rows ascend
+            labels = label_texts(source.labels)
+        else:
+            labels = label_texts(source.labels.take(chunk))
+            lows, highs, counts = lows[chunk], highs[chunk], counts[chunk]
         times, origins = source.times(chunk)
         entry_rows = np.zeros(len(chunk) + 1, dtype=np.int64)
         entry_times, bodies = empty, empty
@@ -287,9 +294,9 @@ def row_bytes(source: RowSource, rows: I64Array, keys: Keys) -> Iterator[bytes]:
         while state[kernels.ROW] < len(chunk):
             size = kernels.render_rows(
                 source.values,
-                np.ascontiguousarray(source.lows[chunk]),
-                np.ascontiguousarray(source.highs[chunk]),
-                np.ascontiguousarray(source.counts[chunk]),
+                lows,
+                highs,
+                counts,
                 origins,
                 *times,
                 *labels,

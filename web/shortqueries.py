@@ -26,7 +26,8 @@ TEXT_MAX = 4_096
 
 
 class QueryKey(NamedTuple):
-    """Queries that cost about the same: the text, and the number of steps."""
+    """Queries that cost about the same: the text, and the number of steps. Of labels: the path and the
+    selectors."""
 
     text: str
     steps: int

@@ -81,6 +81,8 @@ class MergeEqual(VectorOperator):
 
     def _announce(self) -> Series:
         series = self._child.series()
+        if self._child.is_distinct:
+            return series
         _, first = series.labels.group_first_rows()
         if len(first) == len(series):
             return series

@@ -131,6 +131,8 @@ class _SeriesOperator(Operator):
     def __init__(self, ctx: EvalContext) -> None:
         super().__init__(ctx)
         self._series: Series | None = None
+        self.is_distinct = False
+        """Whether the announced label sets are known to differ; set when they are announced."""
 
     def series(self) -> Series:
         """Announce the series, once."""

@@ -26,11 +26,13 @@ _INT64_MAX = 2.0**63
 
 def limits_per_step(values: F64Array) -> I64Array | None:
     """k of every step, i64[K], or None if no step selects anything. Raises ExecutionError as Prometheus."""
-    with np.errstate(invalid="ignore"):
-        largest = np.nanmax(values) if not np.isnan(values).all() else math.nan
+    largest = values.max()
+    has_nan = math.isnan(largest)
+    if has_nan and not np.isnan(values).all():
+        largest = np.nanmax(values)
     if largest < 1:
         return None
-    if np.isnan(values).any():
+    if has_nan:
         raise ExecutionError("Parameter value is NaN")
     if values.min() <= -_INT64_MAX:
         raise ExecutionError(f"Scalar value {format_g(float(values.min()))} underflows int64")
@@ -84,12 +86,12 @@ class TopK(_Chooser):
                 self.ctx.annotations.info(text, self._expr.pos)
         filled = np.arange(depth) < size[:, :, None]
         rows, values = heap_row[filled], heap_v[filled]
-        at_step = np.broadcast_to(np.arange(steps)[None, :, None], shape)[filled]
         self.ctx.budget.release_bytes(len(labels) * steps * (depth * 16 + 8))
         if steps == 1:
             rows, values = self._in_order(rows, values, groups)
             return self._choose(series, rows, values.reshape(-1, 1))
         chosen, place = np.unique(rows, return_inverse=True)
+        at_step = np.broadcast_to(np.arange(steps)[None, :, None], shape)[filled]
         out = absent_cells(len(chosen), steps)
         out[place, at_step] = values
         return self._choose(series, chosen, out)

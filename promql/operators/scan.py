@@ -138,10 +138,10 @@ def split_rows(bounds: I64Array, steps: int) -> list[tuple[int, int]]:
     count = len(bounds)
     if not count:
         return []
-    done = np.cumsum(bounds + (steps + 1))
-    work = int(done[-1])
+    work = int(bounds.sum()) + count * (steps + 1)
     if work <= PIECE_WORK_MAX:
         return [(0, count)]
+    done = np.cumsum(bounds + (steps + 1))
     pieces = -(-work // PIECE_WORK_MAX)
     marks = np.arange(1, pieces, dtype=np.int64) * work // pieces
     cuts = np.unique([0, *(np.searchsorted(done, marks) + 1).tolist(), count]).tolist()
@@ -402,6 +402,7 @@ class RangeScan(RangeOperator):
         self.ctx.budget.expect(int(self._selection.sample_bounds().max(initial=0)))
         if rollup_of(self._selection) is not None and not self._rolled:
             self.ctx.annotations.info(LAST_ONLY, selector.pos)
+        self.is_distinct = True
         return announced(self.ctx, self._selection)
 
     def splits(self) -> Sequence[tuple[int, int]]:

@@ -178,10 +178,16 @@ class WindowOperator(RowwiseOperator):
         series = self._child.series()
         self._arg_values = [np.ascontiguousarray(arg.values()) for arg in self._args]
         self._check_arguments()
-        self._metric_ids = series.labels.column(METRIC_NAME)
+        ids = self._metric_ids = series.labels.column(METRIC_NAME)
         if self._name in ("rate", "increase"):
             self._find_suspects(series)
-        return series if self._function.keeps_name else drop_metadata(series, self.ctx)
+        if self._function.keeps_name:
+            return series
+        bare = drop_metadata(series, self.ctx)
+        # Series of one metric differ in other labels, and lose no other here.
+        dropped = len(series.labels.name_ids) - len(bare.labels.name_ids)
+        self.is_distinct = self._child.is_distinct and dropped == len(ids) and bool((ids == ids[:1]).all())
+        return bare
 
     def _check_arguments(self) -> None:
         if self._name == "quantile_over_time":
@@ -210,7 +216,7 @@ class WindowOperator(RowwiseOperator):
                         f'"histogram", got {quoted(kind)}: {quoted(symbols.text(name_id))}'
                     )
             return
-        for name_id in np.unique(self._metric_ids).tolist():
+        for name_id in set(self._metric_ids.tolist()):
             name = symbols.text(name_id)
             if name and not name.endswith(COUNTER_SUFFIXES):
                 self._suspects[name_id] = (
@@ -220,8 +226,8 @@ class WindowOperator(RowwiseOperator):
 
     def splits(self) -> Sequence[tuple[int, int]]:
         """The child's, cut smaller where a cell takes longer: between two pieces a query can be stopped."""
-        pieces = self._child.splits()
-        work = self._child.samples_a_window() * SAMPLE_NS.get(self._name, 0) // CELL_NS
+        pieces, sample_ns = self._child.splits(), SAMPLE_NS.get(self._name, 0)
+        work = self._child.samples_a_window() * sample_ns // CELL_NS if sample_ns else 0
         return pieces if work < 2 else refined(pieces, self._child.window.steps * work)
 
     def load(self, lo: int, hi: int) -> Piece:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,3 +120,62 @@ def test_chunks_in_files_are_not_read(store: Store) -> None:
     with pytest.raises(NotAtOnceError, match="files"):
         samples(store, [matcher("i", "0")], T0, T0 + HOUR)
     assert np.isfinite(list(samples(store, [], T0, T0 + HOUR, SelectHints())[name(0)].values())).all()
+
+
+def labels_at_once(store: Store, selectors: list[list[Matcher]], rows_max: int = 100) -> list[Any]:
+    """Series, label names and values as a thread is told that must not wait; the same by the usual way."""
+    found: list[Any] = []
+    for at_once in (True, False):
+        querier = store.db.querier()
+        with querier.labels_at_once(selectors, rows_max) if at_once else contextlib.nullcontext():
+            found.append(sorted(map(str, querier.series(selectors, T0, T0 + 9 * HOUR).rows())))
+            if not selectors:
+                found.append(querier.label_names(selectors, T0, T0 + 9 * HOUR))
+                found.append(querier.label_values("i", selectors, T0, T0 + 9 * HOUR))
+        querier.close()
+    half = len(found) // 2
+    assert found[:half] == found[half:]
+    return found[:half]
+
+
+def test_labels_of_head_and_blocks_are_those_of_others(store: Store) -> None:
+    store.fill(3, T0, 7 * 60, step=MINUTE)
+    store.db.maintenance.run()
+    assert store.db.head.min_time > T0
+    store.add([(name(7), store.db.head.max_time, 1.0)])
+    with pytest.raises(NotAtOnceError, match="what matches in a block"):
+        labels_at_once(store, [[matcher("i", "1")]])
+    with pytest.raises(NotAtOnceError, match="what matches in a block"):
+        labels_at_once(store, [])
+    querier = store.db.querier()
+    for selectors in ([], [[matcher("i", "1")], [matcher("i", "7")]]):
+        querier.series(selectors, T0, T0 + 9 * HOUR)
+    assert labels_at_once(store, [])[2] == ["0", "1", "2", "7"]
+    assert len(labels_at_once(store, [[matcher("i", "1")], [matcher("i", "7")]])[0]) == 2
+    with pytest.raises(NotAtOnceError, match="4 series are more than 2"):
+        labels_at_once(store, [], rows_max=2)
+    with querier.labels_at_once([], 9), pytest.raises(NotAtOnceError, match="remember"):
+        querier.label_names([[matcher("i", "1")]], T0, T0 + 9 * HOUR)
+
+
+@pytest.mark.parametrize("which", ["head", "postings"])
+def test_labels_do_not_wait_for_a_lock(store: Store, which: str) -> None:
+    store.fill(1, T0, 2)
+    lock = store.db.head.lock if which == "head" else store.db.head.postings.lock
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            done.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert held.wait(10)
+        with pytest.raises(NotAtOnceError):
+            labels_at_once(store, [])
+    finally:
+        done.set()
+        holder.join()
+    assert labels_at_once(store, [])[1] == ["__name__", "i"]

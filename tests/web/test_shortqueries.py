@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from typing import Any
@@ -13,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from promql.engine import Engine
 from promql.options import EngineOptions
 from tests.web.conftest import NOW_S, FakeResult, Site, SiteFactory
+from tsdb.errors import NotAtOnceError
 from tsdb.labels import Labels
 from web import shortqueries
 from web.shortqueries import (
@@ -139,3 +141,37 @@ async def test_loop_and_pool_say_the_same_of_samples_that_come_and_go(
         assert asked == len(queries)
     finally:
         engine.close()
+
+
+async def test_labels_are_read_by_the_loop_the_second_time(
+    site: Site, slow_machine: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    querier = type(site.database.querier())
+
+    def noting(method: str) -> None:
+        original = getattr(querier, method)
+
+        def read(self: Any, *args: Any) -> Any:
+            threads.append(threading.get_ident())
+            return original(self, *args)
+
+        monkeypatch.setattr(querier, method, read)
+
+    for method in ("series", "label_names", "label_values"):
+        noting(method)
+    monkeypatch.setattr(querier, "labels_at_once", lambda *_: contextlib.nullcontext(), raising=False)
+    for path in ("series?match[]=up", "labels", "label/job/values"):
+        threads.clear()
+        answers = [await site.get(f"/api/v1/{path}") for _ in range(2)]
+        assert answers[0] == answers[1]
+        assert answers[0][0] == 200
+        assert threads[0] != threading.get_ident() == threads[1]
+
+    def refuse(*_: Any) -> Any:
+        raise NotAtOnceError("somebody writes")
+
+    monkeypatch.setattr(querier, "labels_at_once", refuse)
+    threads.clear()
+    assert (await site.get("/api/v1/labels"))[0] == 200
+    assert threading.get_ident() not in threads

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from aiohttp import web
 
+from tsdb.labels import Matcher
 from tsdb.select import Querier
 from tsdb.serieslabels import SeriesLabels
 from web.context import AppContext, context_of
 from web.envelope import SUCCESS_START, bad_data, success, success_end
-from web.evaluation import with_querier
+from web.evaluation import with_labels
 from web.negotiation import Body, begin_body, encoding_for, respond, respond_begun
 from web.parameters import (
     MAX_TIME_MS,
@@ -26,30 +28,61 @@ from web.parameters import (
     time_parameter,
 )
 from web.render import TRUNCATED, label_objects
+from web.shortqueries import QueryKey
+
+_LABELS = -2
+"""What stands for the steps of a query where there are none."""
 
 
-def _bounds(form: Form) -> tuple[int, int]:
-    return time_parameter(form, "start", MIN_TIME_MS), time_parameter(form, "end", MAX_TIME_MS)
+class _Asked(NamedTuple):
+    """What is asked of labels: `sets` are the matchers of `selectors`, 0 for no limit, and times in ms."""
+
+    limit: int
+    start: int
+    end: int
+    selectors: Sequence[str]
+    sets: Sequence[tuple[Matcher, ...]]
+
+    @classmethod
+    def of(cls, form: Form, *, wrap: bool = False) -> _Asked:
+        """Parameters in Prometheus's order. Raises ApiError, wrapped as `parse_matcher_sets` has it."""
+        limit, selectors = limit_parameter(form), form.all("match[]")
+        start, end = time_parameter(form, "start", MIN_TIME_MS), time_parameter(form, "end", MAX_TIME_MS)
+        return cls(limit, start, end, selectors, parse_matcher_sets(selectors, wrap=wrap))
+
+    @property
+    def hint(self) -> int:
+        """One more than asked for, so that a truncation is noticed."""
+        return self.limit + 1 if self.limit else 0
+
+
+class _Found(NamedTuple):
+    """An answer about labels, and how many rows it has."""
+
+    body: Body
+    work: int
 
 
 async def _respond_limited(
-    request: web.Request, limit: int, find: Callable[[Querier, int], list[str] | SeriesLabels]
+    request: web.Request, asked: _Asked, find: Callable[[Querier], list[str] | SeriesLabels]
 ) -> web.StreamResponse:
-    """Answer with what `find(querier, limit hint)` gives, found and rendered in one thread."""
-    context, encoding = context_of(request), encoding_for(request)
-    # One more than asked for, so that a truncation is noticed.
-    hint = limit + 1 if limit else 0
+    """Answer with what `find` gives, found and rendered in one go."""
+    context, encoding, limit = context_of(request), encoding_for(request), asked.limit
 
-    def work(querier: Querier) -> Body:
-        found = find(querier, hint)
+    def work(querier: Querier) -> _Found:
+        found = find(querier)
         warnings = [TRUNCATED] if 0 < limit < len(found) else []
         if isinstance(found, SeriesLabels):
             kept = found.take(np.arange(limit)) if warnings else found
             end = b"]" + success_end(warnings)
-            return begin_body(itertools.chain((SUCCESS_START, b"["), label_objects(kept), (end,)), encoding)
-        return begin_body(iter((success(found[:limit] if warnings else found, warnings),)), encoding)
+            pieces: Iterator[bytes] = itertools.chain((SUCCESS_START, b"["), label_objects(kept), (end,))
+        else:
+            pieces = iter((success(found[:limit] if warnings else found, warnings),))
+        return _Found(begin_body(pieces, encoding), len(found))
 
-    return await respond_begun(request, await with_querier(context, work), context.pool)
+    key = QueryKey("\n".join((request.path, *asked.selectors)), _LABELS)
+    answered = await with_labels(context, asked.sets, work, key)
+    return await respond_begun(request, answered.body, context.pool)
 
 
 async def series(request: web.Request) -> web.StreamResponse:
@@ -57,30 +90,29 @@ async def series(request: web.Request) -> web.StreamResponse:
     form = await read_form(request)
     if not form.all("match[]"):
         raise bad_data("no match[] parameter provided")
-    limit = limit_parameter(form)
-    start, end = _bounds(form)
-    sets = parse_matcher_sets(form.all("match[]"))
-    return await _respond_limited(request, limit, lambda q, hint: q.series(sets, start, end, hint))
+    asked = _Asked.of(form, wrap=True)
+    return await _respond_limited(
+        request, asked, lambda querier: querier.series(asked.sets, asked.start, asked.end, asked.hint)
+    )
 
 
 async def labels(request: web.Request) -> web.StreamResponse:
     """Label names."""
-    form = await read_form(request)
-    limit = limit_parameter(form)
-    start, end = _bounds(form)
-    sets = parse_matcher_sets(form.all("match[]"), wrap=False)
-    return await _respond_limited(request, limit, lambda q, hint: q.label_names(sets, start, end, hint))
+    asked = _Asked.of(await read_form(request))
+    return await _respond_limited(
+        request, asked, lambda querier: querier.label_names(asked.sets, asked.start, asked.end, asked.hint)
+    )
 
 
 async def label_values(request: web.Request) -> web.StreamResponse:
     """Values of one label."""
     form = await read_form(request)
     name = label_name(request.match_info["name"])
-    limit = limit_parameter(form)
-    start, end = _bounds(form)
-    sets = parse_matcher_sets(form.all("match[]"), wrap=False)
+    asked = _Asked.of(form)
     return await _respond_limited(
-        request, limit, lambda q, hint: q.label_values(name, sets, start, end, hint)
+        request,
+        asked,
+        lambda querier: querier.label_values(name, asked.sets, asked.start, asked.end, asked.hint),
     )
 
 
