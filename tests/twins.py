@@ -237,6 +237,12 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "tsdb.kernels",
+        "histogrampage.place_bounds histogrampage.place_buckets histogrampage.run_sizes",
+        "tsdb/test_blockrows.py::test_turned_counts_are_turned_back",
+        f"{_SLOW}.blockrows.place_buckets",
+    ),
+    (
+        "tsdb.kernels",
         "histogrampage.turn_runs",
         "tsdb/test_blockrows.py::test_layouts_and_turned_counts",
         f"{_SLOW}.blockrows.turn_runs",

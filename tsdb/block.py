@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tsdb import histogrampage
 from tsdb.blockcache import NOT_KEPT, BlockCache, CachePart
 from tsdb.blockmeta import META_FILE, BlockMeta
 from tsdb.columnsfile import COLUMNS_FILE, FLOATS, HISTOGRAMS, ColumnsFile
 from tsdb.errors import CorruptionError, NotAtOnceError
 from tsdb.fs import FileSystem
 from tsdb.histogram import HistogramBatch
+from tsdb.histogramparts import HistogramPart, assemble
+from tsdb.histogramread import HistogramPage
 from tsdb.index import INDEX_FILE, BlockIndex
 from tsdb.kernels import blockrows as kernels
 from tsdb.kernels import merge as merge_kernels
 from tsdb.labels import Matcher
 from tsdb.matcherplan import resolve
 from tsdb.postings import Cardinality
-from tsdb.samplerows import concat_histograms, take_histograms
 from tsdb.select import HISTOGRAM_WORK, SampleBatch, SelectHints
 from tsdb.seriesfile import SERIES_FILE, Runs, SeriesFile
 from tsdb.serieslabels import SeriesLabels
@@ -78,7 +81,7 @@ class Block:
             self.columns, self._series.time_directory(), f"{path / SERIES_FILE}: time directory", cache
         )
         self._matches: CachePart[tuple[Matcher, ...], _Matching] = cache.part(_matching_bytes)
-        self.histogram_pages: CachePart[int, HistogramBatch] = cache.part(_histogram_bytes)
+        self.histogram_pages: CachePart[int, HistogramPage] = cache.part(attrgetter("nbytes"))
         self._global = np.zeros(len(self.index.symbols), dtype=np.uint32)
 
     @classmethod
@@ -231,18 +234,24 @@ class BlockSelection:
 
     def read_rows(self, rows: I64Array) -> SampleBatch:
         """Samples of any rows in the given order. Raises CorruptionError."""
+        batch, part = self.read_apart(rows)
+        if part is None:
+            return batch
+        return replace(batch, histograms=assemble([(part, np.arange(len(rows)))], len(rows)))
+
+    def read_apart(self, rows: I64Array) -> tuple[SampleBatch, HistogramPart | None]:
+        """As `read_rows`: the floats, and the histograms as a part that is not read yet."""
         runs = self._runs.take(rows)
         owners = np.repeat(np.arange(len(rows)), np.diff(runs.offsets))
         is_float = runs.kind == FLOATS
         floats = _Timed.of(self._block, runs.keep(is_float), self._mint, self._maxt)
         values = floats.values()
-        histograms = None
+        part = None
         if not is_float.all():
             mixed = runs.keep(~is_float)
-            timed = _Timed.of(self._block, mixed, self._mint, self._maxt)
-            histograms = timed.histograms(_row_offsets(owners[~is_float], timed.counts, len(rows)))
+            part = _Timed.of(self._block, mixed, self._mint, self._maxt).histograms(owners[~is_float])
         offsets = _row_offsets(owners[is_float], floats.counts, len(rows))
-        return SampleBatch(offsets, floats.t_ms, values, floats.start_t_ms(), histograms)
+        return SampleBatch(offsets, floats.t_ms, values, floats.start_t_ms()), part
 
     def placed_runs(self) -> PlacedRuns | None:
         """Where the samples of all rows lie; None where there are histograms or start timestamps. Raises
@@ -279,10 +288,10 @@ class _Timed:
     """Runs of one kind with their timestamps, and the part of each that lies in the time range."""
 
     def __init__(self, block: Block, runs: Runs, lengths: I64Array, lo: I64Array, hi: I64Array) -> None:
-        self._block, self._runs = block, runs
-        self._lengths, self._lo, self._hi = lengths, lo, hi
+        self.block, self.runs = block, runs
+        self.lengths, self.lo, self.hi = lengths, lo, hi
         self.counts = hi - lo
-        self._places = np.cumsum(self.counts) - self.counts
+        self.places = np.cumsum(self.counts) - self.counts
         self.t_ms = np.empty(int(self.counts.sum()), dtype=np.int64)
 
     @classmethod
@@ -295,84 +304,96 @@ class _Timed:
         merge_kernels.clip_rows(offsets, t_ms, all_vectors, mint, maxt, lo, hi)
         first = offsets[:-1][which]
         made = cls(block, runs, np.diff(offsets)[which], lo[which] - first, hi[which] - first)
-        _copy(t_ms, lo[which], hi[which], made._places, made.t_ms)
+        _copy(t_ms, lo[which], hi[which], made.places, made.t_ms)
         return made
 
     @property
     def _whole(self) -> bool:
-        return bool((self.counts == self._lengths).all())
+        return bool((self.counts == self.lengths).all())
 
     def _clipped(self, numbers: I64Array, starts: I64Array) -> I64Array:
         """Of whole runs that begin at `starts` the parts in the time range."""
         if self._whole:
             return numbers
         out = np.empty(len(self.t_ms), dtype=np.int64)
-        _copy(numbers, starts + self._lo, starts + self._hi, self._places, out)
+        _copy(numbers, starts + self.lo, starts + self.hi, self.places, out)
         return out
 
     def values(self) -> npt.NDArray[np.float64]:
         """The float values, bits as stored."""
-        starts = np.cumsum(self._lengths) - self._lengths
-        out = np.empty(int(self._lengths.sum()), dtype=np.uint64)
-        streams = self._runs.stream.astype(np.int64)
-        self._block.columns.read(FLOATS, streams, starts, self._lengths, out)
+        starts = np.cumsum(self.lengths) - self.lengths
+        out = np.empty(int(self.lengths.sum()), dtype=np.uint64)
+        streams = self.runs.stream.astype(np.int64)
+        self.block.columns.read(FLOATS, streams, starts, self.lengths, out)
         return self._clipped(out.view(np.int64), starts).view(np.float64)
 
     def start_t_ms(self) -> I64Array | None:
         """Start timestamps, 0 where a run has none; None where no run has any."""
-        some = np.flatnonzero(self._runs.starts)
+        some = np.flatnonzero(self.runs.starts)
         if not len(some):
             return None
-        vectors = self._runs.starts[some] - np.uint32(1)
-        if int(vectors.max()) >= len(self._block.times.counts):
-            raise CorruptionError(f"{self._block.path}: a run names start timestamps that are not there")
-        distinct, which = self._block.times.distinct(vectors)
-        offsets, numbers = self._block.times.read(distinct)
-        if not np.array_equal(np.diff(offsets)[which], self._lengths[some]):
-            raise CorruptionError(f"{self._block.path}: start timestamps do not fit their run")
+        vectors = self.runs.starts[some] - np.uint32(1)
+        if int(vectors.max()) >= len(self.block.times.counts):
+            raise CorruptionError(f"{self.block.path}: a run names start timestamps that are not there")
+        distinct, which = self.block.times.distinct(vectors)
+        offsets, numbers = self.block.times.read(distinct)
+        if not np.array_equal(np.diff(offsets)[which], self.lengths[some]):
+            raise CorruptionError(f"{self.block.path}: start timestamps do not fit their run")
         out = np.zeros(len(self.t_ms), dtype=np.int64)
         first = offsets[:-1][which]
-        _copy(numbers, first + self._lo[some], first + self._hi[some], self._places[some], out)
+        _copy(numbers, first + self.lo[some], first + self.hi[some], self.places[some], out)
         return out
 
-    def histograms(self, row_offsets: I64Array) -> HistogramBatch:
-        """The histograms of the runs, as rows."""
-        block = self._block
-        streams = self._runs.stream.astype(np.int64)
+    def histograms(self, rows: I64Array) -> _BlockHistograms:
+        """The histograms of the runs, which are of these rows."""
+        return _BlockHistograms(self, rows)
+
+
+class _BlockHistograms:
+    """A block's part of histograms that are read together (`tsdb.histogramparts.HistogramPart`)."""
+
+    def __init__(self, timed: _Timed, rows: I64Array) -> None:
+        block, self._timed, self.rows = timed.block, timed, rows
+        self._starts = timed.start_t_ms()
+        self.has_starts = self._starts is not None
+        self.sizes = np.empty((len(rows), 4), dtype=np.int64)
+        self._reads: list[tuple[HistogramPage, int, I64Array]] = []
+        streams = timed.runs.stream.astype(np.int64)
+        order = np.argsort(streams, kind="stable")
+        streams = streams[order]
         pages = block.columns.pages_of(HISTOGRAMS, streams)
-        distinct, which = np.unique(pages, return_inverse=True)
-        batches = [_histogram_page(block, number) for number in distinct.tolist()]
-        joined = concat_histograms(batches)
-        first_stream = block.columns.directory(HISTOGRAMS).first[distinct]
-        base = np.cumsum([0, *(len(batch.row_offsets) - 1 for batch in batches)])[:-1]
-        rows = streams - first_stream[which] + base[which]
-        begins = joined.row_offsets[rows]
-        if not np.array_equal(joined.row_offsets[rows + 1] - begins, self._lengths):
-            raise CorruptionError(f"{block.path}: histograms do not fit their timestamps")
-        picks = np.empty(len(self.t_ms), dtype=np.int64)
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        merge_kernels.spread_rows(begins + self._lo, begins + self._hi, np.arange(len(rows)), offsets, picks)
-        taken = take_histograms(joined, picks, row_offsets)
-        taken.t_ms[:] = self.t_ms
-        starts = self.start_t_ms()
-        return taken if starts is None else _with_starts(taken, starts)
+        cuts = np.flatnonzero((np.diff(pages) != 0) | (np.diff(streams) != 1)) + 1
+        first = block.columns.directory(HISTOGRAMS).first
+        for a, b in itertools.pairwise([0, *cuts.tolist(), len(streams)]):
+            number, mine = int(pages[a]), order[a:b]
+            page, stream = _histogram_page(block, number), int(streams[a] - first[number])
+            lengths = np.diff(page.streams[stream : stream + b - a + 1])
+            if not np.array_equal(lengths, timed.lengths[mine]):
+                raise CorruptionError(f"{block.path}: histograms do not fit their timestamps")
+            self.sizes[mine] = page.sizes(stream, timed.lo[mine], timed.hi[mine])
+            self._reads.append((page, stream, mine))
+
+    def span_ms(self) -> tuple[int, int] | None:
+        """See `HistogramPart`."""
+        t_ms = self._timed.t_ms
+        return (int(t_ms.min()), int(t_ms.max())) if len(t_ms) else None
+
+    def place(self, places: I64Array, out: HistogramBatch) -> None:
+        """See `HistogramPart`."""
+        timed = self._timed
+        for page, stream, mine in self._reads:
+            page.place(stream, timed.lo[mine], timed.hi[mine], places[mine], out)
+        first, at = timed.places, np.ascontiguousarray(places[:, 0])
+        _copy(timed.t_ms, first, first + timed.counts, at, out.t_ms)
+        if self._starts is not None and out.start_t_ms is not None:
+            _copy(self._starts, first, first + timed.counts, at, out.start_t_ms)
 
 
-def _histogram_bytes(batch: HistogramBatch) -> int:
-    columns = (getattr(batch, name) for name in batch.__slots__)
-    return sum(column.nbytes for column in columns if column is not None)
-
-
-def _histogram_page(block: Block, number: int) -> HistogramBatch:
+def _histogram_page(block: Block, number: int) -> HistogramPage:
     where = block.columns.where(HISTOGRAMS, number)
     return block.histogram_pages.get(
-        number, lambda: histogrampage.decode(block.columns.stored(HISTOGRAMS, number), where)
+        number, lambda: HistogramPage.parse(block.columns.stored(HISTOGRAMS, number), where)
     )
-
-
-def _with_starts(batch: HistogramBatch, starts: I64Array) -> HistogramBatch:
-    fields = {name: getattr(batch, name) for name in batch.__slots__}
-    return HistogramBatch(**(fields | {"start_t_ms": starts}))
 
 
 def _copy(source: I64Array, lo: I64Array, hi: I64Array, starts: I64Array, out: I64Array) -> None:

@@ -1,8 +1,8 @@
 """Pages of native histograms: every field a column of its own, all bit exact.
 
-A page holds E streams (the histograms of one series in one run). Its columns are pages of the number codec
-one behind the other: headers of samples, layouts where they change, then counts bucket by bucket over each
-layout run. docs/formats/block.md has the bytes.
+A page holds E streams (the histograms of one series in one run); `tsdb.histogramread` reads it. Its columns
+are pages of the number codec one behind the other: headers of samples, layouts where they change, then counts
+bucket by bucket over each layout run. docs/formats/block.md has the bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _COLUMNS = 16
 positive index, negative index, custom bounds | positive counts, negative counts."""
 
 
-def _offsets(lengths: npt.NDArray[np.integer]) -> I64Array:
+def offsets_of(lengths: npt.NDArray[np.integer]) -> I64Array:
+    """Offsets i64[N+1] of parts of these lengths."""
     out = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=out[1:])
     return out
@@ -41,13 +42,13 @@ def _bits(values: F64Array) -> U64Array:
 def _picked(offsets: I64Array, rows: I64Array) -> I64Array:
     """Element places of some rows of a CSR."""
     lengths = offsets[rows + 1] - offsets[rows]
-    starts = _offsets(lengths)
+    starts = offsets_of(lengths)
     return np.repeat(offsets[rows] - starts[:-1], lengths) + np.arange(starts[-1])
 
 
-def _count_streams(run_starts: I64Array, widths: I64Array) -> I64Array:
+def count_streams(run_starts: I64Array, widths: I64Array) -> I64Array:
     """Offsets of the streams that the buckets of each run are: `widths[r]` streams of a run's length."""
-    return _offsets(np.repeat(np.diff(run_starts), widths))
+    return offsets_of(np.repeat(np.diff(run_starts), widths))
 
 
 def encode(batch: HistogramBatch) -> bytes:
@@ -61,7 +62,7 @@ def encode(batch: HistogramBatch) -> bytes:
     )  # fmt: skip
     firsts = np.flatnonzero(layout)
     runs = np.append(firsts, count).astype(np.int64)
-    layouts = _offsets(layout)[streams]
+    layouts = offsets_of(layout)[streams]
     sides = [(batch.pos_offsets, batch.pos_index), (batch.neg_offsets, batch.neg_index)]
     parts = [page.encode_integers(streams, layout)]
     small = (batch.schema, batch.reset_hint, batch.is_float)
@@ -72,20 +73,20 @@ def encode(batch: HistogramBatch) -> bytes:
     parts += [page.encode_integers(layouts, np.diff(offsets)[firsts]) for offsets in lists]
     for offsets, index in sides:
         lengths = np.diff(offsets)[firsts]
-        stream_ends = _offsets(lengths)[layouts]
+        stream_ends = offsets_of(lengths)[layouts]
         parts.append(page.encode_integers(stream_ends, index[_picked(offsets, firsts)].astype(np.int64)))
-    bounds = _offsets(np.diff(batch.custom_offsets)[firsts])[layouts]
+    bounds = offsets_of(np.diff(batch.custom_offsets)[firsts])[layouts]
     parts.append(page.encode_floats(bounds, custom[_picked(batch.custom_offsets, firsts)]))
     for offsets, counts in ((batch.pos_offsets, batch.pos_count), (batch.neg_offsets, batch.neg_count)):
         widths = np.diff(offsets)[firsts]
         turned = np.empty(len(counts), dtype=np.int64)
-        kernels.turn_runs(runs, widths, _bits(counts).view(np.int64), True, turned)
-        parts.append(page.encode_floats(_count_streams(runs, widths), turned.view(np.uint64)))
+        kernels.turn_runs(runs, widths, _bits(counts).view(np.int64), turned)
+        parts.append(page.encode_floats(count_streams(runs, widths), turned.view(np.uint64)))
     return b"".join([struct.pack(f"<{len(parts)}I", *map(len, parts)), *parts])
 
 
-class _Parts:
-    """The columns of a stored page, decoded in their order."""
+class PackedColumns:
+    """The columns of a stored page, one after the other."""
 
     def __init__(self, stored: bytes, where: str) -> None:
         self._where = where
@@ -98,19 +99,26 @@ class _Parts:
         if self._at + sum(self._lengths) != len(stored):
             raise CorruptionError(f"{where}: columns do not add up to {len(stored)} bytes")
 
-    def take(self, floats: bool, offsets: I64Array | None = None) -> tuple[I64Array, U64Array]:
-        """Offsets and numbers of the next column, whose stream lengths must be those of `offsets`."""
+    def _raw(self, offsets: I64Array | None) -> tuple[I64Array, U8Array]:
         length = self._lengths[self._next]
         raw = page.decompress(self._stored[self._at : self._at + length], self._where)
         self._at += length
         self._next += 1
-        found = _offsets(page.stream_counts(raw, self._where))
+        found = offsets_of(page.stream_counts(raw, self._where))
         if offsets is not None and not np.array_equal(found, offsets):
             raise CorruptionError(f"{self._where}: histogram columns do not fit each other")
-        total = int(found[-1])
-        if total > page.PAGE_BYTES_LIMIT:
-            raise CorruptionError(f"{self._where}: {total} numbers, limit {page.PAGE_BYTES_LIMIT}")
-        out = np.empty(total, dtype=np.uint64)
+        if int(found[-1]) > page.PAGE_BYTES_LIMIT:
+            raise CorruptionError(f"{self._where}: {found[-1]} numbers, limit {page.PAGE_BYTES_LIMIT}")
+        return found, raw
+
+    def packed(self, offsets: I64Array) -> U8Array:
+        """The next column as `page.decode_into` takes it; its stream lengths must be those of `offsets`."""
+        return self._raw(offsets)[1]
+
+    def take(self, floats: bool, offsets: I64Array | None = None) -> tuple[I64Array, U64Array]:
+        """Offsets and numbers of the next column, decoded."""
+        found, raw = self._raw(offsets)
+        out = np.empty(int(found[-1]), dtype=np.uint64)
         streams = np.arange(len(found) - 1, dtype=np.int64)
         page.decode_into(raw, streams, found[:-1], np.diff(found), out, floats, self._where)
         return found, out
@@ -122,71 +130,6 @@ class _Parts:
     def floats(self, offsets: I64Array) -> F64Array:
         """The next column as floats."""
         return self.take(True, offsets)[1].view(np.float64)
-
-
-def decode(stored: bytes, where: str) -> HistogramBatch:
-    """The histograms of a stored page, one row a stream; timestamps are zero. Raises CorruptionError."""
-    parts = _Parts(stored, where)
-    streams, layout_bits = parts.take(False)
-    layout = layout_bits.view(np.int64)
-    count = len(layout)
-    nonempty = streams[:-1][np.diff(streams) > 0]
-    if ((layout != 0) & (layout != 1)).any() or (layout[nonempty] != 1).any():
-        raise CorruptionError(f"{where}: layout flags are damaged")
-    firsts = np.flatnonzero(layout)
-    runs = np.append(firsts, count).astype(np.int64)
-    layouts = _offsets(layout)[streams]
-    schema, hint, is_float = (parts.integers(streams) for _ in range(3))
-    threshold, zero_count, total, sums = (parts.floats(streams) for _ in range(4))
-    widths = [parts.integers(layouts) for _ in range(3)]
-    for width in widths:
-        _check_widths(runs, width, where)
-    run_of = np.cumsum(layout) - 1
-    starts = [_offsets(width) for width in widths]
-    pos_layout, neg_layout = (parts.integers(start[layouts]) for start in starts[:2])
-    custom = parts.floats(starts[2][layouts])
-    pos_count, neg_count = (_turn_back(parts, runs, width, where) for width in widths[:2])
-    return HistogramBatch(
-        row_offsets=streams,
-        t_ms=np.zeros(count, dtype=np.int64),
-        start_t_ms=None,
-        schema=schema.astype(np.int32),
-        reset_hint=hint.astype(np.uint8),
-        zero_threshold=threshold,
-        zero_count=zero_count,
-        count=total,
-        sum=sums,
-        pos_offsets=_offsets(widths[0][run_of]),
-        pos_index=pos_layout[_picked(starts[0], run_of)].astype(np.int32),
-        pos_count=pos_count,
-        neg_offsets=_offsets(widths[1][run_of]),
-        neg_index=neg_layout[_picked(starts[1], run_of)].astype(np.int32),
-        neg_count=neg_count,
-        custom_offsets=_offsets(widths[2][run_of]),
-        custom_values=custom[_picked(starts[2], run_of)],
-        is_float=is_float.astype(np.uint8),
-    )
-
-
-def _check_widths(runs: I64Array, widths: I64Array, where: str) -> None:
-    """Refuse lengths of lists that no page has, before memory is taken for them."""
-    if not len(widths):
-        return
-    limit = page.PAGE_BYTES_LIMIT
-    if int(widths.min()) < 0 or int(widths.max()) > limit:
-        raise CorruptionError(f"{where}: a histogram of {widths.min()} to {widths.max()} buckets")
-    size = int((np.diff(runs) * widths).sum())
-    if size > limit:
-        raise CorruptionError(f"{where}: {size} buckets, limit {limit}")
-
-
-def _turn_back(parts: _Parts, runs: I64Array, widths: I64Array, where: str) -> F64Array:
-    """Counts of one side in sample order."""
-    turned = parts.floats(_count_streams(runs, widths)).view(np.int64)
-    out = np.empty(len(turned), dtype=np.int64)
-    if kernels.turn_runs(runs, widths, turned, False, out):
-        raise CorruptionError(f"{where}: buckets do not fit their layouts")
-    return out.view(np.float64)
 
 
 def total_numbers(batch: HistogramBatch) -> int:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tsdb.histogram import HistogramBatch
+from tsdb.histogramparts import BatchPart, HistogramPart, assemble
 from tsdb.kernels import merge as kernels
 from tsdb.kernels.blockrows import copy_runs
 from tsdb.samplerows import concat_samples, empty_samples, read_rows, take_histograms
@@ -95,46 +97,74 @@ class MergedSelection:
         sources = np.searchsorted(self._starts, members, side="right") - 1
         places = np.empty(len(members), dtype=np.int64)
         owners = np.repeat(np.arange(row_count), np.diff(offsets))
-        batches: list[SampleBatch] = []
-        rows: list[I64Array] = []
+        read: list[_Read] = []
         read_count = 0
         used = np.unique(sources).tolist()
         for source in used:
             mine = np.flatnonzero(sources == source)
-            batches.append(read_rows(self._selections[source], members[mine] - self._starts[source]))
-            rows.append(owners[mine])
+            read.append(_read(self._selections[source], members[mine] - self._starts[source], owners[mine]))
             places[mine] = read_count + np.arange(len(mine))
             read_count += len(mine)
         if len(used) == 1 and len(members) == row_count:
-            return batches[0]
-        order = _order_in_time(batches)
+            return read[0].whole()
+        order = _order_in_time(read)
         if order is not None:
-            return _chain([batches[k] for k in order], [rows[k] for k in order], row_count)
-        return _merge_batches(batches, places, offsets)
+            return _chain([read[k] for k in order], row_count)
+        return _merge_batches([each.whole() for each in read], places, offsets)
 
 
-def _order_in_time(batches: Sequence[SampleBatch]) -> list[int] | None:
-    """The batches in order of time where all samples of one come before all of the next; floats only."""
-    if any(batch.histograms is not None for batch in batches):
-        return None
-    spans = sorted((*_time_span(batch), k) for k, batch in enumerate(batches) if len(batch.t_ms))
+class _Read(NamedTuple):
+    """What a source has of output rows `rows`: floats, and histograms to be placed."""
+
+    rows: I64Array
+    floats: SampleBatch
+    histograms: HistogramPart | None
+
+    def whole(self) -> SampleBatch:
+        """As a batch of its own, a row each."""
+        if self.histograms is None:
+            return self.floats
+        count = len(self.rows)
+        return replace(self.floats, histograms=assemble([(self.histograms, np.arange(count))], count))
+
+    def span_ms(self) -> tuple[int, int] | None:
+        """First and last time, None without samples; rows ascend, so only their ends are looked at."""
+        found = [None if self.histograms is None else self.histograms.span_ms()]
+        batch = self.floats
+        if len(batch.t_ms):
+            filled = np.flatnonzero(np.diff(batch.offsets))
+            firsts, lasts = batch.offsets[:-1][filled], batch.offsets[1:][filled] - 1
+            found.append((int(batch.t_ms[firsts].min()), int(batch.t_ms[lasts].max())))
+        spans = [span for span in found if span is not None]
+        return (min(lo for lo, _ in spans), max(hi for _, hi in spans)) if spans else None
+
+
+def _read(selection: Selection, wanted: I64Array, rows: I64Array) -> _Read:
+    """Rows `wanted` of a source, which continue the output rows `rows`, ascending. A source that can leave
+    histograms to be read later has `read_apart` (`tsdb.block.BlockSelection`)."""
+    apart = getattr(selection, "read_apart", None)
+    if apart is not None:
+        return _Read(rows, *apart(wanted))
+    batch = read_rows(selection, wanted)
+    if batch.histograms is None:
+        return _Read(rows, batch, None)
+    return _Read(rows, replace(batch, histograms=None), BatchPart(batch.histograms))
+
+
+def _order_in_time(read: Sequence[_Read]) -> list[int] | None:
+    """The order in which all samples of one source come before all of the next, None where there is none."""
+    spans = sorted((*span, k) for k, each in enumerate(read) if (span := each.span_ms()) is not None)
     if any(before[1] >= after[0] for before, after in itertools.pairwise(spans)):
         return None
     return [k for _, _, k in spans]
 
 
-def _time_span(batch: SampleBatch) -> tuple[int, int]:
-    """First and last time of a batch that is not empty; rows ascend, so only their ends are looked at."""
-    filled = np.flatnonzero(np.diff(batch.offsets))
-    firsts, lasts = batch.offsets[:-1][filled], batch.offsets[1:][filled] - 1
-    return int(batch.t_ms[firsts].min()), int(batch.t_ms[lasts].max())
-
-
-def _chain(batches: Sequence[SampleBatch], rows: Sequence[I64Array], row_count: int) -> SampleBatch:
-    """Batches one after the other in time: row i of batch k continues output row rows[k][i].
+def _chain(read: Sequence[_Read], row_count: int) -> SampleBatch:
+    """Sources one after the other in time: row i of each continues its output row rows[i].
 
     The usual merge, of blocks and the head: nothing is compared, every sample is copied once.
     """
+    rows, batches = [each.rows for each in read], [each.floats for each in read]
     counts = np.zeros(row_count, dtype=np.int64)
     for batch, mine in zip(batches, rows, strict=True):
         counts[mine] += np.diff(batch.offsets)
@@ -152,7 +182,9 @@ def _chain(batches: Sequence[SampleBatch], rows: Sequence[I64Array], row_count: 
         if starts is not None and batch.start_t_ms is not None:
             copy_runs(batch.start_t_ms, lo, hi, at, starts)
         places[mine] += hi - lo
-    return SampleBatch(offsets, t_ms, values.view(np.float64), starts)
+    parts = [(each.histograms, each.rows) for each in read if each.histograms is not None]
+    histograms = assemble(parts, row_count) if parts else None
+    return SampleBatch(offsets, t_ms, values.view(np.float64), starts, histograms)
 
 
 def _merge_batches(batches: Sequence[SampleBatch], places: I64Array, offsets: I64Array) -> SampleBatch:

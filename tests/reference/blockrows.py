@@ -34,3 +34,13 @@ def mark_layouts(streams: Sequence[Sequence[object]]) -> list[int]:
 def turn_runs(runs: Sequence[Sequence[Sequence[int]]]) -> list[int]:
     """Of runs of samples of counts: bucket after bucket."""
     return [n for run in runs for bucket in zip(*run, strict=True) for n in bucket]
+
+
+def place_buckets(
+    streams: Sequence[Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]], cuts: Sequence[Sequence[int]]
+) -> list[list[list[tuple[int, int]]]]:
+    """Of samples cuts[s][0] to cuts[s][1] of each stream of layout runs the (index, count) of each bucket."""
+    return [
+        [list(zip(index, sample, strict=True)) for index, samples in stream for sample in samples][lo:hi]
+        for stream, (lo, hi) in zip(streams, cuts, strict=True)
+    ]

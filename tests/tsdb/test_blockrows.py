@@ -94,12 +94,60 @@ def test_layouts_and_turned_counts(
     ]
     source = np.array([n for run in runs for sample in run for n in sample], dtype=np.int64)
     starts, widths = offsets_of([length for length, _ in shapes]), np.array([w for _, w in shapes], np.int64)
-    turned, back = np.empty_like(source), np.empty_like(source)
-    assert histogrampage.turn_runs(starts, widths, source, True, turned) == 0
+    turned = np.empty_like(source)
+    assert histogrampage.turn_runs(starts, widths, source, turned) == 0
     assert turned.tolist() == slow.turn_runs(runs)
-    assert histogrampage.turn_runs(starts, widths, turned, False, back) == 0
-    assert back.tolist() == source.tolist()
-    assert histogrampage.turn_runs(starts, widths + 1, source, True, turned) == (-1 if shapes else 0)
+    assert histogrampage.turn_runs(starts, widths + 1, source, turned) == (-1 if shapes else 0)
+
+
+@st.composite
+def turned_streams(draw: st.DrawFn) -> list[list[tuple[list[int], list[list[int]]]]]:
+    """Streams of layout runs: (bucket indexes, counts of each sample)."""
+    streams = []
+    for _ in range(draw(st.integers(1, 3))):
+        stream = []
+        for _ in range(draw(st.integers(0, 3))):
+            width = draw(st.integers(0, 4))
+            row = st.lists(small, min_size=width, max_size=width)
+            stream.append((draw(row), draw(st.lists(row, min_size=1, max_size=20))))
+        streams.append(stream)
+    return streams
+
+
+@settings(max_examples=80, deadline=None)
+@given(streams=turned_streams(), data=st.data())
+def test_turned_counts_are_turned_back(
+    streams: list[list[tuple[list[int], list[list[int]]]]], data: st.DataObject
+) -> None:
+    stream = data.draw(st.integers(0, len(streams) - 1))
+    lengths = [sum(len(samples) for _, samples in s) for s in streams]
+    cuts = [sorted(data.draw(st.tuples(*[st.integers(0, length)] * 2))) for length in lengths[stream:]]
+    wanted = slow.place_buckets(streams[stream:], cuts)
+    runs = [run for s in streams for run in s]
+    table = [offsets_of(n) for n in (lengths, map(len, streams), [len(samples) for _, samples in runs])]
+    starts = offsets_of([len(index) for index, _ in runs])
+    index = np.array([i for index, _ in runs for i in index], dtype=np.int32)
+    lo, hi = (np.array([cut[k] for cut in cuts], dtype=np.int64) for k in range(2))
+    sizes = np.empty(len(cuts), dtype=np.int64)
+    histogrampage.run_sizes(*table, starts, stream, lo, hi, sizes)
+    assert sizes.tolist() == [sum(len(sample) for sample in part) for part in wanted]
+    turned = slow.turn_runs([samples for s in streams[stream:] for _, samples in s])
+    samples = offsets_of((hi - lo).tolist())
+    ends, out_index = np.zeros(int(samples[-1]) + 1, dtype=np.int64), np.empty(int(sizes.sum()), np.int32)
+    out, places = np.empty(len(out_index), dtype=np.int64), offsets_of(sizes.tolist())
+    histogrampage.place_buckets(
+        *table, starts, index, np.array(turned, dtype=np.int64), stream, lo, hi, samples[:-1], places[:-1],
+        ends, out_index, out,
+    )  # fmt: skip
+    flat = [sample for part in wanted for sample in part]
+    assert ends.tolist() == offsets_of([len(sample) for sample in flat]).tolist()
+    found = list(zip(out_index.tolist(), out.tolist(), strict=True))
+    assert found == [pair for sample in flat for pair in sample]
+    ends[:] = 0
+    bounds = index.astype(np.int64)
+    histogrampage.place_bounds(*table, starts, bounds, stream, lo, hi, samples[:-1], places[:-1], ends, out)
+    assert ends.tolist() == offsets_of([len(sample) for sample in flat]).tolist()
+    assert out.tolist() == [i for sample in flat for i, _ in sample]
 
 
 def test_threads_read_different_rows_at_the_same_time(tmp_path: Path) -> None:

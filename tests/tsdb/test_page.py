@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.reference.page import decode_page
 from tests.tsdb.memoryselection import HistogramSample, histogram_batch, histogram_rows
 from tests.tsdb.samplestrategies import any_bits, histogram_samples
-from tsdb import histogrampage, page
+from tsdb import histogrampage, histogramread, page
 from tsdb.errors import CorruptionError
 from tsdb.kernels import page as kernels
 from tsdb.select import STALE_BITS
@@ -242,7 +242,7 @@ histogram_streams = st.lists(st.lists(histogram_samples(0), max_size=4), max_siz
 def test_every_histogram_comes_back(streams: list[list[HistogramSample]], repeat: int) -> None:
     streams = [[h._replace(start_t_ms=0) for h in s for _ in range(repeat)] for s in streams]
     stored = histogrampage.encode(histogram_batch(streams))
-    assert histogram_rows(histogrampage.decode(stored, "test")) == streams
+    assert histogram_rows(histogramread.decode(stored, "test")) == streams
 
 
 def test_histogram_counts_of_one_layout_take_less_than_two_bytes_a_bucket() -> None:
@@ -267,7 +267,7 @@ def test_damaged_histogram_pages_are_refused_or_decoded(
     for _ in range(data.draw(st.integers(1, 3))):
         stored[data.draw(st.integers(0, len(stored) - 1))] = data.draw(st.integers(0, 255))
     try:
-        histogrampage.decode(bytes(stored), "test")
+        histogramread.decode(bytes(stored), "test")
     except CorruptionError as error:
         assert "test" in str(error)  # noqa: PT017
 
@@ -277,4 +277,4 @@ def test_histogram_page_of_too_many_buckets_is_refused(monkeypatch: pytest.Monke
     stored = histogrampage.encode(histogram_batch([[sample] * 20]))
     monkeypatch.setattr(page, "PAGE_BYTES_LIMIT", 999)
     with pytest.raises(CorruptionError, match="1000 buckets, limit 999"):
-        histogrampage.decode(stored, "test")
+        histogramread.decode(stored, "test")
