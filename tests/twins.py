@@ -174,12 +174,6 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
         _LIST,
     ),
     (
-        "promql.kernels",
-        "shared.count_falls",
-        "promql/test_sharedwindow.py::test_falls_and_odd_nans_are_counted",
-        _LIST,
-    ),
-    (
         "tsdb.kernels",
         "append.admit append.retract append.store headread.capture headread.decode_rows "
         "headread.measure headread.sort_late_rows truncate.compact_late truncate.compact_sealed "

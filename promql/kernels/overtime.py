@@ -298,41 +298,50 @@ def extreme(
 ) -> int:
     """min/max_over_time (earliest of equal values) or the time in s of the extreme (latest of equal ones).
 
-    A deque of candidates with monotone values: every sample enters and leaves once. NaN wins only against
+    A queue of two parts: of the samples before `middle` the extreme from each to `middle` is in `suffix`, of
+    those behind it the extreme so far is kept. Where the first part is used up it is made anew of all that is
+    in the window, so every sample is looked at twice, and no branch depends on values. NaN wins only against
     nothing. Returns cells present."""
     out_bits = out.view(np.uint64)
     longest = 1
     for row in range(out.shape[0]):
         longest = max(longest, offsets[row + 1] - offsets[row])
-    deque = np.empty(longest, dtype=np.int64)
+    suffix = np.empty(longest, dtype=np.int64)
     present = 0
     sign = 1.0 if is_max != 0 else -1.0
+    latest = want_time != 0
     for row in range(out.shape[0]):
         lo, hi = offsets[row], offsets[row + 1]
-        a, b = lo, lo
-        head, tail = 0, 0
+        a, b, middle = lo, lo, lo
+        best_at, best = lo, math.nan
         end_ms = first_end_ms
         for k in range(out.shape[1]):
             while b < hi and t_ms[b] <= end_ms:
                 x = v[b] * sign
-                if not math.isnan(x):
-                    while tail > head and (
-                        v[deque[tail - 1]] * sign < x or (want_time != 0 and v[deque[tail - 1]] * sign == x)
-                    ):
-                        tail -= 1
-                    deque[tail] = b
-                    tail += 1
+                wins = math.isnan(best) or x > best or (latest and x == best)
+                best, best_at = (x, b) if wins else (best, best_at)
                 b += 1
-            a = seek_after(t_ms, a, b, end_ms - range_ms)
-            while tail > head and deque[head] < a:
-                head += 1
-            if b > a:
-                at = deque[head] if tail > head else b - 1
-                out[row, k] = t_ms[at] / 1000.0 if want_time != 0 else v[at]
-                present += 1
-            else:
-                out_bits[row, k] = ABSENT_U64
+            while a < b and t_ms[a] <= end_ms - range_ms:
+                a += 1
             end_ms += step_ms
+            if b == a:
+                out_bits[row, k] = ABSENT_U64
+                continue
+            if a >= middle:
+                middle = b
+                best, best_at = math.nan, b - 1
+                for i in range(b - 1, a - 1, -1):
+                    x = v[i] * sign
+                    wins = x > best or (not latest and x == best) or (math.isnan(best) and not math.isnan(x))
+                    best, best_at = (x, i) if wins else (best, best_at)
+                    suffix[i - lo] = best_at
+                best, best_at = math.nan, b
+            at = suffix[a - lo]
+            if b > middle:
+                x = v[at] * sign
+                at = best_at if math.isnan(x) or best > x or (latest and best == x) else at
+            out[row, k] = t_ms[at] / 1000.0 if latest else v[at]
+            present += 1
     return present
 
 

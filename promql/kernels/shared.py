@@ -107,34 +107,27 @@ def extrapolation(
             out[column, k, 3] = factor
 
 
-@kernel("int64(int64[::1], float64[::1], int64[::1])", group="read")
-def count_falls(offsets: I64, v: F64, falls: I64) -> int:
-    """Samples of each row that are below the one before. Returns the samples that are stale markers or NaNs
-    without canonical bits, as `count_odd_nans`."""
-    bits = v.view(np.uint64)
-    odd = 0
-    for row in range(len(falls)):
-        part, raw = v[offsets[row] : offsets[row + 1]], bits[offsets[row] : offsets[row + 1]]
-        found, others = 0, 0
-        for j in range(1, len(part)):
-            found += part[j] < part[j - 1]
-            others += (raw[j] & MAGNITUDE) > EXPONENT and raw[j] != NAN
-        if len(raw) > 0:
-            others += (raw[0] & MAGNITUDE) > EXPONENT and raw[0] != NAN
-        falls[row] = found
-        odd += others
-    return odd
+@inline
+def _falls(v: F64, bits: U64) -> int:
+    """Samples of a row that are below the one before; -1 where there are stale markers, or NaNs without
+    canonical bits."""
+    found, odd = 0, 0
+    for j in range(1, len(v)):
+        found += v[j] < v[j - 1]
+        odd += (bits[j] & MAGNITUDE) > EXPONENT and bits[j] != NAN
+    if len(bits) > 0:
+        odd += (bits[0] & MAGNITUDE) > EXPONENT and bits[0] != NAN
+    return -1 if odd > 0 else found
 
 
 @kernel(
-    "int64(int64[::1], float64[::1], int64[::1], int64[::1], int32[:,::1], int32[:,::1], float64[:,:,::1],"
+    "int64(int64[::1], float64[::1], int64[::1], int32[:,::1], int32[:,::1], float64[:,:,::1],"
     " int64, int64, int64, float64[:,::1])",
     group="read",
 )
 def extrapolated(
     offsets: I64,
     v: F64,
-    falls: I64,
     columns: I64,
     begins: I32,
     ends: I32,
@@ -144,14 +137,19 @@ def extrapolated(
     is_rate: int,
     out: F64,
 ) -> int:
-    """rate (counter, rate), increase (counter), delta (neither), `times` of `extrapolation`, `falls` of
-    `count_falls`. Returns cells present. Windows are gone through for counter resets only in rows that have
-    any."""
-    out_bits = out.view(np.uint64)
+    """rate (counter, rate), increase (counter), delta (neither), `times` of `extrapolation`. Returns cells
+    present; -1 where a row has stale markers or NaNs without canonical bits, and `out` is then undefined.
+
+    Windows are gone through for counter resets only in rows that have any. A row is looked at as a whole
+    right before its windows are, while it is in the cache."""
+    out_bits, bits = out.view(np.uint64), v.view(np.uint64)
     range_s = range_ms / 1000.0
     present = 0
     for row in range(out.shape[0]):
         first, column = offsets[row], columns[row]
+        falls = _falls(v[first : offsets[row + 1]], bits[first : offsets[row + 1]])
+        if falls < 0:
+            return -1
         seen, last_reset = first + 1, np.int64(-1)
         for k in range(out.shape[1]):
             a, b = first + begins[column, k], first + ends[column, k]
@@ -160,7 +158,7 @@ def extrapolated(
                 continue
             start = v[a]
             result = v[b - 1] - start
-            if is_counter != 0 and falls[row] > 0:
+            if is_counter != 0 and falls > 0:
                 while seen < b:
                     if v[seen] < v[seen - 1]:
                         last_reset = seen

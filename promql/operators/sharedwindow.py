@@ -35,18 +35,14 @@ def latest_values(samples: SharedSamples, bounds: tuple[I32Array, I32Array], out
 
 def extrapolated(name: str, samples: SharedSamples, window: WindowGrid, out: F64Array) -> int:
     """A function of EXTRAPOLATED to `out` f64[R, K]. Returns cells present; -1 where there are stale markers,
-    or NaNs that could be taken for absent cells, and nothing was done."""
+    or NaNs that could be taken for absent cells, and `out` is then undefined."""
     is_counter, is_rate = EXTRAPOLATED[name]
     first, step, steps, span, _ = window
-    falls = np.empty(len(samples), dtype=np.int64)
-    if kernels.count_falls(samples.offsets, samples.values, falls):
-        return -1
     begins, ends = window_bounds(samples, first, step, span, steps)
     times = np.empty((*begins.shape, 4))
     kernels.extrapolation(
         samples.column_offsets, samples.t_ms, begins, ends, first, step, span, is_rate, times
     )
     return kernels.extrapolated(
-        samples.offsets, samples.values, falls, samples.column, begins, ends, times, span, is_counter,
-        is_rate, out,
+        samples.offsets, samples.values, samples.column, begins, ends, times, span, is_counter, is_rate, out,
     )  # fmt: skip

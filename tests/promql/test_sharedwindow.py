@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promql.kernels import shared as kernels
 from promql.matrix import ABSENT_BITS, Grid
 from promql.operators.operator import WindowGrid
 from promql.operators.sharedwindow import EXTRAPOLATED, extrapolated, latest_values, window_bounds
@@ -86,16 +83,17 @@ def test_lookback_equals_its_twin(
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=shared_rows(), odd=st.sets(st.integers(0, 150), max_size=2))
-def test_falls_and_odd_nans_are_counted(data: tuple[Rows, SharedSamples], odd: set[int]) -> None:
+@given(data=shared_rows(), odd=st.integers(0, 150), bits=st.sampled_from([STALE_BITS, ABSENT_BITS]))
+def test_rows_with_odd_nans_are_refused_wherever_they_are(
+    data: tuple[Rows, SharedSamples], odd: int, bits: int
+) -> None:
     rows, samples = data
-    marked = [at for at in odd if at < len(samples.values)]
-    samples.values.view(np.uint64)[marked] = STALE_BITS
-    falls = np.empty(len(rows), dtype=np.int64)
-    assert kernels.count_falls(samples.offsets, samples.values, falls) == len(marked)
-    bounds = itertools.pairwise(samples.offsets.tolist())
-    flat = samples.values.tolist()
-    assert falls.tolist() == [sum(flat[j] < flat[j - 1] for j in range(a + 1, b)) for a, b in bounds]
+    window = WindowGrid(1000, 10, 1, 500, Grid(1000, 0, 1))
+    out = np.empty((len(rows), 1))
+    assert extrapolated("rate", samples, window, out) >= 0
+    if odd < len(samples.values):
+        samples.values.view(np.uint64)[odd] = bits
+        assert extrapolated("rate", samples, window, out) == -1
 
 
 def test_rate_leaves_stale_markers_to_the_rows_that_are_cleaned() -> None:
