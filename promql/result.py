@@ -48,9 +48,9 @@ def finish_rows(rows: Collected, ctx: EvalContext, sort: bool) -> Matrix:
     if rows.series.drop_name.any():
         rows = merge_equal(rows, _dropped(rows.series))
     if sort and len(rows.values) > 1:
-        order = rows.series.labels.sort_order()
-        if (order[1:] < order[:-1]).any():
-            rows = _take(rows, order)
+        order, labels = rows.series.labels.in_order()
+        if labels is not rows.series.labels:
+            rows = _take(rows, order, labels)
     drop = np.zeros(len(rows.values), dtype=np.bool_)
     return Matrix(rows.series.labels, ctx.grid, rows.values, drop, rows.histograms)
 
@@ -60,11 +60,15 @@ def _without_empty(rows: Collected) -> Collected:
     return rows if present.all() else _take(rows, np.flatnonzero(present))
 
 
-def _take(rows: Collected, at: np.ndarray[Any, np.dtype[np.int64]]) -> Collected:
+def _take(
+    rows: Collected, at: np.ndarray[Any, np.dtype[np.int64]], labels: SeriesLabels | None = None
+) -> Collected:
+    """Some rows, whose label sets may be there already."""
     cells = rows.histograms
     if cells is not None:
         cells = HistogramCells(np.ascontiguousarray(cells.index[at]), cells.pool)
-    series = Series(rows.series.labels.take(at), rows.series.drop_name[at])
+    taken = rows.series.labels.take(at) if labels is None else labels
+    series = Series(taken, rows.series.drop_name[at])
     return Collected(series, rows.values[at], cells)
 
 

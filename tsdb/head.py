@@ -20,6 +20,7 @@ from tsdb.headhistograms import HeadHistograms, offsets_of, take
 from tsdb.headselect import HeadSelection
 from tsdb.headstarts import HeadStarts
 from tsdb.histogram import HistogramBatch
+from tsdb.keptseries import ROWS_MAX, FoundSeries, KeptSeries
 from tsdb.kernels import append as k
 from tsdb.kernels.appendbatch import OUTCOME_WORDS, STORED, UNUSUAL, append_batch
 from tsdb.kernels.truncate import JUST_CREATED, compact_late, compact_sealed, sweep_series
@@ -123,6 +124,7 @@ class Head:
         self._scratch: U8Array = np.zeros(k.SCRATCH_BYTES, dtype=np.uint8)
         self.min_valid_t = NO_MAX_TIME
         self.collections = 0
+        self.kept_series = KeptSeries()
 
     # Figures.
 
@@ -406,11 +408,17 @@ class Head:
     ) -> HeadSelection:
         """Consistent copy of the matching series with samples possible in [mint, maxt]."""
         while True:
-            seen = self.collections
-            slots = self.postings.select(matchers)
+            seen, generation = self.collections, self.postings.generation
+            found = self.kept_series.get(matchers, generation)
+            slots = self.postings.select(matchers) if found is None else found.slots
             with self.lock:
-                if self.collections == seen:
-                    return HeadSelection.capture(self, slots, mint, maxt, hints)
+                if self.collections != seen or (found and self.postings.generation != generation):
+                    continue
+                if found is None and len(slots) <= ROWS_MAX:
+                    labels = self.series.labels_of(slots).kept()
+                    found = FoundSeries(slots, self.series.refs_of(slots), labels)
+                    self.kept_series.put(matchers, generation, found)
+                return HeadSelection.capture(self, slots, mint, maxt, hints, found)
 
     # Truncation.
 

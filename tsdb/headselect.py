@@ -19,6 +19,7 @@ from tsdb.serieslabels import SeriesLabels
 
 if TYPE_CHECKING:
     from tsdb.head import Head
+    from tsdb.keptseries import FoundSeries
 
 U8Array = npt.NDArray[np.uint8]
 U32Array = npt.NDArray[np.uint32]
@@ -57,8 +58,17 @@ class HeadSelection:
         self._starts: CapturedStarts | None = None
 
     @classmethod
-    def capture(cls, head: Head, slots: U32Array, mint: int, maxt: int, hints: SelectHints) -> HeadSelection:
-        """Copy the rows of some slots; the caller holds the head's lock."""
+    def capture(
+        cls,
+        head: Head,
+        slots: U32Array,
+        mint: int,
+        maxt: int,
+        hints: SelectHints,
+        found: FoundSeries | None = None,
+    ) -> HeadSelection:
+        """Copy the rows of some slots, of which `found` tells what is known; the caller holds the head's
+        lock."""
         if 0 < hints.at_once < len(slots):
             raise NotAtOnceError(f"{len(slots)} series are more than {hints.at_once}")
         sizes = np.empty((len(slots), 4), dtype=np.int64)
@@ -66,21 +76,23 @@ class HeadSelection:
         if hints.labels_only:
             counts = head.histograms.counts(slots, mint, maxt)
             bounds = sizes[:, 3] if counts is None else sizes[:, 3] + counts
-            slots = slots[bounds > 0]
-            named = cls(head.series.labels_of(slots), head.series.refs_of(slots), mint, maxt)
-            named._bounds = bounds[bounds > 0]
+            filled = bounds > 0
+            labels, refs = _named(head, slots, None if filled.all() else np.flatnonzero(filled), found)
+            named = cls(labels, refs, mint, maxt)
+            named._bounds = bounds[filled]
             return named
         histograms = head.histograms.select(slots, mint, maxt, hints.latest_only)
         filled = sizes[:, 3] > 0
         if histograms is not None:
             filled |= np.diff(histograms.row_offsets) > 0
-        if not filled.all():
-            rows = np.flatnonzero(filled)
+        rows = None if filled.all() else np.flatnonzero(filled)
+        labels, refs = _named(head, slots, rows, found)
+        if rows is not None:
             slots, sizes = slots[rows], sizes[rows]
             if histograms is not None:
                 histograms = _take_rows(histograms, rows)
         bounds = sizes[:, 3].copy()
-        self = cls(head.series.labels_of(slots), head.series.refs_of(slots), mint, maxt, bounds)
+        self = cls(labels, refs, mint, maxt, bounds)
         if histograms is not None:
             self._histograms = histograms
             self._bounds = bounds + np.diff(histograms.row_offsets)
@@ -206,6 +218,16 @@ class HeadSelection:
         if self._histograms is not None:
             view._histograms = _take_rows(self._histograms, rows)
         return view
+
+
+def _named(
+    head: Head, slots: U32Array, rows: I64Array | None, found: FoundSeries | None
+) -> tuple[SeriesLabels, U32Array]:
+    """Label sets and refs of some rows (None for all) of the slots."""
+    if found is not None:
+        return (found.labels, found.refs) if rows is None else (found.labels.take(rows), found.refs[rows])
+    chosen = slots if rows is None else slots[rows]
+    return head.series.labels_of(chosen), head.series.refs_of(chosen)
 
 
 def _take_rows(batch: HistogramBatch, rows: npt.NDArray[np.integer]) -> HistogramBatch:

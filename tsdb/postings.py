@@ -66,6 +66,8 @@ class Postings:
         self._pending: list[tuple[int, U32Array, U32Array]] = []
         self._regexes: dict[tuple[str, int], _RegexMatches] = {}
         self.lock = threading.RLock()
+        self.generation = 0
+        """Counts every change, before it is seen."""
 
     def __len__(self) -> int:
         with self.lock:
@@ -75,6 +77,7 @@ class Postings:
         """Add one series; the arrays are copied."""
         entry = (ref, np.array(name_ids, dtype=np.uint32), np.array(value_ids, dtype=np.uint32))
         with self.lock:
+            self.generation += 1
             self._pending.append(entry)
             if len(self._pending) >= PENDING_SERIES_LIMIT:
                 self._flush()
@@ -84,6 +87,7 @@ class Postings:
         counts = np.diff(offsets)
         pairs = slice(int(offsets[0]), int(offsets[-1]))
         with self.lock:
+            self.generation += 1
             self._flush()
             self._all.update(as_bitmap(refs))
             self._insert(np.repeat(refs, counts), name_ids[pairs], value_ids[pairs])
@@ -92,6 +96,7 @@ class Postings:
         """Drop dead series. Their refs may be used again when this returns."""
         dead = refs if isinstance(refs, BitMap) else as_bitmap(refs)
         with self.lock:
+            self.generation += 1
             self._flush()
             self._all -= dead
             for name in list(self._labels):

@@ -7,8 +7,9 @@ row are in the order of the label names' text. Value ids are never 0 (an empty v
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ import numpy.typing as npt
 from tsdb.kernels import labels as kernels
 from tsdb.labels import Labels
 from tsdb.symbols import SymbolTable
+
+T = TypeVar("T")
 
 I64Array = npt.NDArray[np.int64]
 U32Array = npt.NDArray[np.uint32]
@@ -25,7 +28,19 @@ BoolArray = npt.NDArray[np.bool_]
 SORTED_BY_TEXT_MAX = 20_000
 """Rows that are sorted by the bytes of their texts."""
 
+MEMO_ENTRIES_MAX = 8
+"""Things remembered of kept label sets: two or three for each way of asking."""
+
 _NO_REGIONS = (np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.int64))
+
+
+class _Pairs(NamedTuple):
+    """Label sets without the symbols of the query that made them, which must not live as long."""
+
+    offsets: I64Array
+    name_ids: U32Array
+    value_ids: U32Array
+    memo: dict[Any, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +51,9 @@ class SeriesLabels:
     name_ids: U32Array
     value_ids: U32Array
     symbols: SymbolTable
+    memo: dict[Any, Any] | None = field(default=None, compare=False, repr=False)
+    """What was worked out of these label sets, where they are kept for other queries. Their symbols are
+    those of the store then, so that it holds for every query that has them under their own ids."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -64,8 +82,34 @@ class SeriesLabels:
         bounds = self.offsets.tolist()
         return [Labels(tuple(pairs[lo:hi])) for lo, hi in itertools.pairwise(bounds)]
 
+    def remembered(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """What was made under this key for the same label sets, or what is made now. Not to be changed by
+        whom it is given to."""
+        memo = self.memo
+        if memo is None:
+            return make()
+        found: T | None = memo.get(key)
+        if found is None:
+            found = make()
+            if len(memo) < MEMO_ENTRIES_MAX:
+                memo[key] = found
+        return found
+
+    def kept(self) -> SeriesLabels:
+        """The same, to be kept for other queries with what they work out."""
+        return SeriesLabels(self.offsets, self.name_ids, self.value_ids, self.symbols, {})
+
+    def _memo_of_more(self) -> dict[Any, Any] | None:
+        return None if self.memo is None else {}
+
+    def _of(self, kept: _Pairs) -> SeriesLabels:
+        return SeriesLabels(kept.offsets, kept.name_ids, kept.value_ids, self.symbols, kept.memo)
+
     def column(self, name: str) -> U32Array:
         """Value ids of one label, u32[S]; 0 where a series has no such label."""
+        return self.remembered(("column", name), lambda: self._column(name))
+
+    def _column(self, name: str) -> U32Array:
         out = np.zeros(len(self), dtype=np.uint32)
         symbol = self.symbols.find(name)
         if symbol is not None:
@@ -85,6 +129,10 @@ class SeriesLabels:
 
     def filter_names(self, names: Sequence[str], keep: bool) -> SeriesLabels:
         """Only the given label names (`keep`) or all but them, in every row."""
+        kept = self.remembered(("filtered", tuple(names), keep), lambda: self._filtered(names, keep))
+        return self if len(kept.name_ids) == len(self.name_ids) else self._of(kept)
+
+    def _filtered(self, names: Sequence[str], keep: bool) -> _Pairs:
         wanted = self._name_symbols(names)
         offsets = np.zeros(len(self) + 1, dtype=np.int64)
         out_names = np.empty(len(self.name_ids), dtype=np.uint32)
@@ -92,7 +140,7 @@ class SeriesLabels:
         total = kernels.filter_pairs(
             self.offsets, self.name_ids, self.value_ids, wanted, keep, offsets, out_names, out_values
         )
-        return SeriesLabels(offsets, out_names[:total], out_values[:total], self.symbols)
+        return _Pairs(offsets, out_names[:total], out_values[:total], self._memo_of_more())
 
     def row_hashes(self, names: Sequence[str] = (), keep: bool = False) -> U64Array:
         """u64[S]: a hash of each row, of only the given names (`keep`) or of all but them.
@@ -119,6 +167,9 @@ class SeriesLabels:
         return self._group_rows(names, keep=not without)
 
     def _group_rows(self, names: Sequence[str], keep: bool) -> tuple[I64Array, I64Array]:
+        return self.remembered(("groups", tuple(names), keep), lambda: self._grouped(names, keep))
+
+    def _grouped(self, names: Sequence[str], keep: bool) -> tuple[I64Array, I64Array]:
         count = len(self)
         slots = np.full(1 << max(3, (2 * count - 1).bit_length() if count else 3), -1, dtype=np.int64)
         ids, first = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
@@ -144,6 +195,18 @@ class SeriesLabels:
             regions = _NO_REGIONS
         kernels.sort_rows(self.offsets, names, values, *regions, order, np.empty_like(order))
         return order
+
+    def in_order(self) -> tuple[I64Array, SeriesLabels]:
+        """`sort_order`, and the rows in it (the same object where they are)."""
+        order, kept = self.remembered(("order",), self._ordered)
+        return order, self if kept is None else self._of(kept)
+
+    def _ordered(self) -> tuple[I64Array, _Pairs | None]:
+        order = self.sort_order()
+        if not (order[1:] < order[:-1]).any():
+            return order, None
+        taken = self.take(order)
+        return order, _Pairs(taken.offsets, taken.name_ids, taken.value_ids, self._memo_of_more())
 
     def _ranks(self) -> tuple[U32Array, U32Array]:
         """Names and values as ranks of their texts."""

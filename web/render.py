@@ -121,6 +121,10 @@ def _quoted(labels: SeriesLabels) -> tuple[U32Array, U32Array, U8Array, I64Array
 
 def label_texts(labels: SeriesLabels) -> Texts:
     """The label object of each series."""
+    return labels.remembered(("json",), lambda: _label_texts(labels))
+
+
+def _label_texts(labels: SeriesLabels) -> Texts:
     names, values, texts, spans = _quoted(labels)
     rows = np.empty(len(labels) + 1, dtype=np.int64)
     data = np.empty(len(names) * PAIR_BYTES_GUESS + 2 * len(labels), dtype=np.uint8)
@@ -129,7 +133,7 @@ def label_texts(labels: SeriesLabels) -> Texts:
     if size > len(data):
         data = np.empty(size, dtype=np.uint8)
         kernels.render_labels(offsets, names, values, texts, spans, data, rows)
-    return Texts(data, rows)
+    return Texts(data[:size].copy() if labels.memo is not None else data, rows)
 
 
 def label_objects(labels: SeriesLabels) -> Iterator[bytes]:

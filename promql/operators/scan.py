@@ -127,9 +127,9 @@ def announced(ctx: EvalContext, selection: Selection) -> Series:
     cells = len(labels) * ctx.grid.steps
     ctx.budget.expect(cells)
     ctx.budget.begin(cells + int(selection.sample_bounds().sum()))
-    own = SeriesLabels(
-        labels.offsets, symbols.own_ids(labels.name_ids), symbols.own_ids(labels.value_ids), symbols
-    )
+    names, values = symbols.own_ids(labels.name_ids), symbols.own_ids(labels.value_ids)
+    memo = labels.memo if names is labels.name_ids and values is labels.value_ids else None
+    own = SeriesLabels(labels.offsets, names, values, symbols, memo)
     return Series(own, np.zeros(len(own), dtype=np.bool_))
 
 
