@@ -339,6 +339,13 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "tsdb.kernels",
+        "bundletimes.plain_series bundletimes.read_times runchunks.encode_runs runchunks.place_chunks "
+        "walruns.decode_runs",
+        "tsdb/test_replaybundle.py::test_a_bundle_leaves_what_its_samples_leave_one_by_one",
+        f"{_SLOW}.walcodec.encode",
+    ),
+    (
+        "tsdb.kernels",
         "recordgroups.group_records",
         "tsdb/test_replayorder.py::test_bundles_share_no_series_and_hold_whole_groups",
         _LIST,

@@ -362,10 +362,14 @@ class Head:
                 if done == stuck:
                     raise LimitError("the arenas of the head are full")
                 stuck = done
-                self.chunk_log.rotate()
-                self.counters[k.SEGMENT_USED] = 0
-                self.counters[k.SEGMENT_BASE] = self.chunk_log.base
+                self.next_chunk_segment()
         self.starts.store(refs, t_ms, codes, start_t_ms, int(self.counters[k.LATE_END]))
+
+    def next_chunk_segment(self) -> None:
+        """Begin another segment of sealed chunks."""
+        self.chunk_log.rotate()
+        self.counters[k.SEGMENT_USED] = 0
+        self.counters[k.SEGMENT_BASE] = self.chunk_log.base
 
     def admit_histograms(self, columns: HistogramColumns, rules: I64Array) -> tuple[U8Array, U64Array]:
         """As `admit`; a sample at the series' newest time is a repetition only if all its parts are equal."""

@@ -8,6 +8,8 @@ aside, counted and logged, never dropped in silence.
 from __future__ import annotations
 
 import logging
+import queue
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,6 +29,7 @@ from tsdb.kernels.rowtouch import touch_rows, touch_series
 from tsdb.kernels.walcodec import replay_samples
 from tsdb.metadata import MetadataStore
 from tsdb.metrics import StorageMetrics
+from tsdb.replaybundle import BundleStore
 from tsdb.tombstone import HeadTombstone
 from tsdb.wal import SegmentRead, segment_name, segment_numbers
 from tsdb.walreader import read_ahead
@@ -42,7 +45,7 @@ from tsdb.walrecords import (
     decode_truncated,
 )
 from tsdb.walrepair import cut_segment, quarantine_path
-from tsdb.walwindow import BUNDLE_SERIES, ReadRecord, WindowOrder, read_refs_and_times
+from tsdb.walwindow import BUNDLE_SERIES, Bundle, ReadRecord, WindowOrder, read_refs_and_times
 
 U8Array = npt.NDArray[np.uint8]
 U32Array = npt.NDArray[np.uint32]
@@ -50,6 +53,10 @@ U64Array = npt.NDArray[np.uint64]
 I64Array = npt.NDArray[np.int64]
 
 log = logging.getLogger("tsdb.replay")
+
+BUNDLES_AT_ONCE = 2
+"""Threads that store runs, beside the one that reads: where there are more processors, reading is what all
+wait for."""
 
 
 @dataclass(slots=True)
@@ -107,6 +114,10 @@ class Replayer:
         """Start timestamps of the next samples record."""
         self._orphans = reserve(np.uint64, 2 * head.series.slot_capacity).reshape(-1, 2)
         """Newest value and state of the log's coder of series that are not known."""
+        self._lock = threading.Lock()
+        self._stores: queue.SimpleQueue[BundleStore] = queue.SimpleQueue()
+        for _ in range(BUNDLES_AT_ONCE):
+            self._stores.put(BundleStore(head, self._lock))
         self._order = WindowOrder(head.series.slot_capacity)
         self._segment = 0
         self._oldest = NO_MAX_TIME
@@ -132,7 +143,7 @@ class Replayer:
         wanted = [number for number in numbers if number > after_segment]
         if wanted:
             self._progress.first, self._progress.last = wanted[0], wanted[-1]
-        with ThreadPoolExecutor(1, "wal-decoder") as self._decoder:
+        with ThreadPoolExecutor(BUNDLES_AT_ONCE, "wal-replay") as self._pool:
             if not after_segment and checkpoints:
                 self._read_checkpoint(checkpoints[-1])
             for number in wanted:
@@ -199,14 +210,35 @@ class Replayer:
     def _series(self, data: U8Array) -> None:
         self._head.install(decode_series(data, self._head.symbols))
 
-    def _store_all(self, bundles: Sequence[Sequence[SamplesPayload]], late: bool) -> None:
-        """Store samples while another thread decodes those of the next bundle, which has other series."""
-        decoding = self._decoder.submit(self._decode, bundles[0], late)
-        for following in (*bundles[1:], None):
+    def _store_all(self, bundles: Sequence[Bundle], late: bool) -> None:
+        """Store bundles, several at once, as runs; one by one what cannot be stored so."""
+        left: Sequence[Bundle] = bundles
+        if not late and self._starts is None and not self._head.starts.used:
+            left = [bundle for bundle in self._pool.map(self._store_runs, bundles) if bundle is not None]
+        if not left:
+            return
+        decoding = self._pool.submit(self._decode, left[0].parts, late)
+        for following in (*left[1:], None):
             decoded = decoding.result()
             if following is not None:
-                decoding = self._decoder.submit(self._decode, following, late)
+                decoding = self._pool.submit(self._decode, following.parts, late)
             self._store(decoded)
+
+    def _store_runs(self, bundle: Bundle) -> Bundle | None:
+        """Store a bundle as runs of its series; the bundle itself where that cannot be."""
+        store = self._stores.get()
+        try:
+            done = store.take(bundle, self._segment, self._oldest if self._covered else NO_MAX_TIME)
+        finally:
+            self._stores.put(store)
+        if done is None:
+            return bundle
+        count, newest_t = done
+        with self._lock:
+            self._result.sample_count += count
+            newest = self._result.newest_t
+            newest[self._segment] = max(newest.get(self._segment, NO_MAX_TIME), newest_t)
+        return None
 
     def _decode(self, parts: Sequence[SamplesPayload], late: bool) -> _Decoded:
         """Values against the rows of their series, which are moved on."""

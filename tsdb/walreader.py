@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from tsdb.errors import CorruptionError
 from tsdb.wal import COMPRESSED, Record, SegmentRead, read_segment
-from tsdb.walrecords import PayloadCodec, RecordType, SamplesPayload
-from tsdb.walwindow import ENDS_WINDOW, Portion, ReadRecord, WindowOrder
+from tsdb.walrecords import PayloadCodec, RecordType
+from tsdb.walwindow import ENDS_WINDOW, Bundle, Portion, ReadRecord, WindowOrder
 
 U8Array = npt.NDArray[np.uint8]
 
@@ -31,9 +31,9 @@ def _read(record: Record, codec: PayloadCodec) -> ReadRecord:
     payload = record.payload
     try:
         payload = codec.unpack(payload, bool(record.flags & COMPRESSED))
-        samples: tuple[list[SamplesPayload], ...] = ()
+        samples: tuple[Bundle, ...] = ()
         if record.kind in (RecordType.SAMPLES, RecordType.LATE_SAMPLES):
-            samples = ([codec.unpack_samples(payload)],)
+            samples = (Bundle([codec.unpack_samples(payload)]),)
     except CorruptionError as error:
         return ReadRecord(record.kind, record.sequence, payload, error=error)
     return ReadRecord(record.kind, record.sequence, payload, samples)
@@ -58,7 +58,7 @@ class _Windows:
             return out
         self._open.append(record)
         self._bytes += len(record.payload)
-        self._samples += sum(part.count for bundle in record.samples for part in bundle)
+        self._samples += sum(part.count for bundle in record.samples for part in bundle.parts)
         if self._samples >= self._order.sample_limit or self._bytes >= WINDOW_BYTES_LIMIT:
             return self.rest()
         return out

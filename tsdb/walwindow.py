@@ -41,16 +41,26 @@ or go to tables of their own."""
 
 
 @dataclass(frozen=True, slots=True)
+class Bundle:
+    """Samples of one or several records. `lists` are their refs, where those were read, each list once;
+    `listed` says which one a record has."""
+
+    parts: Sequence[SamplesPayload]
+    lists: Sequence[U32Array] = ()
+    listed: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReadRecord:
     """One record: its unpacked payload, or its samples, or the error to raise when its turn comes.
 
-    `samples` are bundles that have no series in common, each of the parts of one or several records.
+    `samples` are bundles that have no series in common.
     """
 
     kind: int
     sequence: int
     payload: U8Array
-    samples: tuple[Sequence[SamplesPayload], ...] = ()
+    samples: tuple[Bundle, ...] = ()
     error: CorruptionError | None = None
 
 
@@ -79,7 +89,7 @@ class WindowOrder:
         others = [record for record in window if not record.samples]
         if not sampled:
             return others
-        parts = [part for record in sampled for bundle in record.samples for part in bundle]
+        parts = [part for record in sampled for bundle in record.samples for part in bundle.parts]
         numbers: dict[bytes, int] = {}
         spelt = [part.keys[: part.refs_size].tobytes() for part in parts]
         listed = np.array([numbers.setdefault(text, len(numbers)) for text in spelt])
@@ -96,8 +106,15 @@ class WindowOrder:
         ends = np.searchsorted(bundles[order], np.arange(int(bundles.max()) + 1), side="right")
         joined = np.split(order, ends[:-1])
         first = sampled[0]
-        packed = tuple([parts[i] for i in places.tolist()] for places in joined)
-        return [*others, ReadRecord(first.kind, first.sequence, first.payload, packed)]
+        packed = []
+        for places in joined:
+            own, places_of = np.unique(listed[places], return_inverse=True)
+            packed.append(
+                Bundle(
+                    [parts[i] for i in places.tolist()], [lists[i] for i in own.tolist()], places_of.tolist()
+                )
+            )
+        return [*others, ReadRecord(first.kind, first.sequence, first.payload, tuple(packed))]
 
     def _refs(self, spelt: bytes, part: SamplesPayload) -> U32Array:
         refs = self._lists.get(spelt)

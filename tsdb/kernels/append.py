@@ -298,7 +298,7 @@ def _seal(
 
 
 @inline
-def _range_end(t: Word, counters: I64Array) -> Word:
+def range_end(t: Word, counters: I64Array) -> Word:
     """Where the block range of a time ends, at most the last time there is.
 
     RANGE_END is the last answer: nearly always this one too, without a division."""
@@ -313,7 +313,7 @@ def _range_end(t: Word, counters: I64Array) -> Word:
 
 
 @inline
-def _first_chunk_samples(slot: Word) -> Word:
+def first_chunk_samples(slot: Word) -> Word:
     """Samples at which the first chunk of a slot in a block range closes."""
     spread = (np.uint64(slot) * _SPREAD) & _LOW32
     return _FIRST_CHUNK_SAMPLES + ((spread * _FIRST_CHUNK_CHOICES) >> _U32)
@@ -350,7 +350,7 @@ def flush_tail(
     encoded_t, encoded_v = np.int64(row[ENCODED_T]), row[ENCODED_V]
     delta = np.int64(row[SPANS] & _LOW32)
     mint = np.int64(row[ENCODED_T] - (row[SPANS] >> _U32))
-    chunk_end = _range_end(mint, counters)
+    chunk_end = range_end(mint, counters)
     for k in range(length):
         t = tail_time(row, k)
         value = row[TAIL_VALUES + k]
@@ -367,9 +367,9 @@ def flush_tail(
             limit = np.uint64(CHUNK_SAMPLES) if t < chunk_end else _ZERO
         if count == _ZERO:
             if limit == _ZERO:
-                limit = _first_chunk_samples(slot)
+                limit = first_chunk_samples(slot)
             mint = t
-            chunk_end = _range_end(mint, counters)
+            chunk_end = range_end(mint, counters)
             lead, trail = np.uint64(NO_WINDOW), _ZERO
             acc, fill, position = put(scratch, acc, fill, position, _ZERO, _U16)
             zigzag = (np.uint64(t) << _U1) ^ np.uint64(t >> 63)

@@ -186,7 +186,7 @@ def _put_values(
 
 
 @inline
-def _take_varint(data: U8Array, at: Word, end: Word) -> tuple[Word, Word]:
+def take_varint(data: U8Array, at: Word, end: Word) -> tuple[Word, Word]:
     """Zigzag varint as int64 and the position after it; a position of -1 for a bad one."""
     value = _U0
     shift = _U0
@@ -206,9 +206,9 @@ def _take_run(data: U8Array, at: Word, end: Word, before: Word, run: Word) -> tu
     """Undo `_put_run`: a difference, the position, and the run: 1, or less by how often it comes again."""
     if run < 0:
         return before, at, run + 1
-    difference, at = _take_varint(data, at, end)
+    difference, at = take_varint(data, at, end)
     if at >= 0 and run > 0 and difference == before:
-        more, at = _take_varint(data, at, end)
+        more, at = take_varint(data, at, end)
         if more < 0:
             at = np.int64(-1)
         # A run of -n stands for n repetitions to come; none leaves 0, so that the next one begins anew.

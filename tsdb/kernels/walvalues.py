@@ -43,7 +43,7 @@ VALUE_BITS_LIMIT = QUOTIENT_LIMIT + 4 + 6 + 7 + 64
 
 _POWERS = (1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6)
 _EXACT = 4503599627370496.0
-_LOW_IN_WORD = 57 - QUOTIENT_LIMIT
+LOW_IN_WORD = 57 - QUOTIENT_LIMIT
 """Low bits that are in the same word as the quotient, wherever that begins in its byte."""
 _PROBE_LIMITS = (4.0e9, 4.0e13)
 
@@ -71,7 +71,7 @@ def state_in(meta: Word, stamp: Word) -> Word:
 
 
 @inline
-def _mean_of(state: Word) -> Word:
+def mean_of(state: Word) -> Word:
     """Running mean: sign, 6 bits of exponent, 15 of fraction."""
     packed = state >> _MEAN
     size = packed & _MEAN_MASK
@@ -81,7 +81,7 @@ def _mean_of(state: Word) -> Word:
 
 
 @inline
-def _packed_mean(mean: Word) -> Word:
+def packed_mean(mean: Word) -> Word:
     bits = float_bits(mean)
     if abs(mean) < _MEAN_LOW:
         return _U0
@@ -91,23 +91,23 @@ def _packed_mean(mean: Word) -> Word:
 
 @inline
 def _state(stamp_and_units: Word, parameter: Word, mean: Word) -> Word:
-    return stamp_and_units | (np.uint64(parameter) << _PARAMETER) | (_packed_mean(mean) << _MEAN)
+    return stamp_and_units | (np.uint64(parameter) << _PARAMETER) | (packed_mean(mean) << _MEAN)
 
 
 @inline
-def _units_of(bits: Word, exponent: Word) -> Word:
+def units_of(bits: Word, exponent: Word) -> Word:
     """The value in units of 10^-exponent, rounded; 0 for what is too large or not finite."""
     scaled = bits_float(bits) * _POWERS[exponent]
     return np.int64(np.rint(scaled)) if abs(scaled) < _EXACT else np.int64(0)
 
 
 @inline
-def _value_of(number: Word, exponent: Word) -> Word:
+def value_of(number: Word, exponent: Word) -> Word:
     return float_bits(np.float64(number) / _POWERS[exponent])
 
 
 @inline
-def _moved(parameter: Word, quotient: Word) -> Word:
+def moved_parameter(parameter: Word, quotient: Word) -> Word:
     """The parameter after a quotient."""
     if quotient == _U0:
         return max(parameter - 2, np.int64(0))
@@ -122,7 +122,7 @@ def _zigzag(value: Word) -> Word:
 
 
 @inline
-def _unzigzag(value: Word) -> Word:
+def unzigzag(value: Word) -> Word:
     return np.int64(value >> _U1) ^ -np.int64(value & _U1)
 
 
@@ -146,10 +146,10 @@ def _put_escape(
     shift = (state >> _SHIFT) & _SIX
     known = state & ~(_STAMP_MASK << _STAMP) != _U0
     chosen = np.int64(0) if exponent == RAW else exponent
-    while chosen <= EXPONENT_LIMIT and _value_of(_units_of(bits, chosen), chosen) != bits:
+    while chosen <= EXPONENT_LIMIT and value_of(units_of(bits, chosen), chosen) != bits:
         chosen += 1
     if chosen <= EXPONENT_LIMIT:
-        difference = _units_of(bits, chosen) - _units_of(before, chosen)
+        difference = units_of(bits, chosen) - units_of(before, chosen)
         number = np.uint64(difference)
     else:
         chosen = np.int64(RAW)
@@ -200,28 +200,28 @@ def put_value(
     steps = np.int64(0)
     if exponent == RAW:
         number = bits ^ before
-        fits = _low_bits(number, shift) == _U0
+        fits = low_bits(number, shift) == _U0
         number >>= shift
         if number != _U0:
             size = abs(bits_float(bits))
             probe = 6 if size < _PROBE_LIMITS[0] else (2 if size < _PROBE_LIMITS[1] else 0)
-            fits = fits and _value_of(_units_of(bits, probe), probe) != bits
+            fits = fits and value_of(units_of(bits, probe), probe) != bits
     else:
-        whole = _units_of(bits, exponent)
-        difference = whole - _units_of(before, exponent)
-        fits = _value_of(whole, exponent) == bits and _low_bits(np.uint64(difference), shift) == _U0
+        whole = units_of(bits, exponent)
+        difference = whole - units_of(before, exponent)
+        fits = value_of(whole, exponent) == bits and low_bits(np.uint64(difference), shift) == _U0
         steps = difference >> np.int64(shift)
-        mean = _mean_of(state)
+        mean = mean_of(state)
         number = _zigzag(steps - np.int64(np.rint(mean)))
     low = np.uint64(parameter >> 2)
     quotient = number >> low
     if not fits or quotient >= np.uint64(QUOTIENT_LIMIT):
         return _put_escape(out, acc, fill, at, bits, before, state)
     acc, fill, at = _put(out, acc, fill, at, (_U1 << quotient) - _U1, quotient + _U1)
-    acc, fill, at = _put(out, acc, fill, at, _low_bits(number, low), low)
+    acc, fill, at = _put(out, acc, fill, at, low_bits(number, low), low)
     units = state & ((_STAMP_MASK << _STAMP) | (np.uint64(0x3FF) << _EXPONENT))
     mean += (np.float64(steps) - mean) * 0.25
-    return acc, fill, at, _state(units, _moved(parameter, quotient), mean)
+    return acc, fill, at, _state(units, moved_parameter(parameter, quotient), mean)
 
 
 @inline
@@ -238,21 +238,21 @@ def _peek(data: U8Array, at: Word) -> Word:
 
 
 @inline
-def _low_bits(word: Word, size: Word) -> Word:
+def low_bits(word: Word, size: Word) -> Word:
     return word & ((_U1 << np.uint64(size)) - _U1)
 
 
 @device
-def _take(data: U8Array, at: Word, size: Word) -> Word:
+def take_bits(data: U8Array, at: Word, size: Word) -> Word:
     """`size` (at most 64) bits from bit `at` on."""
     if size > 32:
-        high = _low_bits(_peek(data, at + 32), size - 32)
+        high = low_bits(_peek(data, at + 32), size - 32)
         return (_peek(data, at) & np.uint64(0xFFFFFFFF)) | (high << np.uint64(32))
-    return _low_bits(_peek(data, at), size)
+    return low_bits(_peek(data, at), size)
 
 
 @device
-def _take_escape(data: U8Array, at: Word, before: Word, state: Word) -> tuple[Word, Word, Word]:
+def take_escape(data: U8Array, at: Word, before: Word, state: Word) -> tuple[Word, Word, Word]:
     head = _peek(data, at)
     chosen = np.int64(head & _NIBBLE)
     shift = (head >> np.uint64(4)) & _SIX
@@ -260,13 +260,13 @@ def _take_escape(data: U8Array, at: Word, before: Word, state: Word) -> tuple[Wo
     if chosen > RAW or size > 64:
         return _U0, state, np.int64(-1)
     at += 17
-    number = _take(data, at, size)
+    number = take_bits(data, at, size)
     if chosen == RAW:
         bits = before ^ (number << shift)
     else:
         # Unsigned: a damaged difference must not overflow a signed sum.
-        whole = np.uint64(_units_of(before, chosen)) + (np.uint64(_unzigzag(number)) << shift)
-        bits = _value_of(np.int64(whole), chosen)
+        whole = np.uint64(units_of(before, chosen)) + (np.uint64(unzigzag(number)) << shift)
+        bits = value_of(np.int64(whole), chosen)
     return bits, _after_escape(state, chosen, shift, np.uint64(size)), at + size
 
 
@@ -279,20 +279,20 @@ def take_value(data: U8Array, at: Word, before: Word, state: Word) -> tuple[Word
     head = _peek(data, at)
     quotient = trailing_zeros64(~head)
     if quotient >= np.uint64(QUOTIENT_LIMIT):
-        return _take_escape(data, at + QUOTIENT_LIMIT, before, state)
+        return take_escape(data, at + QUOTIENT_LIMIT, before, state)
     exponent = np.int64((state >> _EXPONENT) & _NIBBLE)
     shift = (state >> _SHIFT) & _SIX
     parameter = np.int64((state >> _PARAMETER) & _BYTE)
     low = parameter >> 2
     at += np.int64(quotient) + 1
-    near = _low_bits(head >> (quotient + _U1), low)
-    number = (near if low <= _LOW_IN_WORD else _take(data, at, low)) | (quotient << np.uint64(low))
+    near = low_bits(head >> (quotient + _U1), low)
+    number = (near if low <= LOW_IN_WORD else take_bits(data, at, low)) | (quotient << np.uint64(low))
     units = state & ((_STAMP_MASK << _STAMP) | (np.uint64(0x3FF) << _EXPONENT))
-    moved = _moved(parameter, quotient)
+    moved = moved_parameter(parameter, quotient)
     if exponent == RAW:
         return before ^ (number << shift), _state(units, moved, 0.0), at + low
-    mean = _mean_of(state)
-    steps = np.int64(np.uint64(_unzigzag(number)) + np.uint64(np.int64(np.rint(mean))))
-    whole = np.uint64(_units_of(before, exponent)) + (np.uint64(steps) << shift)
+    mean = mean_of(state)
+    steps = np.int64(np.uint64(unzigzag(number)) + np.uint64(np.int64(np.rint(mean))))
+    whole = np.uint64(units_of(before, exponent)) + (np.uint64(steps) << shift)
     mean += (np.float64(steps) - mean) * 0.25
-    return _value_of(np.int64(whole), exponent), _state(units, moved, mean), at + low
+    return value_of(np.int64(whole), exponent), _state(units, moved, mean), at + low

@@ -1,0 +1,210 @@
+"""Bundles of the replay beside the same records stored sample by sample, and written by the slow coder."""
+
+from __future__ import annotations
+
+import threading
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.reference import walcodec as reference
+from tsdb.arena import reserve
+from tsdb.errors import CorruptionError
+from tsdb.head import NO_MAX_TIME, Head
+from tsdb.kernels import append as k
+from tsdb.kernels.walcodec import replay_samples
+from tsdb.labels import Labels
+from tsdb.replaybundle import BundleStore
+from tsdb.select import STALE_BITS
+from tsdb.symbols import SymbolTable
+from tsdb.walrecords import SamplesPayload
+from tsdb.walwindow import Bundle, read_refs_and_times
+
+SEGMENT = 7
+SERIES = 12
+T0 = 1_700_006_400_000
+STEPS_MS = (15_000, 15_000, 15_000, 15_001, 900_000, 8_000_000, 1, 0, -5, 1 << 33)
+KINDS = ("constant", "counter", "cents", "bytes", "any", "escapes")
+
+Sample = tuple[int, int, int]
+
+
+def make_head() -> tuple[Head, np.ndarray]:
+    head = Head(SymbolTable(), (1, 2), late_window_ms=0, series_limit=64)
+    refs, _ = head.find_or_create([Labels.from_dict({"__name__": "m", "i": str(i)}) for i in range(SERIES)])
+    return head, refs
+
+
+class Writer:
+    """Records of two targets as the log has them, from a seed."""
+
+    def __init__(self, seed: int, refs: np.ndarray) -> None:
+        self.rng = np.random.default_rng(seed)
+        order = self.rng.permutation(refs)
+        cut = int(self.rng.integers(1, SERIES))
+        self.lists = [order[:cut].astype(np.uint32), order[cut:].astype(np.uint32)]
+        self.kinds = {int(ref): KINDS[int(self.rng.integers(len(KINDS)))] for ref in refs}
+        self.values = dict.fromkeys(self.kinds, 4096.0)
+        self.states: dict[int, reference.State] = {}
+        self.now = [T0, T0 + 7]
+        # Some targets have one time a scrape, others a time a series.
+        self.own_times = [self.rng.random() < 0.3 for _ in self.lists]
+
+    def _value(self, ref: int) -> int:
+        kind, rng = self.kinds[ref], self.rng
+        if kind == "any":
+            return int(rng.integers(0, 1 << 63)) * 2
+        if rng.random() < 0.02:
+            return STALE_BITS
+        before = self.values[ref]
+        if kind == "counter":
+            before += int(rng.poisson(20))
+        elif kind == "cents":
+            before = round(before + rng.random() * 2, 2)
+        elif kind == "bytes":
+            before = max(before + 4096 * int(rng.integers(-64, 65)), 4096.0)
+        elif kind == "escapes":
+            before = float(rng.integers(0, 1 << int(rng.integers(1, 54)))) / 10.0 ** int(rng.integers(0, 8))
+        self.values[ref] = before
+        return reference.to_bits(before)
+
+    def bundle(self, records: int) -> tuple[Bundle, list[Sample]]:
+        parts, listed, samples = [], [], []
+        for _ in range(records):
+            which = int(self.rng.integers(len(self.lists)))
+            step = self.rng.random() < 0.1
+            self.now[which] += STEPS_MS[int(self.rng.integers(len(STEPS_MS)))] if step else 15_000
+            made = []
+            for ref in self.lists[which].tolist():
+                late = int(self.rng.integers(0, 50)) if self.own_times[which] else 0
+                made.append((ref, self.now[which] + late, self._value(ref)))
+            refs, times, values = reference.encode(made, self.states)
+            keys = np.frombuffer(refs + times, dtype=np.uint8)
+            coded = np.frombuffer(values, dtype=np.uint8)
+            parts.append(SamplesPayload(len(made), len(refs), len(times), keys, coded))
+            listed.append(which)
+            samples += made
+        own = sorted(set(listed))
+        lists = [self.lists[which] for which in own]
+        return Bundle(parts, lists, [own.index(which) for which in listed]), samples
+
+
+def store_singly(head: Head, bundle: Bundle, oldest: int) -> int:
+    """As the replay stores what is no bundle of alike records."""
+    refs, t_ms = read_refs_and_times(bundle.parts)
+    bits, codes = np.empty(len(refs), dtype=np.uint64), np.empty(len(refs), dtype=np.uint8)
+    kept = replay_samples(
+        np.concatenate([part.coded for part in bundle.parts]),
+        np.array([(part.count, len(part.coded)) for part in bundle.parts], dtype=np.int64),
+        0,
+        SEGMENT,
+        oldest,
+        head.series.slots_used,
+        head.series.alive,
+        head.series.generation,
+        head.rows,
+        reserve(np.uint64, 128).reshape(-1, 2),
+        refs,
+        t_ms,
+        bits,
+        codes,
+    )
+    head.store(refs, t_ms, bits, codes)
+    return kept
+
+
+def read(head: Head) -> dict[Labels, list[tuple[int, int]]]:
+    selection = head.select((), -(2**62), 2**62)
+    batch = selection.read(0, len(selection.labels))
+    bits = batch.values.view(np.uint64)
+    return {
+        labels: list(zip(batch.t_ms[lo:hi].tolist(), bits[lo:hi].tolist(), strict=True))
+        for labels, (lo, hi) in zip(selection.labels.rows(), pairwise(batch.offsets.tolist()), strict=True)
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32),
+    st.lists(st.integers(1, 6) | st.integers(20, 90), min_size=1, max_size=4),
+    st.sampled_from([NO_MAX_TIME, T0 + 100_000]),
+)
+def test_a_bundle_leaves_what_its_samples_leave_one_by_one(seed: int, sizes: list[int], oldest: int) -> None:
+    (ours, refs), (plain, _) = make_head(), make_head()
+    writer, store = Writer(seed, refs), BundleStore(ours, threading.Lock())
+    newest: dict[int, int] = {}
+    expected: dict[int, list[tuple[int, int]]] = {int(ref): [] for ref in refs}
+    for size in sizes:
+        bundle, samples = writer.bundle(size)
+        wanted = store_singly(plain, bundle, oldest)
+        assert store.take(bundle, SEGMENT, oldest) == (wanted, max(t for _, t, _ in samples))
+        for ref, t, bits in samples:
+            if t > newest.get(ref, NO_MAX_TIME):
+                newest[ref] = t
+                if t >= oldest:
+                    expected[ref].append((t, bits))
+    states = [np.delete(head.rows, [k.SLABS, k.CHAINS], axis=1) for head in (ours, plain)]
+    assert np.array_equal(*states)
+    figures = [k.STORED, k.MIN_T, k.MAX_T, k.SEALED_END]
+    assert ours.counters[figures].tolist() == plain.counters[figures].tolist()
+    found = read(ours)
+    assert found == read(plain)
+    numbers = {Labels.from_dict({"__name__": "m", "i": str(i)}): int(ref) for i, ref in enumerate(refs)}
+    assert found == {labels: expected[ref] for labels, ref in numbers.items() if expected[ref]}
+
+
+def test_slabs_are_given_back_and_full_segments_followed_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    head, refs = make_head()
+    writer, store = Writer(3, refs), BundleStore(head, threading.Lock())
+    # A segment is smaller than what is stored, so that placing begins another one in the middle.
+    monkeypatch.setattr("tsdb.chunks.SEGMENT_BYTES", 6_000)
+    head.next_chunk_segment()
+    expected: dict[int, list[tuple[int, int]]] = {int(ref): [] for ref in refs}
+    writer.kinds = dict.fromkeys(writer.kinds, "any")
+    for _ in range(12):
+        for ref, t, bits in (made := writer.bundle(60))[1]:
+            if not expected[ref] or t > expected[ref][-1][0]:
+                expected[ref].append((t, bits))
+        assert store.take(made[0], SEGMENT, NO_MAX_TIME) is not None
+    assert len(head.chunk_log.segments) > 4
+    assert sorted(read(head).values()) == sorted(each for each in expected.values() if each)
+    # What open chunks do not use is on the list of free slabs, once each.
+    used = int(head.counters[k.SLAB_END]) - 1
+    free = head.slab_free[: int(head.counters[k.SLAB_FREE])].tolist()
+    sizes = (head.rows[:, k.CHUNK].astype(np.int64) & 0xFFFFFFFF) + 7 >> 3
+    assert len(set(free)) == len(free)
+    assert used - len(free) == int(((sizes + 63) // 64).sum())
+
+
+def test_what_is_no_bundle_is_left_to_others() -> None:
+    head, refs = make_head()
+    store = BundleStore(head, threading.Lock())
+    bundle, _ = Writer(1, refs).bundle(4)
+    before = head.rows.copy()
+    twice = np.concatenate([bundle.lists[0], bundle.lists[0][:1]])
+    elder = bundle.lists[0] ^ np.uint32(1 << 24)
+    unknown = bundle.lists[0] | np.uint32(0x800000)
+    for lists in ([], [twice], [elder], [unknown]):
+        assert store.take(Bundle(bundle.parts, lists, bundle.listed), SEGMENT, NO_MAX_TIME) is None
+    assert np.array_equal(head.rows, before)
+    assert store.take(bundle, SEGMENT, NO_MAX_TIME) is not None
+
+
+def test_bytes_that_do_not_decode_are_refused() -> None:
+    head, refs = make_head()
+    bundle, _ = Writer(5, refs).bundle(6)
+    part = bundle.parts[2]
+    for damaged in (
+        SamplesPayload(part.count, part.refs_size, part.times_size, part.keys, part.coded[:1]),
+        SamplesPayload(part.count, part.refs_size, part.times_size + 1, part.keys, part.coded),
+        SamplesPayload(part.count, part.refs_size, 0, part.keys, part.coded),
+        SamplesPayload(part.count + 1, part.refs_size, part.times_size, part.keys, part.coded),
+    ):
+        parts = [*bundle.parts[:2], damaged, *bundle.parts[3:]]
+        with pytest.raises(CorruptionError, match="does not decode"):
+            BundleStore(head, threading.Lock()).take(
+                Bundle(parts, bundle.lists, bundle.listed), SEGMENT, NO_MAX_TIME
+            )
