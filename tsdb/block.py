@@ -362,13 +362,13 @@ class _BlockHistograms:
         order = np.argsort(streams, kind="stable")
         streams = streams[order]
         pages = block.columns.pages_of(HISTOGRAMS, streams)
-        cuts = np.flatnonzero((np.diff(pages) != 0) | (np.diff(streams) != 1)) + 1
+        cuts = np.flatnonzero((pages[1:] != pages[:-1]) | (streams[1:] - streams[:-1] != 1)) + 1
         first = block.columns.directory(HISTOGRAMS).first
         for a, b in itertools.pairwise([0, *cuts.tolist(), len(streams)]):
             number, mine = int(pages[a]), order[a:b]
             page, stream = _histogram_page(block, number), int(streams[a] - first[number])
-            lengths = np.diff(page.streams[stream : stream + b - a + 1])
-            if not np.array_equal(lengths, timed.lengths[mine]):
+            ends = page.streams[stream : stream + b - a + 1]
+            if (ends[1:] - ends[:-1] != timed.lengths[mine]).any():
                 raise CorruptionError(f"{block.path}: histograms do not fit their timestamps")
             self.sizes[mine] = page.sizes(stream, timed.lo[mine], timed.hi[mine])
             self._reads.append((page, stream, mine))

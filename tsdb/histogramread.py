@@ -57,11 +57,13 @@ class _Side:
 
     def decode(self, first: int, last: int, where: str) -> I64Array:
         """The counts of layout runs first to last, bucket by bucket, in memory that is used again."""
-        streams = np.arange(self.starts[first], self.starts[last])
-        ends = self.offsets[self.starts[first] : self.starts[last] + 1]
+        lo, hi = int(self.starts[first]), int(self.starts[last])
+        ends = self.offsets[lo : hi + 1]
         out = scratch(int(ends[-1] - ends[0]), np.uint64)
         if len(out):
-            page.decode_into(self.packed, streams, ends[:-1] - ends[0], np.diff(ends), out, True, where)
+            starts = ends[:-1]
+            lengths = ends[1:] - starts
+            page.decode_into(self.packed, np.arange(lo, hi), starts - ends[0], lengths, out, True, where)
         return out.view(np.int64)
 
 
@@ -131,6 +133,9 @@ class HistogramPage:
         out = np.empty((4, len(lo)), dtype=np.int64)
         np.subtract(hi, lo, out=out[0])
         for k, starts in enumerate((self.positive.starts, self.negative.starts, self.custom_starts), 1):
+            if not starts[-1]:
+                out[k] = 0
+                continue
             kernels.run_sizes(self.streams, self.layouts, self.runs, starts, stream, lo, hi, out[k])
         return out.T
 
@@ -138,7 +143,7 @@ class HistogramPage:
         """Decode samples lo[k] to hi[k] of stream `stream` + k to their `places` i64[N, 4] in the columns of
         `out` (see `sizes`). Raises CorruptionError."""
         ends = self.streams[stream : stream + len(lo) + 1]
-        count, total = self._numbers(self.count, stream, ends), self._numbers(self.sum, stream, ends)
+        count, total = self._numbers(stream, ends)
         columns: list[npt.NDArray[Any]] = [out.schema, out.reset_hint, out.is_float]
         columns += [out.zero_threshold, out.zero_count]
         samples, *buckets = np.ascontiguousarray(places.T)
@@ -167,12 +172,14 @@ class HistogramPage:
             out.custom_offsets, out.custom_values.view(np.int64),
         )  # fmt: skip
 
-    def _numbers(self, packed: U8Array, stream: int, ends: I64Array) -> I64Array:
-        """The numbers of streams from `stream` on, whose samples are `ends`."""
-        out = np.empty(int(ends[-1] - ends[0]), dtype=np.uint64)
-        streams = np.arange(stream, stream + len(ends) - 1)
-        page.decode_into(packed, streams, ends[:-1] - ends[0], np.diff(ends), out, True, self.where)
-        return out.view(np.int64)
+    def _numbers(self, stream: int, ends: I64Array) -> tuple[I64Array, I64Array]:
+        """Counts and sums of streams from `stream` on, whose samples are `ends`."""
+        streams, starts = np.arange(stream, stream + len(ends) - 1), ends[:-1] - ends[0]
+        lengths = ends[1:] - ends[:-1]
+        out = np.empty((2, int(ends[-1] - ends[0])), dtype=np.uint64)
+        for numbers, packed in zip(out, (self.count, self.sum), strict=True):
+            page.decode_into(packed, streams, starts, lengths, numbers, True, self.where)
+        return out[0].view(np.int64), out[1].view(np.int64)
 
 
 def decode(stored: bytes, where: str) -> HistogramBatch:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from promql.budget import QueryBudget
 from promql.histogrampool import batch_of, concat_cells, cut_cells, pool_bytes, pool_of
-from promql.kernels import histogramcombine
+from promql.histogramsums import combined
 from promql.kernels.histogramarith import scale_each
 from promql.matrix import BoolArray, HistogramCells
 from promql.operators.histogramwindow import COMBINE_NOTES
@@ -41,14 +41,12 @@ def aggregate_histograms(
     np.cumsum(np.bincount(targets, minlength=group_count * steps), out=bounds[1:])
     lo, hi = bounds[:-1].copy(), bounds[1:].copy()
     hi[~allowed.ravel()] = lo[~allowed.ravel()]
-    index = np.empty(len(lo), dtype=np.int32)
-    flags = np.empty(len(lo), dtype=np.uint8)
-    pool = histogramcombine.combine(pool_of(cells.pool), members, lo, hi, op == "avg", True, index, flags)
+    sums, flags = combined(pool_of(cells.pool), members, lo, hi, op == "avg", True)
     for flag, kind, text in COMBINE_NOTES:
         hit = np.flatnonzero(flags & flag)
         if len(hit):
             note(int(rows[order[bounds[hit[0]]]]), kind, text)
-    return HistogramCells(index.reshape(group_count, steps), batch_of(pool))
+    return HistogramCells(sums.index.reshape(group_count, steps), sums.pool)
 
 
 class HistogramTotals:

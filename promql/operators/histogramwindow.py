@@ -15,6 +15,7 @@ import numpy.typing as npt
 from promql.contiguous import contiguous
 from promql.histogrampool import batch_of, joined_cells, pool_of
 from promql.histogramresets import resets_and_runs
+from promql.histogramsums import combined
 from promql.kernels import histogramcombine, histogramextended, histogramrate
 from promql.kernels.histogramarith import neighbours
 from promql.kernels.histogrampool import Pool
@@ -263,15 +264,11 @@ def _combined(
         lo[row] = first + np.searchsorted(part, ends - window.range_ms, side="right")
         hi[row] = first + np.searchsorted(part, ends, side="right")
     hi[~which] = lo[~which]
-    index = np.empty(which.size, dtype=np.int32)
-    flags = np.empty(which.size, dtype=np.uint8)
     members = np.arange(len(batch), dtype=np.int64)
     average = name == "avg_over_time"
-    out = histogramcombine.combine(
-        pool_of(batch), members, lo.ravel(), hi.ravel(), average, False, index, flags
-    )
+    cells, flags = combined(pool_of(batch), members, lo.ravel(), hi.ravel(), average, False)
     _report(np.bitwise_or.reduce(flags.reshape(which.shape), axis=1), COMBINE_NOTES, note)
-    return HistogramCells(index.reshape(which.shape), batch_of(out))
+    return HistogramCells(cells.index.reshape(which.shape), cells.pool)
 
 
 def _transitions(
