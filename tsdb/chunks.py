@@ -154,9 +154,12 @@ def clear_directory(fs: FileSystem, root: Path) -> None:
 def gather(
     segments: dict[int, U8Array], chunks: I64Array, open_bytes: U8Array
 ) -> tuple[U8Array, I64Array, I64Array]:
-    """Bytes of chunks i64[C, 2] (position, length) side by side, padded for the decoder; starts and
-    lengths."""
+    """Bytes of chunks i64[C, 2] (position, length), padded for the decoder; starts and lengths. `open_bytes`
+    end with READ_PADDING bytes, and are given back where no chunk is closed."""
     lengths = np.ascontiguousarray(chunks[:, 1])
+    starts = chunks[:, 0] - OPEN_CHUNK
+    if not len(starts) or int(starts.min()) >= 0:
+        return open_bytes, starts, lengths
     starts = np.zeros(len(chunks), dtype=np.int64)
     np.cumsum(lengths[:-1], out=starts[1:])
     buffer = scratch(int(lengths.sum()) + READ_PADDING, np.uint8)

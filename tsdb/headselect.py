@@ -13,6 +13,7 @@ from tsdb.headhistograms import offsets_of, runs, take
 from tsdb.headstarts import CapturedStarts
 from tsdb.histogram import HistogramBatch
 from tsdb.kernels.headread import capture, decode_rows, measure, sort_late_rows
+from tsdb.kernels.xor import READ_PADDING
 from tsdb.scratch import scratch
 from tsdb.select import HISTOGRAM_WORK, SampleBatch, SelectHints
 from tsdb.serieslabels import SeriesLabels
@@ -101,7 +102,7 @@ class HeadSelection:
         self._chunk_offsets, byte_offsets, self._loose_offsets = offsets
         chunks, open_bytes, loose = offsets[:, -1].tolist()
         self._chunks = np.empty((chunks, 2), dtype=np.int64)
-        self._open_bytes = np.empty(open_bytes, dtype=np.uint8)
+        self._open_bytes = np.zeros(open_bytes + READ_PADDING, dtype=np.uint8)
         self._tail_counts = np.empty(len(slots), dtype=np.int64)
         self._loose_t = np.empty(loose, dtype=np.int64)
         self._loose_v = np.empty(loose, dtype=np.uint64)
@@ -150,10 +151,7 @@ class HeadSelection:
     def read(self, lo: int, hi: int) -> SampleBatch:
         """Samples of rows lo to hi. Raises CorruptionError for a chunk that does not decode."""
         chunks = self._chunks[self._chunk_offsets[lo] : self._chunk_offsets[hi]]
-        if len(chunks):
-            buffer, starts, lengths = gather(self._segments, chunks, self._open_bytes)
-        else:
-            buffer, starts, lengths = _NO_BYTES, _NO_TIMES, _NO_TIMES
+        buffer, starts, lengths = gather(self._segments, chunks, self._open_bytes)
         room = int(self._bounds[lo:hi].sum())
         t_ms, bits = scratch(room, np.int64), scratch(room, np.uint64)
         offsets = np.empty(hi - lo + 1, dtype=np.int64)
