@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from promql.kernels.cell import ABSENT_U64, kahan, seek_after
+from promql.kernels.windowextreme import BLOCK, COMPARISONS_MAX, comparisons, extreme_row, has_one_order
 from tsdb.kernels.compile import inline, kernel
 
 I64 = npt.NDArray[np.int64]
@@ -179,6 +180,66 @@ def _exact_row(
     return present
 
 
+LANES = 16
+"""Windows that are summed side by side where they do not follow each other."""
+
+PACKED = 64
+"""Samples of each that are laid side by side at a time, so that the compiler makes vectors of windows."""
+
+
+@inline
+def _lane_sums(v: F64, jobs: I64, n: int, is_mean: int, packed: F64, total: F64, comp: F64) -> None:
+    """Compensated sums of n windows of jobs[1, i] samples from v[jobs[0, i]] on, none empty."""
+    common, first = jobs[1, 0], 0
+    for i in range(n):
+        common = min(common, jobs[1, i])
+        total[i] = 0.0
+        comp[i] = 0.0
+    if is_mean != 0:
+        first = 1
+        for i in range(n):
+            total[i] = v[jobs[0, i]]
+    while first < common:
+        count = min(PACKED, common - first)
+        for i in range(n):
+            part = v[jobs[0, i] + first : jobs[0, i] + first + count]
+            for j in range(len(part)):
+                packed[j * n + i] = part[j]
+        for j in range(count):
+            side = packed[j * n : j * n + n]
+            for i in range(n):
+                new, new_comp = kahan(side[i], total[i], comp[i])
+                total[i] = new
+                comp[i] = new_comp
+        first += count
+    for i in range(n):
+        t, c = total[i], comp[i]
+        for k in range(jobs[0, i] + common, jobs[0, i] + jobs[1, i]):
+            t, c = kahan(v[k], t, c)
+        total[i] = t
+        comp[i] = c
+
+
+@inline
+def _result(v: F64, a: int, width: int, is_mean: int, total: float, comp: float) -> float:
+    """Of a window v[a : a + width] whose sum is known."""
+    if is_mean == 0:
+        return total if math.isinf(total) else total + comp
+    if math.isinf(total) or math.isnan(total):
+        return _window_mean(v, a, a + width)
+    return float(total / width + comp / width)
+
+
+@inline
+def _sum_lanes(v: F64, jobs: I64, n: int, is_mean: int, packed: F64, total: F64, comp: F64, out: F64) -> None:
+    """Work off n windows of jobs[1, i] samples from v[jobs[0, i]] on, of cells jobs[2, i], jobs[3, i]."""
+    if n == 0:
+        return
+    _lane_sums(v, jobs, n, is_mean, packed, total, comp)
+    for i in range(n):
+        out[jobs[2, i], jobs[3, i]] = _result(v, jobs[0, i], jobs[1, i], is_mean, total[i], comp[i])
+
+
 @kernel(
     "int64(int64[::1], int64[::1], float64[::1], int64, int64, int64, int64, float64[:,::1])",
     group="read",
@@ -197,7 +258,8 @@ def sum_or_mean(
     out_bits = out.view(np.uint64)
     steps = out.shape[1]
     begins, ends = np.empty(steps, dtype=np.int64), np.empty(steps, dtype=np.int64)
-    total, comp = np.empty(steps), np.empty(steps)
+    total, comp = np.empty(max(steps, LANES)), np.empty(max(steps, LANES))
+    jobs, packed, waiting = np.empty((4, LANES), dtype=np.int64), np.empty(PACKED * LANES), 0
     present = 0
     for row in range(out.shape[0]):
         lo, hi = offsets[row], offsets[row + 1]
@@ -216,20 +278,20 @@ def sum_or_mean(
                 k += 1
                 continue
             if n < RUN_MIN:
-                out[row, k] = _window_mean(v, a, a + width) if is_mean != 0 else _window_sum(v, a, a + width)
+                jobs[0, waiting], jobs[1, waiting], jobs[2, waiting], jobs[3, waiting] = a, width, row, k
+                waiting += 1
                 present += 1
                 k += 1
+                if waiting == LANES:
+                    _sum_lanes(v, jobs, waiting, is_mean, packed, total, comp, out)
+                    waiting = 0
                 continue
             _run_sums(v[a : a + width + n - 1], width, n, is_mean, total, comp)
             for i in range(n):
-                if is_mean == 0:
-                    out[row, k + i] = total[i] if math.isinf(total[i]) else total[i] + comp[i]
-                elif math.isinf(total[i]) or math.isnan(total[i]):
-                    out[row, k + i] = _window_mean(v, a + i, a + i + width)
-                else:
-                    out[row, k + i] = total[i] / width + comp[i] / width
+                out[row, k + i] = _result(v, a + i, width, is_mean, total[i], comp[i])
             present += n
             k += n
+    _sum_lanes(v, jobs, waiting, is_mean, packed, total, comp, out)
     return present
 
 
@@ -298,20 +360,27 @@ def extreme(
 ) -> int:
     """min/max_over_time (earliest of equal values) or the time in s of the extreme (latest of equal ones).
 
-    A queue of two parts: of the samples before `middle` the extreme from each to `middle` is in `suffix`, of
-    those behind it the extreme so far is kept. Where the first part is used up it is made anew of all that is
-    in the window, so every sample is looked at twice, and no branch depends on values. NaN wins only against
-    nothing. Returns cells present."""
+    Where equal values are equal bits, and windows are few for their length, from the extremes of blocks
+    (promql.kernels.windowextreme). Else a queue of two parts: of the samples before `middle` the extreme from
+    each to `middle` is in `suffix`, of those behind it the extreme so far is kept. Where the first part is
+    used up it is made anew of all that is in the window, so every sample is looked at twice, and no branch
+    depends on values. NaN wins only against nothing. Returns cells present."""
     out_bits = out.view(np.uint64)
     longest = 1
     for row in range(out.shape[0]):
         longest = max(longest, offsets[row + 1] - offsets[row])
-    suffix = np.empty(longest, dtype=np.int64)
+    suffix, blocks = np.empty(longest, dtype=np.int64), np.empty(longest // BLOCK + 1)
+    begins, ends = np.empty(out.shape[1], dtype=np.int64), np.empty(out.shape[1], dtype=np.int64)
     present = 0
     sign = 1.0 if is_max != 0 else -1.0
     latest = want_time != 0
     for row in range(out.shape[0]):
         lo, hi = offsets[row], offsets[row + 1]
+        if not latest and hi > lo and has_one_order(v, lo, hi):
+            _find_windows(t_ms, lo, hi, first_end_ms, step_ms, range_ms, begins, ends)
+            if comparisons(begins, ends) < COMPARISONS_MAX * (hi - lo):
+                present += extreme_row(v, lo, begins, ends, sign, blocks[: (hi - lo) // BLOCK], out[row])
+                continue
         a, b, middle = lo, lo, lo
         best_at, best = lo, math.nan
         end_ms = first_end_ms

@@ -172,6 +172,30 @@ def test_sum_of_integers_is_exact_whichever_path_computes_it() -> None:
     same_cells(run("sum_over_time", rows, grid), expected)
 
 
+@pytest.mark.parametrize("name", ["sum_over_time", "avg_over_time", "min_over_time", "max_over_time"])
+@pytest.mark.parametrize("odd", [(), (math.inf,), (math.nan, -0.0), (1e308, -1e308), (-math.inf, 0.0)])
+@pytest.mark.parametrize(("steps", "span"), [(1, 400_000), (3, 150_000), (40, 90_000), (200, 33_000)])
+def test_long_windows_side_by_side_equal_their_twins(
+    name: str, odd: tuple[float, ...], steps: int, span: int
+) -> None:
+    random = np.random.default_rng(len(odd) + steps)
+    rows: Rows = []
+    for row in range(21):
+        values = np.round(random.normal(size=random.integers(0, 400) if row % 5 else 300), 3)
+        if row % 3 == 0:
+            values[random.random(len(values)) < 0.02] = 0.0
+        for value in odd if row % 2 else ():
+            values[random.random(len(values)) < 0.01] = value
+        times = np.sort(random.choice(400, len(values), replace=False)) * 1000
+        rows.append(list(zip(times.tolist(), values.tolist(), strict=True)))
+    step = 400_000 // steps
+    grid = WindowGrid(step, step, steps, span, Grid(step, step, steps))
+    with np.errstate(all="ignore"):
+        got = run(name, rows, grid)
+    twin = reference.OVER_WINDOW[name]
+    same_cells(got, [[twin(w) for w in windows_of(row, grid)] for row in rows])
+
+
 def test_pieces_cover_all_rows_once_and_stay_small() -> None:
     bounds = np.array([10, 2_000_000, 5, 5] + [1000] * 5000)
     pieces = split_rows(bounds, 100)
