@@ -137,9 +137,9 @@ def decode_runs(
                     number = take_bits(coded, at, low)
                 at += low
                 number |= quotient << np.uint64(low)
-                shrunk: Word = max(parameter - 2, np.int64(0))
-                grown: Word = min(parameter + np.int64(quotient), np.int64(PARAMETER_LIMIT))
-                parameter = shrunk if quotient == _U0 else (parameter if quotient == _U1 else grown)
+                # Whether a quotient is 0 is a coin's throw: it must not be a branch.
+                more = np.int64(quotient) - 2 * np.int64(quotient == _U0) - np.int64(quotient == _U1)
+                parameter = min(max(parameter + more, np.int64(0)), np.int64(PARAMETER_LIMIT))
                 known[0] = (state & _NOT_PARAMETER) | (np.uint64(parameter) << _PARAMETER)
                 if exponent == RAW:
                     bits = known[2] ^ (number << shift)
