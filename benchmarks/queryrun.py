@@ -134,7 +134,9 @@ def measure_servers(kinds: list[servers.Kind], folder: Path, repeats: int) -> qu
             for query in classes:
                 if query.name in NATIVE_ONLY and kind is servers.VICTORIA_METRICS:
                     continue
-                found[kind.name][query.name] = _measure_class(server, query, data, repeats)
+                measured = _measure_class(server, query, data, repeats)
+                found[kind.name][query.name] = measured
+                _say(f"{kind.name}: {query.name}: {measured.latency.seconds * 1e3:.1f} ms")
                 if kind is servers.VEDETTE:
                     samples[query.name] = _samples_read(server, query, data)
             if kind is servers.VEDETTE:
