@@ -24,6 +24,7 @@ U8Array = npt.NDArray[np.uint8]
 Buffer = bytes | bytearray | memoryview | npt.NDArray[Any]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 _BUFFERS_PER_WRITE = 512
 """Below IOV_MAX (1024) of Linux."""
 
@@ -200,11 +201,19 @@ class FileSystem:
             shutil.rmtree(path)
 
     def link(self, source: Path, target: Path) -> None:
-        """Make a hard link, or a copy where links do not work."""
+        """Make a hard link, or a copy, synced, where links do not work. Raises DiskFullError, OSError."""
         try:
             os.link(source, target)
-        except OSError:
+            return
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise _named(error, target) from error
+        try:
             shutil.copy2(source, target)
+            with target.open("rb") as copy:
+                os.fsync(copy.fileno())
+        except OSError as error:
+            raise _named(error, target) from error
 
     def sync_directory(self, path: Path) -> None:
         """Make created, renamed and removed names in a directory durable."""

@@ -82,6 +82,12 @@ class FaultyDisk(FileSystem):
         self.hit()
         super().make_directory(path)
 
+    def link(self, source: Path, target: Path) -> None:
+        self.hit()
+        super().link(source, target)
+        if source in self.synced:
+            self.synced[target] = self.synced[source]
+
     def sync_directory(self, path: Path) -> None:
         self.hit()
         super().sync_directory(path)
