@@ -186,7 +186,8 @@ class WindowOperator(RowwiseOperator):
         bare = drop_metadata(series, self.ctx)
         # Series of one metric differ in other labels, and lose no other here.
         dropped = len(series.labels.name_ids) - len(bare.labels.name_ids)
-        self.is_distinct = self._child.is_distinct and dropped == len(ids) and bool((ids == ids[:1]).all())
+        one_name = bool(ids.all() and (ids == ids[:1]).all())
+        self.is_distinct = self._child.is_distinct and dropped == len(ids) and one_name
         return bare
 
     def _check_arguments(self) -> None:

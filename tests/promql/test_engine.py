@@ -456,3 +456,20 @@ def test_cells_become_samples_and_absent_ones_do_not() -> None:
     assert offsets.tolist() == [0, 2, 2, 3]
     assert t_ms[:n].tolist() == [1000, 1020, 1010]
     assert str(out[:n].tolist()) == "[1.0, nan, 5.0]"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ('a{x="1"}', 'b{x="1"}'),
+        ('{x="1", __type__="gauge"}', '{x="1", __type__="counter"}'),
+        ('a{x="1", __type__="gauge"}', '{x="1"}'),
+        ('a{x="1", __unit__="s", __type__="gauge"}', 'a{x="1"}'),
+        ('a{x="1", __type__="gauge"}', 'a{x="1", __type__="counter"}'),
+    ],
+)
+def test_series_that_differ_in_what_a_window_function_drops_are_refused(rows: tuple[str, str]) -> None:
+    data = store(MINUTE_MS, {row: [1.0, 2.0, 3.0] for row in rows})
+    assert len(ENGINE.instant(data.querier(), 'last_over_time({x="1"}[2m])', 120_000).value.values) == 2
+    with pytest.raises(ExecutionError, match="vector cannot contain metrics with the same labelset"):
+        ENGINE.instant(data.querier(), 'max_over_time({x="1"}[2m])', 120_000)
