@@ -17,7 +17,7 @@ from promql.builder import ParserOptions
 from promql.operators.operator import Operator
 from promql.parser import parse
 from tests.fuzz.coverage import EVERYTHING, contents
-from tests.fuzz.differ import Difference, Fuzz, close
+from tests.fuzz.differ import QUERIES_PER_STORE, Difference, Fuzz, close
 from tests.twins import TWINS
 from tsdb.kernels.compile import Kernel, import_kernel_modules, registered
 
@@ -107,6 +107,14 @@ def test_every_operator_is_compared_with_the_slow_interpreter(runs: Runs) -> Non
     assert every - reached <= set(OWN_TESTS) <= every
     assert not reached & set(OWN_TESTS)
     assert all((Path(__file__).parents[2] / file).is_file() for file in OWN_TESTS.values())
+
+
+def test_label_sets_are_used_again_by_other_queries() -> None:
+    fuzz = Fuzz(SEEDS[0])
+    for number in range(QUERIES_PER_STORE):
+        fuzz.run(number)
+    assert fuzz.querier is not None
+    assert fuzz.querier.used_again > QUERIES_PER_STORE // 2
 
 
 def test_a_wrong_engine_would_be_noticed() -> None:
