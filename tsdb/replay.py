@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +58,9 @@ log = logging.getLogger("tsdb.replay")
 BUNDLES_AT_ONCE = 2
 """Threads that store runs, beside the one that reads: where there are more processors, reading is what all
 wait for."""
+SWITCH_INTERVAL_S = 0.0005
+"""A thread that comes out of a kernel waits so long for the one that reads to let Python go; by default it is
+5 ms, as long as storing a whole bundle takes."""
 
 
 @dataclass(slots=True)
@@ -143,12 +147,17 @@ class Replayer:
         wanted = [number for number in numbers if number > after_segment]
         if wanted:
             self._progress.first, self._progress.last = wanted[0], wanted[-1]
-        with ThreadPoolExecutor(BUNDLES_AT_ONCE, "wal-replay") as self._pool:
-            if not after_segment and checkpoints:
-                self._read_checkpoint(checkpoints[-1])
-            for number in wanted:
-                self._progress.current = number
-                self._read_segment(number, last=number == wanted[-1])
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        try:
+            with ThreadPoolExecutor(BUNDLES_AT_ONCE, "wal-replay") as self._pool:
+                if not after_segment and checkpoints:
+                    self._read_checkpoint(checkpoints[-1])
+                for number in wanted:
+                    self._progress.current = number
+                    self._read_segment(number, last=number == wanted[-1])
+        finally:
+            sys.setswitchinterval(interval)
         self._head.finish_replay()
         return self._result
 

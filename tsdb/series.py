@@ -11,7 +11,6 @@ compares the ids themselves, and is used under the table's lock only.
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -211,9 +210,26 @@ class SeriesTable:
         counts = np.diff(offsets)
         self._pairs_count[slots] = counts.astype(np.uint32)
         self._most_pairs = max(self._most_pairs, int(counts.max(initial=0)))
-        names, bounds = ids[0::2].tobytes(), (4 * offsets).tolist()
-        sets = [names[lo:hi] for lo, hi in itertools.pairwise(bounds)]
-        self._names_start[slots] = np.array([self._name_set(each) for each in sets], dtype=np.uint32)
+        if len(slots):
+            self._names_start[slots] = self._name_sets_of(np.ascontiguousarray(ids[0::2]), offsets, counts)
+
+    def _name_sets_of(self, names: U32Array, offsets: I64Array, counts: I64Array) -> U32Array:
+        """Where the names of each of some series are. Series side by side mostly have the same, which is seen
+        without looking each one up."""
+        count = len(counts)
+        other = np.ones(count, dtype=np.bool_)
+        # Behind the last name of all no series begins, and one of no names has none to compare.
+        named = offsets[:-1] < len(names)
+        equal = names == names[np.arange(len(names)) - np.repeat(np.roll(counts, 1), counts)]
+        if named.any():
+            other[named] = ~np.logical_and.reduceat(equal, offsets[:-1][named])
+        other[1:] |= counts[1:] != counts[:-1]
+        other[0] = True
+        raw = names.tobytes()
+        lows, highs = (4 * offsets[:-1][other]).tolist(), (4 * offsets[1:][other]).tolist()
+        starts = [self._name_set(raw[lo:hi]) for lo, hi in zip(lows, highs, strict=True)]
+        places: U32Array = np.array(starts, dtype=np.uint32)[np.cumsum(other) - 1]
+        return places
 
     def _name_set(self, names: bytes) -> int:
         """Where the ids of some names, in this order, are."""
