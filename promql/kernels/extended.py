@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from promql.kernels.cell import ABSENT_U64, seek_after
+from promql.kernels.windowborders import next_window
 from tsdb.kernels.compile import inline, kernel
 
 I64 = npt.NDArray[np.int64]
@@ -56,8 +57,9 @@ def extended_rate(
         end_ms = first_end_ms
         for k in range(out.shape[1]):
             start_ms = end_ms - range_ms
-            a = seek_after(t_ms, a, hi, start_ms - lookback_ms)
-            b = seek_after(t_ms, max(a, b), hi, end_ms + (lookback_ms if is_smoothed != 0 else 0))
+            a, b = next_window(
+                t_ms, a, b, hi, start_ms - lookback_ms, end_ms + (lookback_ms if is_smoothed != 0 else 0)
+            )
             out_bits[row, k] = ABSENT_U64
             last = b - 1
             if b > a:
@@ -122,8 +124,7 @@ def anchored_transitions(
         end_ms = first_end_ms
         for k in range(out.shape[1]):
             start_ms = end_ms - range_ms
-            a = seek_after(t_ms, a, hi, start_ms - lookback_ms)
-            b = seek_after(t_ms, max(a, b), hi, end_ms)
+            a, b = next_window(t_ms, a, b, hi, start_ms - lookback_ms, end_ms)
             if b > a and t_ms[b - 1] > start_ms:
                 first = a
                 while first < b - 1 and t_ms[first] <= start_ms:

@@ -187,8 +187,8 @@ def dense_sums(
 ) -> int:
     """The sums, or averages, of the runs that are not in `others`, into `out`; `index` i32[N] and `flags`
     u8[N] as `histogramcombine.combine`. The dense columns of both sides are as long as their range, and
-    `seen` is all zero. An average whose sum overflows is put into `others`. Returns the number of those added;
-    `fill` i64[4] gets histograms, positive and negative buckets and bounds written."""
+    `seen` is all zero. An average whose sum overflows is put into `others`. Returns the number of those
+    added; `fill` i64[4] gets histograms, positive and negative buckets and bounds written."""
     written, positives, negatives, added = 0, 0, 0, 0
     pos_base, neg_base = ranges[0, 0], ranges[1, 0]
     out[POS_OFFSETS][0], out[NEG_OFFSETS][0], out[CUSTOM_OFFSETS][0] = 0, 0, 0

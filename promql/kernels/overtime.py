@@ -12,7 +12,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from promql.kernels.cell import ABSENT_U64, kahan, seek_after
+from promql.kernels.cell import ABSENT_U64, kahan
+from promql.kernels.windowborders import next_window
 from promql.kernels.windowextreme import BLOCK, COMPARISONS_MAX, comparisons, extreme_row, has_one_order
 from tsdb.kernels.compile import inline, kernel
 
@@ -75,8 +76,7 @@ def _find_windows(
     a, b = lo, lo
     end_ms = first_end_ms
     for k in range(len(begins)):
-        a = seek_after(t_ms, a, hi, end_ms - range_ms)
-        b = seek_after(t_ms, max(a, b), hi, end_ms)
+        a, b = next_window(t_ms, a, b, hi, end_ms - range_ms, end_ms)
         begins[k] = a
         ends[k] = b
         end_ms += step_ms
@@ -321,8 +321,7 @@ def edges(
         b = a
         end_ms = first_end_ms
         for k in range(out.shape[1]):
-            a = seek_after(t_ms, a, hi, end_ms - range_ms)
-            b = seek_after(t_ms, max(a, b), hi, end_ms)
+            a, b = next_window(t_ms, a, b, hi, end_ms - range_ms, end_ms)
             if b > a:
                 if what == EDGE_COUNT:
                     out[row, k] = b - a

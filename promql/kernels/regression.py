@@ -10,7 +10,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from promql.kernels.cell import ABSENT_U64, kahan, seek_after
+from promql.kernels.cell import ABSENT_U64, kahan
+from promql.kernels.windowborders import next_window
 from tsdb.kernels.compile import inline, kernel
 
 I64 = npt.NDArray[np.int64]
@@ -61,8 +62,7 @@ def deriv(offsets: I64, t_ms: I64, v: F64, first_end_ms: int, step_ms: int, rang
         b = a
         end_ms = first_end_ms
         for k in range(out.shape[1]):
-            a = seek_after(t_ms, a, hi, end_ms - range_ms)
-            b = seek_after(t_ms, max(a, b), hi, end_ms)
+            a, b = next_window(t_ms, a, b, hi, end_ms - range_ms, end_ms)
             if b - a >= 2:
                 slope, _ = _regression(t_ms, v, a, b, t_ms[a])
                 out[row, k] = slope
@@ -99,8 +99,7 @@ def predict_linear(
         b = a
         end_ms = first_end_ms
         for k in range(out.shape[1]):
-            a = seek_after(t_ms, a, hi, end_ms - range_ms)
-            b = seek_after(t_ms, max(a, b), hi, end_ms)
+            a, b = next_window(t_ms, a, b, hi, end_ms - range_ms, end_ms)
             if b - a >= 2:
                 slope, intercept = _regression(t_ms, v, a, b, eval_start_ms + k * eval_step_ms)
                 out[row, k] = slope * ahead_s[k] + intercept
@@ -136,8 +135,7 @@ def smooth(
         b = a
         end_ms = first_end_ms
         for k in range(out.shape[1]):
-            a = seek_after(t_ms, a, hi, end_ms - range_ms)
-            b = seek_after(t_ms, max(a, b), hi, end_ms)
+            a, b = next_window(t_ms, a, b, hi, end_ms - range_ms, end_ms)
             if b - a >= 2:
                 sf, tf = level[k], trend[k]
                 s0, s1 = 0.0, v[a]

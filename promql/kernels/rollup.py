@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from promql.kernels.cell import ABSENT_U64, seek_after
+from promql.kernels.windowborders import next_window
 from tsdb.kernels.compile import kernel
 
 I64 = npt.NDArray[np.int64]
@@ -68,8 +69,7 @@ def extrapolated(
         b = a
         for k in range(out.shape[1]):
             start_ms, end_ms = starts_ms[k], ends_ms[k]
-            a = seek_after(t_ms, a, hi, start_ms)
-            b = seek_after(t_ms, max(a, b), hi, end_ms)
+            a, b = next_window(t_ms, a, b, hi, start_ms, end_ms)
             samples = 0.0
             for j in range(a, b):
                 samples += count[j]

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from promql.kernels.cell import ABSENT_U64, seek_after
+from promql.kernels.windowborders import next_window
 from tsdb.kernels.compile import inline, kernel
 
 I64 = npt.NDArray[np.int64]
@@ -123,8 +124,7 @@ def window_counts(offsets: I64, t_ms: I64, first_end_ms: int, step_ms: int, rang
         b = a
         end_ms = first_end_ms
         for k in range(out.shape[1]):
-            a = seek_after(t_ms, a, hi, end_ms - range_ms)
-            b = seek_after(t_ms, max(a, b), hi, end_ms)
+            a, b = next_window(t_ms, a, b, hi, end_ms - range_ms, end_ms)
             out[row, k] = b - a
             largest = max(largest, b - a)
             end_ms += step_ms

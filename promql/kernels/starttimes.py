@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from promql.kernels.cell import ABSENT_U64, seek_after
+from promql.kernels.windowborders import next_window
 from tsdb.kernels.compile import inline, kernel
 
 I64 = npt.NDArray[np.int64]
@@ -58,8 +59,7 @@ def extrapolated(
         end_ms = first_end_ms
         for k in range(out.shape[1]):
             start_ms = end_ms - range_ms
-            a = seek_after(t_ms, a, hi, start_ms)
-            b = seek_after(t_ms, max(a, b), hi, end_ms)
+            a, b = next_window(t_ms, a, b, hi, start_ms, end_ms)
             out_bits[row, k] = ABSENT_U64
             known = b > a and starts[a] != 0 and starts[a] > start_ms and starts[a] < t_ms[a]
             if b - a >= 2 or (b - a == 1 and known):
@@ -153,8 +153,7 @@ def resets(
         b = a
         end_ms = first_end_ms
         for k in range(out.shape[1]):
-            a = seek_after(t_ms, a, hi, end_ms - range_ms)
-            b = seek_after(t_ms, max(a, b), hi, end_ms)
+            a, b = next_window(t_ms, a, b, hi, end_ms - range_ms, end_ms)
             if b > a:
                 count = 0
                 for i in range(a + 1, b):

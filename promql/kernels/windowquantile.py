@@ -11,7 +11,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from promql.kernels.cell import ABSENT_U64, seek_after
+from promql.kernels.cell import ABSENT_U64
+from promql.kernels.windowborders import next_window
 from tsdb.kernels.compile import inline, kernel
 
 I64 = npt.NDArray[np.int64]
@@ -127,8 +128,7 @@ def median_deviation(
         b = a
         end_ms = first_end_ms
         for k in range(out.shape[1]):
-            a = seek_after(t_ms, a, hi, end_ms - range_ms)
-            b = seek_after(t_ms, max(a, b), hi, end_ms)
+            a, b = next_window(t_ms, a, b, hi, end_ms - range_ms, end_ms)
             if b > a:
                 n = b - a
                 bad = False
