@@ -9,6 +9,7 @@ one another in time. For the rest `BlockJoins.runs` says None, and `mergeselect`
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -71,7 +72,16 @@ class JoinedRuns:
     page_rows: I64Array
     first_ms: int
     last_ms: int
+    times_key: bytes = field(default=b"", init=False)
+    """A digest of `vectors`: selections of the same targets have the same."""
     _seen: tuple[SeriesLabels, JoinedRows] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        digest = hashlib.blake2b(digest_size=16)
+        for numbers in self.vectors:
+            digest.update(len(numbers).to_bytes(8, "little"))
+            digest.update(numbers.data)
+        self.times_key = digest.digest()
 
     def with_head(self, head: SeriesLabels) -> JoinedRows:
         """The rows of the blocks, then those that only the head has. Remembered for the same series."""
@@ -210,7 +220,7 @@ class BlockJoins:
         """Joins count as decoded pieces of blocks."""
         self._runs: CachePart[tuple[tuple[str, ...], tuple[Matcher, ...]], JoinedRuns | None]
         self._runs = cache.part(_runs_bytes)
-        self._times: CachePart[tuple[tuple[str, ...], tuple[bytes, ...]], JoinedTimes]
+        self._times: CachePart[tuple[tuple[str, ...], bytes], JoinedTimes]
         self._times = cache.part(_times_bytes)
 
     def runs(self, blocks: Sequence[Block], matchers: Sequence[Matcher], at_once: bool) -> JoinedRuns | None:
@@ -235,8 +245,7 @@ class BlockJoins:
                 raise NotAtOnceError("timestamps of blocks are not decoded yet")
             return _read_times(blocks, runs)
 
-        key = tuple(block.meta.ulid for block in blocks), tuple(numbers.tobytes() for numbers in runs.vectors)
-        return self._times.get(key, read)
+        return self._times.get((tuple(block.meta.ulid for block in blocks), runs.times_key), read)
 
     def clear(self) -> None:
         """Forget everything: blocks were replaced."""
