@@ -162,6 +162,7 @@ class Info(VectorOperator):
         made: list[Labels] = []
         cache: dict[tuple[int, ...], list[tuple[BoolArray, list[Labels]]]] = {}
         sets = labels.rows()
+        present = _present(base)
         for i, key in enumerate(map(tuple, keys.tolist())):
             if ignored[i]:
                 rows.append(i)
@@ -171,9 +172,11 @@ class Info(VectorOperator):
             if key not in cache:
                 cache[key] = chosen.combinations(key, steps)
             for mask, infos in cache[key]:
-                if infos or optional:
+                # Info series are joined to samples: where the base has none, they may disagree.
+                here = mask & present[i]
+                if (infos or optional) and here.any():
                     rows.append(i)
-                    masks.append(mask)
+                    masks.append(here)
                     made.append(self._enriched(sets[i], infos) if infos else sets[i])
         return _masked(base, rows, masks, SeriesLabels.from_labels(made, labels.symbols))
 
@@ -246,6 +249,12 @@ def _choose(labels: SeriesLabels, times: np.ndarray, rows: I64Array) -> _ChosenI
         held[name] = np.where(t > newest, row, chosen), np.maximum(t, newest)
     by_key = {key: np.stack([chosen for chosen, _ in held.values()]) for key, held in best.items()}
     return _ChosenInfo(by_key, labels)
+
+
+def _present(base: Collected) -> BoolArray:
+    """bool[S, K]: where the base has a sample."""
+    floats = np.asarray(base.values.view(np.uint64) != np.uint64(ABSENT_BITS))
+    return floats if base.histograms is None else floats | (base.histograms.index >= 0)
 
 
 def _masked(base: Collected, rows: list[int], masks: list[BoolArray], labels: SeriesLabels) -> Collected:

@@ -166,3 +166,15 @@ def test_names_default_to_target_info_or_to_any_info_metric(given: list[str], wa
 )
 def test_info_reads_when_the_first_selector_does(query: str, want: ReadTime | None) -> None:
     assert read_time(parse(query, ParserOptions.everything())) == want
+
+
+def test_info_series_may_disagree_where_the_base_has_no_sample() -> None:
+    infos = {
+        'a_info{c="1",instance="a",job="1"}': [1.0, 1.0],
+        'b_info{c="2",instance="a",job="1"}': [1.0, 1.0],
+    }
+    store = store_of({'m{instance="a",job="1"}': [1.0, 200.0], **infos})
+    assert run(store, 'info(m > 300, {__name__=~"._info"})', 2) == {}
+    assert run(store, 'info(m > 100, {__name__=~"._info"})') == {}
+    with pytest.raises(ExecutionError, match="conflicting label: c"):
+        run(store, 'info(m > 100, {__name__=~"._info"})', 2)
