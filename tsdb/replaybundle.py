@@ -31,6 +31,7 @@ from tsdb.walwindow import Bundle
 U8Array = npt.NDArray[np.uint8]
 U32Array = npt.NDArray[np.uint32]
 I64Array = npt.NDArray[np.int64]
+U64Array = npt.NDArray[np.uint64]
 
 _PLACE_PADDING = 128
 
@@ -46,15 +47,29 @@ class BundleStore:
         self._size(0, 0)
 
     def _size(self, samples: int, series: int) -> None:
-        self._t_ms: I64Array = np.empty(samples, dtype=np.int64)
-        self._kept_t: I64Array = np.empty(samples, dtype=np.int64)
-        self._values = np.empty(samples, dtype=np.uint64)
+        """Make room for bundles of so many samples and series. Raises MemoryError."""
+        self._room = (0, 0)
+        # Address space only: runs hardly ever need what they may need at most.
+        self._t_ms: I64Array = reserve(np.int64, samples + 1)
+        self._kept_t: I64Array = reserve(np.int64, samples + 1)
+        self._values: U64Array = reserve(np.uint64, samples + 1)
         size = samples * RUN_SAMPLE_BYTES_LIMIT + series * RUN_BYTES_LIMIT + _PLACE_PADDING
-        self._bytes: U8Array = np.empty(size, dtype=np.uint8)
-        chunks = samples + (k.TAIL_SLOTS + 1) * series
-        self._chunks = np.empty((chunks, CHUNK_WORDS), dtype=np.uint64)
-        self._states = np.empty((series, STATE_WORDS), dtype=np.uint64)
-        self._runs = np.empty((series, RUN_WORDS), dtype=np.int64)
+        self._bytes: U8Array = reserve(np.uint8, size)
+        chunks = samples + (k.TAIL_SLOTS + 1) * series + 1
+        self._chunks: U64Array = reserve(np.uint64, chunks * CHUNK_WORDS).reshape(-1, CHUNK_WORDS)
+        self._states: U64Array = np.empty((series, STATE_WORDS), dtype=np.uint64)
+        self._runs: I64Array = np.empty((series, RUN_WORDS), dtype=np.int64)
+        self._room = (samples, series)
+
+    def _make_room(self, samples: int, series: int) -> bool:
+        """Whether there is room for a bundle."""
+        if samples <= self._room[0] and series <= self._room[1]:
+            return True
+        try:
+            self._size(max(samples, self._room[0]), max(series, self._room[1]))
+        except MemoryError:
+            return False
+        return True
 
     def take(self, bundle: Bundle, segment: int, oldest: int) -> tuple[int, int] | None:
         """Store the samples of records; the number stored and the newest time, None for a bundle that must be
@@ -72,8 +87,8 @@ class BundleStore:
         if plain_series(refs, series.slots_used, series.alive, series.generation, self._seen, slots):
             return None
         count = sum(part.count for part in parts)
-        if count > len(self._values) or len(refs) > len(self._runs):
-            self._size(max(count, len(self._values)), max(len(refs), len(self._runs)))
+        if not self._make_room(count, len(refs)):
+            return None
         runs = self._runs[: len(refs)]
         table = np.array(
             [

@@ -193,6 +193,24 @@ def test_what_is_no_bundle_is_left_to_others() -> None:
     assert store.take(bundle, SEGMENT, NO_MAX_TIME) is not None
 
 
+def test_a_bundle_for_which_there_is_no_memory_is_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    head, refs = make_head()
+    store, writer = BundleStore(head, threading.Lock()), Writer(2, refs)
+    bundle, samples = writer.bundle(5)
+
+    def short(dtype: type, count: int) -> np.ndarray:
+        if dtype == np.uint8 and count > 100_000:
+            raise MemoryError
+        return reserve(dtype, count)
+
+    monkeypatch.setattr("tsdb.replaybundle.reserve", short)
+    monkeypatch.setattr("tsdb.replaybundle.RUN_BYTES_LIMIT", 100_000)
+    assert store.take(bundle, SEGMENT, NO_MAX_TIME) is None
+    monkeypatch.undo()
+    assert store.take(bundle, SEGMENT, NO_MAX_TIME) is not None
+    assert head.counters[k.STORED] == len(samples)
+
+
 def test_bytes_that_do_not_decode_are_refused() -> None:
     head, refs = make_head()
     bundle, _ = Writer(5, refs).bundle(6)

@@ -65,12 +65,10 @@ FIRST, CLOSED = 1, 2
 # Columns of `pen` u64[12]: the open chunk while it is written.
 _ACC, _FILL, _AT, _BEGIN, _COUNT, _LEAD, _TRAIL, _LIMIT, _MINT, _T, _V, _DELTA = range(12)
 PEN_WORDS = 12
-RUN_BYTES_LIMIT = CHUNK_BYTES_LIMIT + 64
-"""Bytes of a run beside `SAMPLE_BYTES_LIMIT` a sample: of the chunk that was open."""
+RUN_BYTES_LIMIT = CHUNK_BYTES_LIMIT + 128
+"""Bytes of a run beside `RUN_SAMPLE_BYTES_LIMIT` a sample: of the chunk that was open and the tail."""
 RUN_SAMPLE_BYTES_LIMIT = SAMPLE_BYTES_LIMIT + 2
 """A chunk of ten samples begins with 2 + 10 + 8 bytes."""
-RUN_CHUNKS = 2
-"""Chunks that a run may end and leave open, beside one a sample."""
 
 _U0, _U1, _U2, _U3, _U7, _U8, _U16 = (np.uint64(n) for n in (0, 1, 2, 3, 7, 8, 16))
 _U31, _U32, _U40, _U48, _U56, _U63, _U64 = (np.uint64(n) for n in (31, 32, 40, 48, 56, 63, 64))
