@@ -283,6 +283,8 @@ class Server:
         await asyncio.sleep(_QUIET_S)
         seconds = await asyncio.to_thread(load_rest, "read", self._stop.is_set, self._engine.running)
         await asyncio.to_thread(give_back, kernels.registered())
+        # Kernels, series and modules stay: a full collection that walks them stops the event loop for 0.1 s.
+        gc.freeze()
         log.info(
             "Kernels loaded", extra={"kernels": len(kernels.registered("read")), "seconds": round(seconds, 3)}
         )
