@@ -31,6 +31,8 @@ LANES = 5
 """Ten thousand series are five requests a scrape: a request a lane."""
 SERIES_PER_HOST = 256
 STEP_MS = 15_000
+CUT_FROM_MS = 3 * 3600 * 1000
+"""A load of more time than that makes servers that keep two hours in memory write blocks."""
 SEED = 20_260_101
 PORT = 19_340
 RESULTS = Path(__file__).parent / "results"
@@ -133,7 +135,10 @@ class Run:
             part = self.folder / f"ingest-{hosts}"
             part.mkdir()
             figures = ingestcost.measure(self.kinds, part, writer, steps, self.port, self.form.rest_s)
-            found += [replace(each, name=f"{writer.series_count:,} series: {each.name}") for each in figures]
+            subject = f"{writer.series_count:,} series"
+            if steps * STEP_MS > CUT_FROM_MS:
+                subject += ", with blocks cut"
+            found += [replace(each, name=f"{subject}: {each.name}") for each in figures]
             shutil.rmtree(part)
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import subprocess
 import sys
@@ -99,10 +100,23 @@ def test_a_part_of_an_image_is_refused(image: Image, tmp_path: Path, size: int) 
         read_image(path)
 
 
-@pytest.mark.parametrize("damage", ["other processor", "unknown name", "torn file"])
+REASONS = {
+    "other processor": "made for another processor",
+    "unknown name": "nothing exports vedette_no_such_function",
+    "torn file": "",
+}
+"""What the log says of an image that is passed over."""
+
+
+@pytest.mark.parametrize("damage", REASONS)
 def test_what_does_not_fit_is_left_to_numba(
-    image: Image, tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+    image: Image,
+    tmp_path: Path,
+    damage: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "tsdb.machinecode")
     path = tmp_path / "image"
     if damage == "other processor":
         image = replace(image, identity={**image.identity, "processor": "other"})
@@ -113,6 +127,10 @@ def test_what_does_not_fit_is_left_to_numba(
         path.write_bytes(path.read_bytes()[:-100])
     monkeypatch.setattr(loading, "image_paths", lambda: iter([tmp_path / "missing", path]))
     assert loading._load_first() is None
+    (record,) = caplog.records
+    assert record.getMessage().startswith("Kernels are loaded by numba")
+    assert record.__dict__["image"] == str(path)
+    assert record.__dict__["reason"].startswith(REASONS[damage])
 
 
 def test_what_is_no_object_is_refused() -> None:

@@ -67,8 +67,14 @@ def _load_first() -> Loaded | None:
     for path in image_paths():
         try:
             image = read_image(path)
-            if dict(image.identity) == identity():
+            made_for, here = dict(image.identity), identity()
+            other = sorted(name for name in made_for | here if made_for.get(name) != here.get(name))
+            if not other:
                 return Loaded(image)
+            log.info(
+                "Kernels are loaded by numba, which is slow; `vedette warm` makes an image for this machine",
+                extra={"image": str(path), "reason": f"made for another {', '.join(other)}"},
+            )
         except FileNotFoundError:
             continue
         except (OSError, ImportError, ImageError) as error:
