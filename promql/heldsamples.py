@@ -94,19 +94,20 @@ class HeldNode:
 
     def gathered(self) -> I64Array:
         """i64[K]: samples in the vector of each step."""
-        if self.kind == SAME:
+        # In a subquery without steps nothing is planned below.
+        if self.kind == SAME and self.children:
             return self.children[0].gathered()
-        if self.kind == REPEAT:
+        if self.kind == REPEAT and self.children:
             return np.full(len(self.present), self.children[0].present.sum())
         return self.present
 
     def size(self) -> int:
         """Samples of the whole result."""
-        if self.kind in (SAME, SUBQUERY):
+        if self.kind in (SAME, SUBQUERY) and self.children:
             return self.children[0].size()
         if self.kind == RANGE:
             return int(self.last.sum())
-        if self.kind == REPEAT:
+        if self.kind == REPEAT and self.children:
             return self.children[0].size() * len(self.present)
         if self.kind == WINDOW:
             return int(self.rows.sum())

@@ -114,6 +114,11 @@ def test_the_peak_is_shown_and_one_sample_less_refuses(query: str, peak: int, st
         _run(query, peak - 1, steps, "")
 
 
+@pytest.mark.parametrize("inner", ["two", "-two", "abs(-two)", "two @ 10", "-(two @ 10) + two"])
+def test_a_subquery_without_steps_holds_nothing(inner: str) -> None:
+    assert _run(f"max_over_time(({inner})[10s:1m])", 50_000_000, 1, "true") == 0
+
+
 def test_nothing_is_counted_far_below_the_limit() -> None:
     assert _run("sum(rate(two[1m]))", 50_000_000, 3, "") == 0
 
