@@ -129,8 +129,8 @@ class Selection(Protocol):
 
 
 HISTOGRAM_WORK = 32
-"""A native histogram weighs as much as so many floats, in time and in memory. With 64 a day of 40 series takes 4 of
-45 MiB less and 1.4 times as long."""
+"""A native histogram weighs as much as so many floats, in time and in memory. With 64 a day of 40 series
+takes 4 of 45 MiB less and 1.4 times as long."""
 
 
 def work_bounds_of(selection: Selection) -> I64Array:
