@@ -38,8 +38,15 @@ def _sign(x: float) -> float:
     return math.copysign(1.0, x) if x > 0 or x < 0 else x
 
 
-def _keeps_infinity(function: Callable[[float], int]) -> Callable[[float], float]:
-    return lambda x: x if math.isinf(x) or math.isnan(x) else math.copysign(float(function(x)), x)
+def _to_whole(function: Callable[[float], int]) -> Callable[[float], float]:
+    def apply(x: float) -> float:
+        if math.isinf(x) or math.isnan(x):
+            return x
+        if round(x) and x != round(x) and math.isclose(x, round(x), rel_tol=1e-15):
+            raise Unspecified("whole number or the one before its last digit")
+        return math.copysign(float(function(x)), x)
+
+    return apply
 
 
 def _atanh(x: float) -> float:
@@ -70,8 +77,8 @@ def _bounded(function: Callable[[float], float]) -> Callable[[float], float]:
 
 MATH: dict[str, Callable[[float], float]] = {
     "abs": abs,
-    "ceil": _keeps_infinity(math.ceil),
-    "floor": _keeps_infinity(math.floor),
+    "ceil": _to_whole(math.ceil),
+    "floor": _to_whole(math.floor),
     "exp": safe(math.exp),
     "ln": logarithm(math.log),
     "log2": logarithm(math.log2),
