@@ -99,7 +99,7 @@ layout: ## Write docs/layout.md, the list of modules.
 crash: $(VENV)/.installed-dev ## The disk failing at every call, and twenty kills; SEED=n repeats a run.
 	@seed=$${SEED:-$$RANDOM}; echo "repeat with: make crash SEED=$$seed"; \
 	VEDETTE_FAULT_EVERY=1 VEDETTE_FAULT_SEED=$$seed VEDETTE_KILL_ROUNDS=20 VEDETTE_KILL_SEED=$$seed \
-	$(BIN)/python -m pytest tests/tsdb/test_faults.py tests/tsdb/test_blocklink.py tests/tsdb/test_kill.py --timeout 3600 $(ARGS)
+	$(BIN)/python -m pytest tests/tsdb/test_faults.py tests/tsdb/test_kill.py --timeout 3600 $(ARGS)
 
 clean: ## Remove the virtual environment and caches, never ./data.
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis web/ui/vendor

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tsdb.blockcache import NOT_KEPT, BlockCache, CachePart
 from tsdb.blockmeta import META_FILE, BlockMeta
-from tsdb.columnsfile import FLOATS, HISTOGRAMS, ColumnsFiles, columns_names
+from tsdb.columnsfile import COLUMNS_FILE, FLOATS, HISTOGRAMS, ColumnsFile
 from tsdb.errors import CorruptionError, NotAtOnceError
 from tsdb.fs import FileSystem
 from tsdb.histogram import HistogramBatch
@@ -76,8 +76,7 @@ class Block:
         self._series = SeriesFile(
             fs, path / SERIES_FILE, meta.stats.num_series, len(self.index.symbols), cache
         )
-        names = columns_names(meta.column_files)
-        self.columns = ColumnsFiles(fs, [path / name for name in names], cache)
+        self.columns = ColumnsFile(fs, path / COLUMNS_FILE, cache)
         self.times = TimeColumns(
             self.columns, self._series.time_directory(), f"{path / SERIES_FILE}: time directory", cache
         )
@@ -223,11 +222,6 @@ class BlockSelection:
         begins = runs.offsets[:-1]
         first = np.minimum.reduceat(times.mint[runs.times], begins)
         return first, np.maximum.reduceat(times.maxt[runs.times], begins)
-
-    @property
-    def runs(self) -> Runs:
-        """The runs of the rows that touch the time range, not clipped to it."""
-        return self._runs
 
     def run_samples(self) -> tuple[I64Array, I64Array]:
         """Samples of each run of floats, and of each run of histograms."""

@@ -11,9 +11,6 @@ from tsdb.errors import CorruptionError, UnknownVersionError
 
 META_FILE = "meta.json"
 META_VERSION = 1
-LINKED_META_VERSION = 2
-"""Of a block with several `columns` files, which programs of before would misread."""
-COLUMN_FILES_LIMIT = 64
 FORMAT, ROLLUP_FORMAT = "vedette-pages", "vedette-rollup"
 
 
@@ -41,8 +38,7 @@ class BlockDesc:
 @dataclass(frozen=True, slots=True)
 class BlockMeta:
     """Times are milliseconds; the block covers [min_time, max_time). `resolution_ms` > 0 says that it holds
-    windows in place of samples (docs/formats/rollup.md); `column_files` says in how many files its pages are.
-    """
+    windows in place of samples (docs/formats/rollup.md)."""
 
     ulid: str
     min_time: int
@@ -52,7 +48,6 @@ class BlockMeta:
     sources: tuple[str, ...] = ()
     parents: tuple[BlockDesc, ...] = ()
     resolution_ms: int = 0
-    column_files: int = 1
 
     @property
     def desc(self) -> BlockDesc:
@@ -80,13 +75,11 @@ class BlockMeta:
                 "numTombstones": stats.num_tombstones,
             },
             "compaction": compaction,
-            "version": META_VERSION if self.column_files == 1 else LINKED_META_VERSION,
+            "version": META_VERSION,
             "format": ROLLUP_FORMAT if self.resolution_ms else FORMAT,
         }
         if self.resolution_ms:
             document["resolution"] = self.resolution_ms
-        if self.column_files > 1:
-            document["columnFiles"] = self.column_files
         return json.dumps(document, indent="\t").encode() + b"\n"
 
     @classmethod
@@ -95,11 +88,10 @@ class BlockMeta:
         try:
             document = json.loads(text)
             version, form = document["version"], document.get("format", "prometheus")
-            known = version in (META_VERSION, LINKED_META_VERSION)
-            if not known or form not in (FORMAT, ROLLUP_FORMAT):
+            if version != META_VERSION or form not in (FORMAT, ROLLUP_FORMAT):
                 raise UnknownVersionError(
                     f"{where}: format {form} version {version}, this program reads {FORMAT} and "
-                    f"{ROLLUP_FORMAT} version {META_VERSION} and {LINKED_META_VERSION}"
+                    f"{ROLLUP_FORMAT} version {META_VERSION}"
                 )
             stats, compaction = document["stats"], document["compaction"]
             return cls(
@@ -113,7 +105,6 @@ class BlockMeta:
                 sources=tuple(map(str, compaction["sources"])),
                 parents=_parents(compaction.get("parents") or []),
                 resolution_ms=_resolution(document) if form == ROLLUP_FORMAT else 0,
-                column_files=_column_files(document) if version == LINKED_META_VERSION else 1,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptionError(f"{where}: not a block's meta.json: {error}") from None
@@ -134,13 +125,6 @@ def _resolution(document: Any) -> int:
     if resolution <= 0:
         raise ValueError(f"resolution {resolution} is not positive")
     return resolution
-
-
-def _column_files(document: Any) -> int:
-    count = int(document["columnFiles"])
-    if not 1 < count <= COLUMN_FILES_LIMIT:
-        raise ValueError(f"{count} files of columns, from 2 to {COLUMN_FILES_LIMIT} are possible")
-    return count
 
 
 def _parents(items: Sequence[Any]) -> tuple[BlockDesc, ...]:

@@ -11,8 +11,8 @@ import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +20,16 @@ import numpy.typing as npt
 
 from tsdb import histogrampage, page
 from tsdb.blockmeta import META_FILE, BlockDesc, BlockMeta, BlockStats
-from tsdb.blockseries import NewRuns, block_order, write_rows
 from tsdb.columnsfile import COLUMNS_FILE, FLOATS, HISTOGRAMS, ColumnsWriter
 from tsdb.fs import FileSystem
 from tsdb.histogram import HistogramBatch
+from tsdb.index import INDEX_FILE, write_index
 from tsdb.kernels import merge as merge_kernels
 from tsdb.labels import METRIC_NAME
 from tsdb.samplerows import clip_samples, read_rows, take_histograms
 from tsdb.select import SampleBatch, Selection
+from tsdb.seriesfile import SERIES_FILE, Runs, SeriesRows, write_series
+from tsdb.serieslabels import SeriesLabels
 from tsdb.timecolumn import TimeColumnWriter
 from tsdb.ulid import make_ulid
 
@@ -70,32 +72,15 @@ def write_block(
     block itself; `resolution_ms` > 0 marks a roll-up. Raises DiskFullError, OSError, CorruptionError of
     the selection; the temporary directory is then removed.
     """
-    name = ulid or new_ulid()
-    meta = BlockMeta(
-        name, mint, maxt, BlockStats(), level, tuple(sources) or (name,), tuple(parents), resolution_ms
-    )
-    return build_block(
-        fs, parent_dir, meta, lambda directory: _BlockFiles(fs, directory, mint, maxt).write(selection)
-    )
-
-
-def new_ulid() -> str:
-    """Name for a block that is made now."""
-    return make_ulid(time.time_ns() // 1_000_000, secrets.token_bytes(10))
-
-
-def build_block(
-    fs: FileSystem, parent_dir: Path, meta: BlockMeta, write_files: Callable[[Path], BlockStats]
-) -> BlockMeta:
-    """Make a block's directory, of which `write_files` writes everything but meta.json; see `write_block`.
-
-    `meta` is what is known before; the one returned has the figures of what was written.
-    """
-    temporary, final = parent_dir / (meta.ulid + TEMPORARY_SUFFIX), parent_dir / meta.ulid
+    name = ulid or make_ulid(time.time_ns() // 1_000_000, secrets.token_bytes(10))
+    temporary, final = parent_dir / (name + TEMPORARY_SUFFIX), parent_dir / name
     fs.make_directory(temporary)
     try:
-        meta = replace(meta, stats=write_files(temporary))
-        if meta.stats.num_samples:
+        stats = _BlockFiles(fs, temporary, mint, maxt).write(selection)
+        meta = BlockMeta(
+            name, mint, maxt, stats, level, tuple(sources) or (name,), tuple(parents), resolution_ms
+        )
+        if stats.num_samples:
             fs.write_file(temporary / META_FILE, [meta.to_json()])
             fs.sync_directory(temporary)
             fs.rename(temporary, final)
@@ -109,10 +94,32 @@ def build_block(
     return meta
 
 
+def block_order(labels: SeriesLabels) -> I64Array:
+    """Rows by metric name, then by label set."""
+    order = labels.sort_order()
+    names = labels.column(METRIC_NAME)[order]
+    distinct, places = np.unique(names, return_inverse=True)
+    texts = labels.symbols.texts(distinct)
+    ranks = np.empty(len(distinct), dtype=np.int64)
+    ranks[sorted(range(len(texts)), key=texts.__getitem__)] = np.arange(len(distinct))
+    return order[np.argsort(ranks[places], kind="stable")]
+
+
 def _offsets(lengths: npt.NDArray[np.integer]) -> I64Array:
     out = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=out[1:])
     return out
+
+
+@dataclass(frozen=True, slots=True)
+class _NewRuns:
+    """Runs as they were written: `rows` i64 are rows of the block's order."""
+
+    rows: I64Array
+    kind: int
+    stream: U32Array
+    times: U32Array
+    starts: U32Array
 
 
 def _split(offsets: I64Array, longest: int) -> tuple[I64Array, I64Array, I64Array]:
@@ -135,10 +142,6 @@ def _end_to_end(numbers: U64Array, lo: I64Array, hi: I64Array) -> tuple[I64Array
     picks = np.empty(int(offsets[-1]), dtype=np.int64)
     merge_kernels.spread_rows(lo, hi, np.arange(len(lo)), np.empty_like(offsets), picks)
     return offsets, numbers[picks]
-
-
-def _runs(rows: I64Array, kind: int, streams: U32Array, times: U32Array, starts: U32Array) -> NewRuns:
-    return NewRuns(rows, np.full(len(rows), kind, dtype=np.uint8), streams, times, starts)
 
 
 def _page_cuts(sizes: I64Array, group: U32Array) -> list[int]:
@@ -164,7 +167,7 @@ class _BlockFiles:
         self._mint, self._maxt = mint, maxt
         self._columns = ColumnsWriter(fs, directory / COLUMNS_FILE)
         self._times = TimeColumnWriter(self._columns)
-        self._runs: list[NewRuns] = []
+        self._runs: list[_NewRuns] = []
         self._float_count = self._histogram_count = 0
 
     def write(self, selection: Selection) -> BlockStats:
@@ -188,14 +191,7 @@ class _BlockFiles:
             self._columns.abandon()
             raise
         self._columns.finish()
-        num_series, num_chunks = write_rows(self._fs, self._directory, labels, self._runs, directory)
-        return BlockStats(
-            num_samples=self._float_count + self._histogram_count,
-            num_float_samples=self._float_count,
-            num_histogram_samples=self._histogram_count,
-            num_series=num_series,
-            num_chunks=num_chunks,
-        )
+        return self._write_series(labels, directory)
 
     def _write_floats(self, batch: SampleBatch, first_row: int, metric: U32Array) -> None:
         rows, lo, hi = _split(batch.offsets, RUN_SAMPLES)
@@ -215,7 +211,7 @@ class _BlockFiles:
                 FLOATS, b - a, stored, int(firsts[a:b].min()), int(lasts[a:b].max())
             )
             streams[a:b] = np.arange(first, first + b - a)
-        self._runs.append(_runs(rows + first_row, FLOATS, streams, times, starts))
+        self._runs.append(_NewRuns(rows + first_row, FLOATS, streams, times, starts))
         self._float_count += len(batch.t_ms)
 
     def _start_vectors(self, start_t_ms: I64Array | None, lo: I64Array, hi: I64Array) -> U32Array:
@@ -249,5 +245,50 @@ class _BlockFiles:
                 HISTOGRAMS, b - a, histogrampage.encode(part), int(part.t_ms.min()), int(part.t_ms.max())
             )
             streams[a:b] = np.arange(first, first + b - a)
-        self._runs.append(_runs(rows + first_row, HISTOGRAMS, streams, times, starts))
+        self._runs.append(_NewRuns(rows + first_row, HISTOGRAMS, streams, times, starts))
         self._histogram_count += len(batch)
+
+    def _write_series(self, labels: SeriesLabels, time_directory: bytes) -> BlockStats:
+        """Series with samples, their index, and where their runs are."""
+        runs, rows = self._ordered_runs()
+        filled = np.unique(rows)
+        kept = labels.take(filled)
+        run_counts = np.bincount(np.searchsorted(filled, rows), minlength=len(filled))
+        symbols = np.unique(np.concatenate([kept.name_ids, kept.value_ids]))
+        texts = kept.symbols.texts(symbols)
+        by_text = np.array(sorted(range(len(texts)), key=texts.__getitem__), dtype=np.int64)
+        ranks = np.empty(len(symbols), dtype=np.uint32)
+        ranks[by_text] = np.arange(len(symbols), dtype=np.uint32)
+        name_ids = ranks[np.searchsorted(symbols, kept.name_ids)]
+        value_ids = ranks[np.searchsorted(symbols, kept.value_ids)]
+        ordered = [texts[k] for k in by_text.tolist()]
+        series = SeriesRows(
+            kept.offsets,
+            name_ids,
+            value_ids,
+            Runs(_offsets(run_counts), runs.kind, runs.stream, runs.times, runs.starts),
+        )
+        write_series(self._fs, self._directory / SERIES_FILE, series, time_directory)
+        write_index(self._fs, self._directory / INDEX_FILE, ordered, kept.offsets, name_ids, value_ids)
+        return BlockStats(
+            num_samples=self._float_count + self._histogram_count,
+            num_float_samples=self._float_count,
+            num_histogram_samples=self._histogram_count,
+            num_series=len(filled),
+            num_chunks=len(rows),
+        )
+
+    def _ordered_runs(self) -> tuple[Runs, I64Array]:
+        """All runs by row, a row's floats before its histograms, each ascending in time; and their rows."""
+        empty = np.empty(0, dtype=np.uint32)
+        rows = np.concatenate([np.empty(0, dtype=np.int64), *(run.rows for run in self._runs)])
+        kind = np.concatenate(
+            [np.empty(0, dtype=np.uint8), *(np.full(len(r.rows), r.kind, dtype=np.uint8) for r in self._runs)]
+        )
+        # Stable, and runs were written in order of time within a row and kind.
+        order = np.lexsort((kind, rows))
+        stream, times, starts = (
+            np.concatenate([empty, *(getattr(run, column) for run in self._runs)])[order]
+            for column in ("stream", "times", "starts")
+        )
+        return Runs(np.empty(0, dtype=np.int64), kind[order], stream, times, starts), rows[order]

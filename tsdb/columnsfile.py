@@ -1,13 +1,12 @@
-"""The `columns` files of a block: pages of timestamps, floats and histograms, found by stream number.
+"""The `columns` file of a block: pages of timestamps, floats and histograms, found by stream number.
 
-Streams of a kind are numbered 0.. through its pages, file after file; the page directories tell each page's
-first. Every page has its own checksum, tested when it is read. docs/formats/block.md has the bytes.
+Streams of a kind are numbered 0.. through its pages; the page directory tells each page's first. Every page
+has its own checksum, tested when it is read. docs/formats/block.md has the bytes.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -29,12 +28,6 @@ I64Array = npt.NDArray[np.int64]
 
 COLUMNS_FILE = "columns"
 COLUMNS_KIND = 3
-
-
-def columns_names(count: int) -> list[str]:
-    """Names of the files of a block with so many."""
-    return [COLUMNS_FILE, *(f"{COLUMNS_FILE}.{number}" for number in range(1, count))]
-
 
 PAGES = 1
 PAGE_DIRECTORY = 2
@@ -101,10 +94,9 @@ class ColumnsWriter:
 
 @dataclass(frozen=True, slots=True)
 class PageDirectory:
-    """The pages of one kind. `first` i64[N+1] numbers their streams, `file` i64[N] the files they are in."""
+    """The pages of one kind. `first` i64[N+1] numbers their streams."""
 
     first: I64Array
-    file: I64Array
     offset: I64Array
     length: I64Array
     checksum: I64Array
@@ -112,31 +104,29 @@ class PageDirectory:
     maxt: I64Array
 
 
-class ColumnsFiles:
+class ColumnsFile:
     """Open pages of a block. Any thread."""
 
-    def __init__(self, fs: FileSystem, paths: Sequence[Path], cache: BlockCache) -> None:
+    def __init__(self, fs: FileSystem, path: Path, cache: BlockCache) -> None:
         """Raises CorruptionError or UnknownVersionError."""
-        self._files = [SectionFile(fs, path, COLUMNS_KIND) for path in paths]
-        parts = []
-        for file in self._files:
-            where = f"{file.path}: page directory"
-            columns = unpack_columns(file.section(PAGE_DIRECTORY), _DIRECTORY, where)
-            parts.append([column.astype(np.int64) for column in columns])
-        kinds, streams, *rest = (np.concatenate(column) for column in zip(*parts, strict=True))
-        files = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
+        self._file = SectionFile(fs, path, COLUMNS_KIND)
+        where = f"{path}: page directory"
+        kinds, streams, *rest = (
+            column.astype(np.int64)
+            for column in unpack_columns(self._file.section(PAGE_DIRECTORY), _DIRECTORY, where)
+        )
         self._directories = {}
         for kind in KINDS:
             mine = np.flatnonzero(kinds == kind)
             first = np.zeros(len(mine) + 1, dtype=np.int64)
             np.cumsum(streams[mine], out=first[1:])
-            self._directories[kind] = PageDirectory(first, files[mine], *(column[mine] for column in rest))
+            self._directories[kind] = PageDirectory(first, *(column[mine] for column in rest))
         self._raw: CachePart[tuple[int, int], U8Array] = cache.part(len)
 
     @property
     def size(self) -> int:
-        """Bytes of the files."""
-        return sum(file.size for file in self._files)
+        """Bytes of the file."""
+        return self._file.size
 
     def directory(self, kind: int) -> PageDirectory:
         """The pages of a kind."""
@@ -144,14 +134,13 @@ class ColumnsFiles:
 
     def where(self, kind: int, number: int) -> str:
         """How messages name a page."""
-        file = self._files[int(self._directories[kind].file[number])]
-        return f"{file.path}: page {number} of kind {kind}"
+        return f"{self._file.path}: page {number} of kind {kind}"
 
     def stored(self, kind: int, number: int) -> bytes:
         """A page as stored. Raises CorruptionError where its checksum does not match."""
         directory = self._directories[kind]
-        start, file = int(directory.offset[number]), self._files[int(directory.file[number])]
-        data = file.raw(PAGES)[start : start + int(directory.length[number])].tobytes()
+        start = int(directory.offset[number])
+        data = self._file.raw(PAGES)[start : start + int(directory.length[number])].tobytes()
         if crc32c(data) != directory.checksum[number]:
             raise CorruptionError(f"{self.where(kind, number)} does not match its checksum")
         return data
@@ -171,8 +160,7 @@ class ColumnsFiles:
         """Page number of each stream. Raises CorruptionError for a stream that is not there."""
         first = self._directories[kind].first
         if len(streams) and (int(streams.min()) < 0 or int(streams.max()) >= first[-1]):
-            path = self._files[0].path
-            raise CorruptionError(f"{path}: stream {streams.max()} of kind {kind} is not there")
+            raise CorruptionError(f"{self._file.path}: stream {streams.max()} of kind {kind} is not there")
         return np.searchsorted(first, streams, side="right") - 1
 
     def read(self, kind: int, streams: I64Array, starts: I64Array, lengths: I64Array, out: U64Array) -> None:
@@ -201,5 +189,4 @@ class ColumnsFiles:
     def close(self) -> None:
         """Let go of the mapping."""
         self.forget()
-        for file in self._files:
-            file.close()
+        self._file.close()

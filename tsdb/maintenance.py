@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tsdb.blocklink import can_link, link_blocks
-from tsdb.blockmeta import BlockMeta, BlockStats
+from tsdb.blockmeta import BlockMeta
 from tsdb.blockset import StoredBlock
-from tsdb.blockwriter import new_ulid, write_block
+from tsdb.blockwriter import write_block
 from tsdb.checkpoint import checkpoint_numbers, checkpoint_path, write_checkpoint
 from tsdb.compact import head_cut, head_ranges, plan, ranges
 from tsdb.errors import StorageError
@@ -229,7 +228,18 @@ class Maintenance:
         if covered > hi - lo:
             db.metrics.vertical_compactions.inc()
         try:
-            written = self._written(parts, lo, hi)
+            selection = merge_selections([s.select((), lo, hi - 1, NO_HINTS) for s in parts])
+            written = write_block(
+                db.fs,
+                db.path,
+                lo,
+                hi,
+                selection,
+                level=max(meta.level for meta in metas) + 1,
+                sources=tuple(sorted({source for meta in metas for source in meta.sources or (meta.ulid,)})),
+                parents=tuple(meta.desc for meta in metas),
+                resolution_ms=metas[0].resolution_ms,
+            )
         except (StorageError, OSError):
             db.metrics.compactions_failed.inc()
             raise
@@ -241,29 +251,6 @@ class Maintenance:
         db.metrics.compactions.inc()
         db.metrics.compaction_duration.observe(time.monotonic() - began)
         log.info("Blocks merged", extra={"from": [meta.ulid for meta in metas], "to": written.ulid})
-
-    def _written(self, parts: Sequence[StoredBlock], lo: int, hi: int) -> BlockMeta:
-        """The block that replaces others: their pages as they are where that will do, else new ones."""
-        db, metas = self._db, [stored.meta for stored in parts]
-        level = max(meta.level for meta in metas) + 1
-        sources = tuple(sorted({source for meta in metas for source in meta.sources or (meta.ulid,)}))
-        parents = tuple(meta.desc for meta in metas)
-        resolution_ms = metas[0].resolution_ms
-        blocks = [stored.block for stored in parts]
-        if can_link(blocks) and not any(stored.tombstones for stored in parts):
-            meta = BlockMeta(new_ulid(), lo, hi, BlockStats(), level, sources, parents, resolution_ms)
-            return link_blocks(db.fs, db.path, meta, blocks)
-        return write_block(
-            db.fs,
-            db.path,
-            lo,
-            hi,
-            merge_selections([s.select((), lo, hi - 1, NO_HINTS) for s in parts]),
-            level=level,
-            sources=sources,
-            parents=parents,
-            resolution_ms=resolution_ms,
-        )
 
     def retain_series(self) -> None:
         """Rewrite blocks without the series whose own retention is over."""

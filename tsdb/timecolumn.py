@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tsdb import page
 from tsdb.blockcache import BlockCache, CachePart
 from tsdb.columnpack import pack_columns, unpack_columns
-from tsdb.columnsfile import TIMES, ColumnsFiles, ColumnsWriter
+from tsdb.columnsfile import TIMES, ColumnsFile, ColumnsWriter
 from tsdb.errors import CorruptionError
 from tsdb.kernels import blockrows as kernels
 
@@ -100,7 +100,7 @@ class TimeColumnWriter:
 class TimeColumns:
     """Vectors of an open block: `counts`, `mint`, `maxt` i64[N] of each. Any thread."""
 
-    def __init__(self, columns: ColumnsFiles, directory: U8Array, where: str, cache: BlockCache) -> None:
+    def __init__(self, columns: ColumnsFile, directory: U8Array, where: str, cache: BlockCache) -> None:
         self._columns = columns
         self._single: CachePart[int, tuple[I64Array, I64Array]] = cache.part(lambda found: found[1].nbytes)
         """Vectors that were asked for alone, as by queries of one target."""

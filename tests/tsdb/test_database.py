@@ -472,10 +472,10 @@ def test_a_block_of_a_newer_format_stops_the_start(store):
     store.db.maintenance.run()
     meta = store.db.blocks()[0].path / "meta.json"
     document = json.loads(meta.read_text())
-    document["version"] = 3
+    document["version"] = 2
     meta.write_text(json.dumps(document))
     store.db.close()
-    with pytest.raises(UnknownVersionError, match="version 3"):
+    with pytest.raises(UnknownVersionError, match="version 2"):
         open_database(store.path, OPTIONS)
 
 
