@@ -28,7 +28,7 @@ from tsdb.labels import Matcher
 from tsdb.select import Querier, labels_at_once_of
 from web.context import AppContext
 from web.envelope import ApiError, ErrorType, invalid_parameter
-from web.shortqueries import QueryKey
+from web.shortqueries import QueryKey, Stopwatch
 
 log = logging.getLogger("vedette.web")
 
@@ -157,9 +157,9 @@ async def with_labels(
 
     def timed(querier: Querier) -> E:
         nonlocal took_s
-        started_s = time.perf_counter()
+        watch = Stopwatch()
         result = work(querier)
-        took_s = time.perf_counter() - started_s
+        took_s = watch.seconds()
         return result
 
     answered = await with_querier(context, timed)
@@ -245,9 +245,9 @@ async def evaluate_query(
 
     def timed(turn: Turn) -> E:
         nonlocal took_s
-        started_s = time.perf_counter()
+        watch = Stopwatch()
         result = work(turn)
-        took_s = time.perf_counter() - started_s
+        took_s = watch.seconds()
         return result
 
     answered = await evaluate(context, request, timeout_s, timed)
@@ -257,7 +257,7 @@ async def evaluate_query(
 
 def _at_once(context: AppContext, key: QueryKey, work: Callable[[Querier], E]) -> E | None:
     """Do it here and now, or None where that would have taken long."""
-    short, started_s = context.short_queries, time.perf_counter()
+    short, watch = context.short_queries, Stopwatch()
     short.forget(key)
     querier = context.querier()
     try:
@@ -270,5 +270,5 @@ def _at_once(context: AppContext, key: QueryKey, work: Callable[[Querier], E]) -
     finally:
         querier.close()
     context.metrics.short_queries.inc()
-    short.learn(key, time.perf_counter() - started_s, found.work)
+    short.learn(key, watch.seconds(), found.work)
     return found

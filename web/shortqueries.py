@@ -8,10 +8,14 @@ raises NotAtOnceError as soon as it would have to wait, or finds much more to do
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 SHORT_S = 0.003
-"""Longest evaluation that makes a query short, rendering included."""
+"""Longest evaluation that makes a query short, rendering included: see `Stopwatch`."""
+
+WAITING_WEIGHT = 0.2
+"""What a second on the clock counts beside a second of the processor."""
 
 WORK_MAX = 32_768
 """Samples and cells of a short query: a millisecond or two of kernels."""
@@ -33,6 +37,21 @@ class QueryKey(NamedTuple):
     steps: int
 
 
+class Stopwatch:
+    """Time of one piece of work in the calling thread: what it took of the processor, since a thread that
+    others keep waiting did no more work for that; a fifth of the time on the clock where that is more, so
+    that work which waits for a disk is not short."""
+
+    def __init__(self) -> None:
+        self._processor_s = time.thread_time()
+        self._clock_s = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Since the watch was made; ask in the thread that made it."""
+        waited_s = (time.perf_counter() - self._clock_s) * WAITING_WEIGHT
+        return max(time.thread_time() - self._processor_s, waited_s)
+
+
 class ShortQueries:
     """Loop thread only."""
 
@@ -45,7 +64,7 @@ class ShortQueries:
         return 0 if work is None else min(WORK_MAX, max(GROWTH * work, work + GROWTH_FLOOR))
 
     def learn(self, key: QueryKey, took_s: float, work: int) -> None:
-        """A query was answered."""
+        """A query was answered, in so many seconds of a `Stopwatch`."""
         self._work.pop(key, None)
         if took_s > SHORT_S or work > WORK_MAX or len(key.text) > TEXT_MAX:
             return

@@ -62,6 +62,19 @@ def test_what_is_remembered_is_bounded() -> None:
     assert short.limit(QueryKey("x" * (TEXT_MAX + 1), -1)) == 0
 
 
+def test_time_of_the_processor_counts_and_a_fifth_of_the_time_on_the_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times = {"thread_time": 10.0, "perf_counter": 50.0}
+    for name in times:
+        monkeypatch.setattr(time, name, lambda name=name: times[name])
+    watch = shortqueries.Stopwatch()
+    times.update(thread_time=10.002, perf_counter=50.004)
+    assert watch.seconds() == pytest.approx(0.002)
+    times.update(perf_counter=50.1)
+    assert watch.seconds() == pytest.approx(0.02)
+
+
 async def test_a_short_query_is_answered_by_the_loop_the_second_time(site: Site, slow_machine: None) -> None:
     threads: list[int] = []
 
@@ -93,7 +106,7 @@ async def test_a_refused_query_is_answered_by_the_pool(site: Site, slow_machine:
 
 async def test_a_query_that_took_long_goes_to_the_pool_again(site: Site) -> None:
     def answer(text: str, cancel: Any) -> FakeResult:
-        time.sleep(2 * SHORT_S)
+        time.sleep(2 * SHORT_S / shortqueries.WAITING_WEIGHT)
         return FakeResult(1.0, work=7)
 
     site.engine.answer = answer
