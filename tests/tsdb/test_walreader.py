@@ -38,7 +38,7 @@ def flat(records: list[ReadRecord]) -> list[list[tuple]]:
             out.append([])
         if not record.samples:
             out[-1].append((int(record.kind), record.payload.tobytes()))
-        for part in (part for bundle in record.samples for part in bundle):
+        for part in (part for bundle in record.samples for part in bundle.parts):
             refs, t_ms = read_refs_and_times([part])
             out[-1].append(
                 (int(record.kind), tuple(refs.tolist()), tuple(t_ms.tolist()), part.coded.tobytes())
