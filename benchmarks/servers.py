@@ -240,11 +240,12 @@ class Server:
         return last
 
     def disk_bytes(self) -> dict[str, int]:
-        """Allocated bytes of the data folder, by its first level."""
+        """Allocated bytes of the data folder, by its first level; what goes away meanwhile is not counted."""
         sizes: dict[str, int] = {}
-        for path in self.data.rglob("*"):
-            with contextlib.suppress(OSError):
-                if path.is_file():
+        for folder, _, files in os.walk(self.data):
+            for name in files:
+                path = Path(folder, name)
+                with contextlib.suppress(OSError):
                     top = path.relative_to(self.data).parts[0]
                     sizes[top] = sizes.get(top, 0) + path.stat().st_blocks * 512
         return sizes

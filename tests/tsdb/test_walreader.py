@@ -82,8 +82,8 @@ def test_records_and_damage_are_those_of_reading(tmp_path, monkeypatch):
         for before, record in itertools.pairwise(found):
             # Start timestamps belong to exactly one record of samples.
             if before.kind == RecordType.STARTS:
-                assert len(before.payload) == 8 * sum(part.count for part in record.samples[0])
-                assert len(record.samples) == len(record.samples[0]) == 1
+                assert len(before.payload) == 8 * sum(part.count for part in record.samples[0].parts)
+                assert len(record.samples) == len(record.samples[0].parts) == 1
     assert threads() == []
 
 
