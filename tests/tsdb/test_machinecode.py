@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_left_to_numba(
     monkeypatch.setattr(loading, "image_paths", lambda: iter([tmp_path / "missing", path]))
     assert loading._load_first() is None
     (record,) = caplog.records
-    assert record.getMessage().startswith("Kernels are loaded by numba")
+    assert record.getMessage().startswith("An image of kernels is passed over")
     assert record.__dict__["image"] == str(path)
     assert record.__dict__["reason"].startswith(REASONS[damage])
 

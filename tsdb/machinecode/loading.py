@@ -72,13 +72,13 @@ def _load_first() -> Loaded | None:
             if not other:
                 return Loaded(image)
             log.info(
-                "Kernels are loaded by numba, which is slow; `vedette warm` makes an image for this machine",
+                "An image of kernels is passed over; `vedette warm` makes one for this machine",
                 extra={"image": str(path), "reason": f"made for another {', '.join(other)}"},
             )
         except FileNotFoundError:
             continue
         except (OSError, ImportError, ImageError) as error:
-            log.warning("Kernels are loaded by numba", extra={"image": str(path), "reason": str(error)})
+            log.warning("An image of kernels is passed over", extra={"image": str(path), "reason": str(error)})
     return None
 
 
