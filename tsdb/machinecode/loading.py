@@ -78,7 +78,9 @@ def _load_first() -> Loaded | None:
         except FileNotFoundError:
             continue
         except (OSError, ImportError, ImageError) as error:
-            log.warning("An image of kernels is passed over", extra={"image": str(path), "reason": str(error)})
+            log.warning(
+                "An image of kernels is passed over", extra={"image": str(path), "reason": str(error)}
+            )
     return None
 
 
