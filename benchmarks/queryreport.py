@@ -2,8 +2,8 @@
 
 Bars: more than HEAVY_SAMPLES read: at most a fifth of Prometheus's time and half of VictoriaMetrics's. Else,
 where the better peer needs more than SMALL_MS: at most its time. Else at most SMALL_BAR_MS. Memory (the rise
-of resident memory while the class is asked for the first time): at most half of Prometheus's, where one of
-them rises by more than MEMORY_MIN_BYTES.
+of resident memory while a class is asked for the first time, `benchmarks.querymemory`): at most half of
+Prometheus's, where one of them rises by more than MEMORY_MIN_BYTES.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NONE = float("nan")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One class on one server: latency, and bytes by which resident memory rose at the first run."""
+    """One class on one server: latency, and bytes by which resident memory rose at a first run."""
 
     latency: QueryResult
     rise_bytes: int

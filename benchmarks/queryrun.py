@@ -1,8 +1,8 @@
 """`python -m benchmarks.queryrun`: latency and memory of the query classes, side by side on the same data.
 
 Each server takes the load over remote write, is stopped, and started again on its folder; then it is asked
-all classes. `--phase load` and `--phase measure` do one half only, over the same `--folder`: a load takes
-minutes, and only the measurement needs a quiet machine.
+all classes, and for each that takes memory it is started once more. `--phase load` and `--phase measure` do
+one half only, over the same `--folder`: a load takes minutes, and only the measurement needs a quiet machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import cancelling, ingest, queries, queryreport, servers
+from benchmarks import cancelling, ingest, queries, querymemory, queryreport, servers
 from benchmarks.load.bodies import LoadWriter
 from benchmarks.load.nativehistograms import NativeHistograms
 from benchmarks.load.nodes import Values, make_series
@@ -63,13 +63,15 @@ def _send_native(server: servers.Server, bodies: Iterable[bytes]) -> None:
         connection.close()
 
 
-def load_servers(kinds: list[servers.Kind], folder: Path, hosts: int, steps: int, settle_s: float) -> None:
+def load_servers(
+    kinds: list[servers.Kind], folder: Path, hosts: int, steps: int, settle_s: float, port: int
+) -> None:
     """Send the load to each server in a folder of its own, and stop them when they have come to rest."""
     series = make_series(hosts)
     writer = LoadWriter(series, Values(series, SEED), step_ms=STEP_MS, lane_count=LANES, seed=SEED)
     end_ms = int(time.time() * 1000) // STEP_MS * STEP_MS
     first_ms = end_ms - steps * STEP_MS
-    with servers.running_all(kinds, PORT_FIRST, folder) as running:
+    with servers.running_all(kinds, port, folder) as running:
         started = time.monotonic()
         count = 0
         native = NativeHistograms(min(hosts, NATIVE_HOSTS_MAX), STEP_MS, SEED)
@@ -100,13 +102,10 @@ def _measure_class(
 ) -> queryreport.Measured:
     """The memory of a first run, then the latency of more; one more for a class that is slow."""
     path = queries.request_path(query, data.start_ms / 1000, data.end_ms / 1000, server.kind.query_arguments)
-    server.reset_peak()
-    before = server.usage().rss_bytes
     try:
-        seconds, _ = queries.ask(server, path)
+        rise, seconds = querymemory.rise(server, path)
     except RuntimeError as error:
         return queryreport.Measured(queries.QueryResult(float("nan"), 0, str(error)), 0)
-    rise = max(0, server.usage().peak_rss_bytes - before)
     runs = repeats if seconds < _HEAVY_S else 2
     return queryreport.Measured(queries.measure(server, query, data.start_ms, data.end_ms, runs), rise)
 
@@ -120,7 +119,7 @@ def _samples_read(server: servers.Server, query: queries.QueryClass, data: Data)
     return int(json.loads(body)["data"]["stats"]["samples"]["samplesRead"])
 
 
-def measure_servers(kinds: list[servers.Kind], folder: Path, repeats: int) -> queryreport.Results:
+def measure_servers(kinds: list[servers.Kind], folder: Path, repeats: int, port: int) -> queryreport.Results:
     """Start each server on its data and ask it everything."""
     data = Data(**json.loads((folder / "data.json").read_text(encoding="utf-8")))
     classes = classes_over((data.end_ms - data.start_ms) // 1000)
@@ -128,7 +127,7 @@ def measure_servers(kinds: list[servers.Kind], folder: Path, repeats: int) -> qu
     samples: dict[str, int] = {FIRST.name: 0}
     cancel_ms = float("nan")
     for index, kind in enumerate(kinds):
-        with servers.running(kind, PORT_FIRST + index, folder / kind.name) as server:
+        with servers.running(kind, port + index, folder / kind.name) as server:
             found[kind.name][FIRST.name] = queryreport.Measured(_first(server, data), 0)
             server.settle(quiet_s=3.0, timeout_s=40.0)
             for query in classes:
@@ -144,6 +143,12 @@ def measure_servers(kinds: list[servers.Kind], folder: Path, repeats: int) -> qu
                 with contextlib.suppress(RuntimeError):  # over before the client leaves
                     cancel_ms = cancelling.measure(server, path) * 1e3
         _say(f"{kind.name}: measured")
+    names = querymemory.worth_measuring(found)
+    _say(f"memory in fresh servers: {', '.join(names)}")
+    window_s = (data.start_ms / 1000, data.end_ms / 1000)
+    by_name = {query.name: query for query in (*classes, FIRST)}
+    rises = querymemory.in_fresh_servers(kinds, port, folder, by_name, names, window_s)
+    found = querymemory.replaced(found, rises)
     return queryreport.Results(data.series_count, data.sample_count, samples, found, cancel_ms)
 
 
@@ -155,6 +160,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--phase", choices=("load", "measure", "both"), default="both")
     parser.add_argument("--settle", type=float, default=30.0, help="seconds to wait for rest after the load")
+    parser.add_argument("--port", type=int, default=PORT_FIRST, help="first of three (default %(default)s)")
     parser.add_argument("--folder", type=Path, required=True, help="where the data is; not removed")
     options = parser.parse_args()
     missing = servers.missing_programs()
@@ -162,9 +168,9 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     if options.phase != "measure":
         steps = int(options.hours * 3_600_000 / STEP_MS)
-        load_servers(kinds, options.folder, options.hosts, steps, options.settle)
+        load_servers(kinds, options.folder, options.hosts, steps, options.settle, options.port)
     if options.phase != "load":
-        results = measure_servers(kinds, options.folder, options.repeats)
+        results = measure_servers(kinds, options.folder, options.repeats, options.port)
         date = datetime.datetime.now(datetime.UTC)
         text = queryreport.table(results, f"{date:%Y-%m-%d}")
         RESULTS.mkdir(exist_ok=True)
