@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tsdb.blockmeta import META_FILE, BlockMeta
-from tsdb.database import LOCK_FILE, WAL_DIRECTORY, Database, open_database
+from tsdb.database import LOCK_FILE, Database, open_database
+from tsdb.datadirectory import WAL_DIRECTORY
 from tsdb.errors import StorageError
 from tsdb.fs import FileSystem
 from tsdb.headsnapshot import FILE_NAME as HEAD_SNAPSHOT

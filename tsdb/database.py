@@ -20,6 +20,7 @@ from tsdb.blockcache import BlockCache
 from tsdb.blockset import BlockList, BlockSet
 from tsdb.chunks import clear_directory
 from tsdb.columns import Exemplar, Metadata
+from tsdb.datadirectory import WAL_DIRECTORY, refuse_foreign
 from tsdb.errors import ClosedError, StorageError
 from tsdb.exemplar import ExemplarStore, SeriesExemplars
 from tsdb.fs import DirectoryLock, FileSystem
@@ -42,7 +43,6 @@ from tsdb.wal import Wal
 log = logging.getLogger("tsdb")
 
 LOCK_FILE = "lock"
-WAL_DIRECTORY = "wal"
 MAINTENANCE_INTERVAL_S = 60.0
 HEAD_SERIES_LIMITS = (SERIES_LIMIT, 2_000_000, 250_000, 30_000)
 """Series of a head, tried in turn where address space is short; the first needs 60 GB of it, the last 0.1."""
@@ -365,7 +365,8 @@ def open_database(
     """Open or create a store in a directory; blocks until the log is replayed.
 
     `clock` gives Unix seconds. `progress` is filled while the replay runs. Raises LockedError for a directory
-    in use, UnknownVersionError for files of a newer format, StorageError where it is not writable.
+    in use, UnknownVersionError for files of a newer format, StorageError where it is not writable or holds
+    something else than a store.
     """
     root = Path(path)
     files = fs if fs is not None else FileSystem()
@@ -373,6 +374,7 @@ def open_database(
         files.make_directory(root)
     except OSError as error:
         raise StorageError(f"data directory {root} cannot be created: {error.strerror}") from error
+    refuse_foreign(files, root)
     return Database(
         root,
         options if options is not None else StorageOptions(),

@@ -435,6 +435,19 @@ def test_the_log_of_a_running_prometheus_gives_the_samples_of_no_block(
 
 
 @pytest.mark.e2e
+def test_the_directory_of_a_prometheus_is_no_store_and_stays_as_it_is(
+    snapshot: tuple[Path, Sent, Api, float], tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    source = snapshot[0].parent.parent
+    shutil.copytree(source, copy, ignore=lambda folder, _: ["snapshots"] if folder == str(source) else [])
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    with pytest.raises(StorageError, match="is one of Prometheus"):
+        open_database(copy, OPTIONS)
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.e2e
 def test_a_torn_end_of_the_log_is_left_out_and_damage_before_it_reported(
     snapshot: tuple[Path, Sent, Api, float], tmp_path: Path
 ) -> None:

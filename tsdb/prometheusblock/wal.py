@@ -12,6 +12,8 @@ from pathlib import Path
 
 import cramjam
 import google_crc32c
+import numpy as np
+import numpy.typing as npt
 import zstandard
 
 from tsdb.errors import CorruptionError
@@ -39,6 +41,16 @@ def wal_files(fs: FileSystem, directory: Path) -> list[Path]:
             files += [wal / name / part for part in fs.list(wal / name) if part.isdigit()]
     files += [wal / name for name in names if name.isdigit() and int(name) > newest]
     return [path for path in files if fs.size(path)]
+
+
+def begins_like_a_segment(data: npt.NDArray[np.uint8]) -> bool:
+    """Whether a file u8[N] begins with an intact fragment of a record."""
+    page = data[:PAGE_BYTES].tobytes()
+    if len(page) < _HEADER_BYTES or page[0] & 7 not in (_FULL, _FIRST):
+        return False
+    end = _HEADER_BYTES + int.from_bytes(page[1:3], "big")
+    stored = int.from_bytes(page[3:_HEADER_BYTES], "big")
+    return end <= len(page) and int(google_crc32c.value(page[_HEADER_BYTES:end])) == stored
 
 
 def wal_records(fs: FileSystem, files: list[Path]) -> Iterator[bytes]:
