@@ -6,6 +6,7 @@ on the engine's own pool without the GIL.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from promql.ast import AggregateExpr, Call, Expr, StringLiteral, ValueType
 from promql.budget import CancelFlag, CountingNeeded, QueryBudget
 from promql.builder import ParserOptions
 from promql.context import EvalContext
-from promql.engineerrors import ExecutionError, PreparationError
+from promql.engineerrors import ExecutionError, PreparationError, StorageReadError
 from promql.heldsamples import HeldSamples
 from promql.matrix import Grid, Matrix
 from promql.metrics import EngineMetrics, Timings
@@ -40,6 +41,8 @@ from tsdb.errors import NotAtOnceError
 from tsdb.select import Querier
 from tsdb.serieslabels import SeriesLabels
 from tsdb.symbols import OverlaySymbols
+
+log = logging.getLogger("promql.engine")
 
 CONCURRENT_MAX_DEFAULT = 20
 
@@ -222,6 +225,11 @@ class Engine:
                     ctx.held.check()
         except RecursionError as error:
             raise ExecutionError("expression is nested too deeply to be evaluated") from error
+        except StorageReadError as error:
+            log.error("The store could not be read for a query", extra={"query": text, "err": str(error)})
+            if metrics is not None:
+                metrics.read_failed()
+            raise
         except NotAtOnceError:
             timed = False  # the caller asks again
             raise

@@ -35,6 +35,7 @@ class EngineMetrics(Collector):
         self._lock = threading.Lock()
         self._running = 0
         self._samples = 0
+        self._failed_reads = 0
         self._counts = dict.fromkeys(_SLICES, 0)
         self._sums = dict.fromkeys(_SLICES, 0.0)
         registry.register(self)
@@ -68,10 +69,15 @@ class EngineMetrics(Collector):
             self._counts[_QUEUE] += 1
             self._sums[_QUEUE] += seconds
 
+    def read_failed(self) -> None:
+        """The store could not give a query its samples."""
+        with self._lock:
+            self._failed_reads += 1
+
     def collect(self) -> Iterator[Metric]:
         """As prometheus_client asks for them."""
         with self._lock:
-            running, samples = self._running, self._samples
+            running, samples, failed_reads = self._running, self._samples, self._failed_reads
             counts, sums = dict(self._counts), dict(self._sums)
         yield GaugeMetricFamily(
             "prometheus_engine_queries",
@@ -87,6 +93,11 @@ class EngineMetrics(Collector):
             "prometheus_engine_query_samples",
             "The total number of samples loaded by all queries.",
             value=samples,
+        )
+        yield CounterMetricFamily(
+            "vedette_engine_failed_reads",
+            "Queries that failed because the store could not read samples, damaged ones for instance.",
+            value=failed_reads,
         )
         durations = SummaryMetricFamily(
             "prometheus_engine_query_duration_seconds", "Query timings", labels=["slice"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,9 @@ log = logging.getLogger("tsdb.blocks")
 QUARANTINE = "quarantine"
 TEMPORARY_SUFFIX = ".tmp"
 DELETION_SUFFIX = ".tmp-for-deletion"
+
+_EXAMINED_ROWS = 4096
+_NO_HINTS = SelectHints()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ class BlockSet:
         self._lock = threading.RLock()
         self.blocks = BlockList()
         """Ascending by time."""
+        self._damaged: frozenset[str] = frozenset()
 
     def load(self) -> None:
         """Open every block; remove what a crash left unfinished; set damaged blocks aside.
@@ -153,9 +157,18 @@ class BlockSet:
             self.blocks = BlockList(ordered)
 
     def swap(self, added: Sequence[BlockMeta], removed: Sequence[StoredBlock]) -> None:
-        """Take up written blocks and delete the ones they replace."""
-        opened = [self._open(self.root / meta.ulid) for meta in added]
-        self._replace([stored for stored in opened if stored is not None], removed)
+        """Take up written blocks and delete the ones they replace.
+
+        Raises CorruptionError where one that was just written cannot be opened; then nothing is replaced.
+        """
+        opened = [(meta, self._open(self.root / meta.ulid)) for meta in added]
+        found = [stored for _, stored in opened if stored is not None]
+        if len(found) < len(opened):
+            for stored in found:
+                self._delete(stored)
+            unreadable = ", ".join(meta.ulid for meta, stored in opened if stored is None)
+            raise CorruptionError(f"blocks cannot be read after they were written: {unreadable}")
+        self._replace(found, removed)
         self.joins.clear()
         for stored in removed:
             self._delete(stored)
@@ -174,6 +187,45 @@ class BlockSet:
             write_tombstones(self._fs, stored.path, tombstones)
             self._replace([StoredBlock(stored.block, stored.path, tombstones)], [stored])
 
+    # Damage inside of a block that opened well: checksums are tested when a section or page is first read.
+
+    def is_damaged(self, ulid: str) -> bool:
+        """Whether `examine` has found damage in the block."""
+        return ulid in self._damaged
+
+    def damaged_count(self) -> int:
+        """Blocks served in which damage was found since the start."""
+        return sum(stored.meta.ulid in self._damaged for stored in self.blocks)
+
+    def examine(self, blocks: Iterable[StoredBlock]) -> int:
+        """Read blocks whole; log and remember those that are damaged, and return how many are.
+
+        They stay where they are: queries that do not need what is damaged are still answered.
+        """
+        found = set()
+        for stored in blocks:
+            fault = "" if self.is_damaged(stored.meta.ulid) else _fault(stored)
+            if fault:
+                found.add(stored.meta.ulid)
+                log.error(
+                    "A block is damaged: it is not merged any more, queries of its damaged part fail",
+                    extra={"block": stored.meta.ulid, "err": fault},
+                )
+        self._damaged |= found
+        return len(found)
+
     def size_bytes(self, stored: StoredBlock) -> int:
         """Bytes of a block's files."""
         return self._fs.size(stored.path)
+
+
+def _fault(stored: StoredBlock) -> str:
+    """The first damage found by reading all of a block; "" where there is none."""
+    try:
+        selection = stored.select((), stored.meta.min_time, stored.meta.max_time - 1, _NO_HINTS)
+        rows = len(selection.labels)
+        for lo in range(0, rows, _EXAMINED_ROWS):
+            selection.read(lo, min(lo + _EXAMINED_ROWS, rows))
+    except CorruptionError as error:
+        return str(error)
+    return ""

@@ -16,6 +16,8 @@ RANGE_LIMIT_MS = 31 * 24 * 3600 * 1000
 RETENTION_DIVISOR = 10
 COMPACTABLE_SPAN = 1.5
 """The head is cut when it spans this many block ranges, so that samples a little late still find it."""
+DELETED_SHARE = 0.05
+"""Share of series with deleted samples above which a long block is rewritten."""
 
 
 def ranges(block_range_ms: int, retention_ms: int) -> list[int]:
@@ -72,6 +74,14 @@ def overlapping(metas: Sequence[BlockMeta]) -> list[BlockMeta]:
         else:
             run, end = [meta], meta.max_time
     return run if len(run) > 1 else []
+
+
+def much_is_deleted(meta: BlockMeta, series_touched: int, block_ranges: Sequence[int]) -> bool:
+    """Whether a block is to be rewritten alone: more than a twentieth of its series have deleted samples, or
+    all of them where the block is short and will be merged soon (Prometheus: LeveledCompactor.plan)."""
+    if meta.max_time - meta.min_time < block_ranges[len(block_ranges) // 2]:
+        return series_touched >= meta.stats.num_series
+    return series_touched > DELETED_SHARE * (meta.stats.num_series + 1)
 
 
 def plan(metas: Sequence[BlockMeta], block_ranges: Sequence[int]) -> list[BlockMeta]:

@@ -18,8 +18,8 @@ from tsdb.blockmeta import BlockMeta
 from tsdb.blockset import StoredBlock
 from tsdb.blockwriter import write_block
 from tsdb.checkpoint import checkpoint_numbers, checkpoint_path, write_checkpoint
-from tsdb.compact import head_cut, head_ranges, plan, ranges
-from tsdb.errors import StorageError
+from tsdb.compact import head_cut, head_ranges, much_is_deleted, plan, ranges
+from tsdb.errors import CorruptionError, StorageError
 from tsdb.head import NO_HINTS, NO_MAX_TIME, NO_MIN_TIME, NewSeries
 from tsdb.labels import Matcher, MatchType
 from tsdb.mergeselect import merge_selections
@@ -57,20 +57,36 @@ class Maintenance:
         self._lock = threading.RLock()
 
     def run(self) -> None:
-        """One round of everything that is due. Raises StorageError, OSError."""
+        """One round of all that is due. What fails does not keep the rest from running: retention must
+        go on where a full disk or a damaged block stops the merging. Raises the first StorageError or
+        OSError."""
+        db = self._db
         with self._lock:
-            self._db.metrics.compactions_triggered.inc()
-            self.compact_head()
-            chunk_log = self._db.head.chunk_log
-            chunk_log.remove_files(self._db.fs)
-            chunk_log.spill(self._db.fs, self._db.path, self._db.options.chunk_memory_bytes)
-            chunk_log.release_pages()
-            self.compact_blocks()
-            # What goes before what is made: a full disk must not keep the retention from running.
-            drop_superfluous(self._db)
-            self.retain()
-            self.retain_series()
-            roll_up_due(self._db)
+            db.metrics.compactions_triggered.inc()
+            failures: list[StorageError | OSError] = []
+            for step in (
+                self.compact_head,
+                self._move_chunks,
+                self.compact_blocks,
+                lambda: drop_superfluous(db),
+                self.retain,
+                self.retain_series,
+                lambda: roll_up_due(db),
+            ):
+                try:
+                    step()
+                except (StorageError, OSError) as error:
+                    failures.append(error)
+        for other in failures[1:]:
+            log.error("Background work of the store failed", extra={"err": str(other)})
+        if failures:
+            raise failures[0]
+
+    def _move_chunks(self) -> None:
+        db, chunk_log = self._db, self._db.head.chunk_log
+        chunk_log.remove_files(db.fs)
+        chunk_log.spill(db.fs, db.path, db.options.chunk_memory_bytes)
+        chunk_log.release_pages()
 
     # The head.
 
@@ -199,23 +215,34 @@ class Maintenance:
         return ranges(options.block_range_ms, options.retention_ms)
 
     def compact_blocks(self) -> None:
-        """Merge blocks until the plan is empty."""
+        """Merge blocks until the plan is empty. Damaged ones are left out. Raises StorageError, OSError."""
         db = self._db
         with self._lock:
             block_ranges = self._block_ranges()
             for _ in range(COMPACTIONS_PER_ROUND_LIMIT):
-                stored = {s.meta.ulid: s for s in db.blocks()}
-                chosen = self._plan([s.meta for s in stored.values()], block_ranges)
+                chosen = self._plan(self._undamaged(), block_ranges)
                 if not chosen:
                     return
-                self._merge([stored[meta.ulid] for meta in chosen])
+                try:
+                    self._merge(chosen)
+                except CorruptionError:
+                    if not db.block_set.examine(chosen):
+                        raise
 
-    def _plan(self, metas: Sequence[BlockMeta], block_ranges: Sequence[int]) -> Sequence[BlockMeta]:
-        """The next merge of samples, or of windows of one resolution."""
-        for group in merge_groups(metas, self._db.options.tiers):
+    def _undamaged(self) -> list[StoredBlock]:
+        db = self._db
+        return [stored for stored in db.blocks() if not db.block_set.is_damaged(stored.meta.ulid)]
+
+    def _plan(self, blocks: Sequence[StoredBlock], block_ranges: Sequence[int]) -> Sequence[StoredBlock]:
+        """The next merge of samples, or of windows of one resolution; else a block with much deleted."""
+        stored = {each.meta.ulid: each for each in blocks}
+        for group in merge_groups([each.meta for each in blocks], self._db.options.tiers):
             chosen = plan([planned_meta(meta) for meta in group], block_ranges)
             if chosen:
-                return chosen
+                return [stored[meta.ulid] for meta in chosen]
+        for each in blocks[:-1]:
+            if each.tombstones and much_is_deleted(each.meta, _series_touched(each), block_ranges):
+                return [each]
         return []
 
     def _merge(self, parts: Sequence[StoredBlock]) -> None:
@@ -256,7 +283,7 @@ class Maintenance:
         """Rewrite blocks without the series whose own retention is over."""
         for rule in self._db.options.series_retention:
             matchers = tuple(Matcher(MatchType.REGEXP, name, value) for name, value in rule.match)
-            for stored in self._db.blocks():
+            for stored in self._undamaged():
                 meta = stored.meta
                 if meta.max_time > self._db.now_ms() - rule.retention_ms:
                     continue
@@ -314,12 +341,20 @@ class Maintenance:
                 durable.result()
 
     def clean_tombstones(self) -> None:
-        """Rewrite each block that has tombstones."""
+        """Rewrite each block that has tombstones. Raises StorageError, OSError; CorruptionError for damaged
+        ones after all others."""
         began = time.monotonic()
+        failures: list[CorruptionError] = []
         with self._lock:
             for stored in self._db.blocks():
                 if stored.tombstones:
-                    self._merge([stored])
+                    try:
+                        self._merge([stored])
+                    except CorruptionError as error:
+                        self._db.block_set.examine([stored])
+                        failures.append(error)
+        if failures:
+            raise failures[0]
         self._db.metrics.tombstone_cleanup.observe(time.monotonic() - began)
 
     def snapshot(self, skip_head: bool) -> str:
@@ -340,3 +375,12 @@ class Maintenance:
                 selection = db.querier().select_head((), lo, hi - 1, NO_HINTS)
                 write_block(fs, target, lo, hi, selection)
             return name
+
+
+def _series_touched(stored: StoredBlock) -> int:
+    """Series of which a block's tombstones delete something, those of several tombstones counted as often."""
+    hints = SelectHints(labels_only=True)
+    return sum(
+        len(stored.block.select(stone.matchers, stone.mint, stone.maxt, hints).labels)
+        for stone in stored.tombstones
+    )

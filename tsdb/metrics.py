@@ -201,6 +201,12 @@ class StorageMetrics:
         gauge("head_active_appenders", "Appends running.", lambda: database.appender().active)
         self._watch_cache(database.block_set.cache)
         gauge("blocks_loaded", "Blocks in the store.", lambda: len(database.blocks()))
+        damaged = Gauge(
+            "vedette_tsdb_damaged_blocks",
+            "Blocks that are served although damage was found in them.",
+            registry=self._registry,
+        )
+        damaged.set_function(database.block_set.damaged_count)
         gauge("storage_blocks_bytes", "Bytes of all blocks.", database.block_bytes)
         gauge("wal_storage_size_bytes", "Bytes of the log.", database.wal_bytes)
         gauge("symbol_table_size_bytes", "Bytes of interned label texts.", database.symbol_bytes)

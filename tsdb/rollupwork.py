@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tsdb.blockmeta import BlockMeta
 from tsdb.blockset import StoredBlock
 from tsdb.blockwriter import write_block
-from tsdb.errors import StorageError
+from tsdb.errors import CorruptionError, StorageError
 from tsdb.labels import Matcher
 from tsdb.rollupplan import NextRollup, next_rollup, sources_of, span_of, superfluous
 from tsdb.rollupwrite import RolledUp
@@ -38,14 +38,22 @@ def _metas(db: Database) -> list[BlockMeta]:
 
 
 def roll_up_due(db: Database) -> None:
-    """Make the roll-ups that are due, the finest tier first. Raises StorageError, OSError."""
+    """Make the roll-ups that are due, the finest tier first; damaged blocks are left out. Raises
+    StorageError, OSError."""
     head = db.head
     head_from_ms = min(head.min_time, head.min_late_time)
     for tier in db.options.tiers:
         for _ in range(ROLLUPS_PER_ROUND_LIMIT):
-            due = next_rollup(_metas(db), tier, db.now_ms(), head_from_ms)
-            if due is None or not _write(db, due):
+            metas = [meta for meta in _metas(db) if not db.block_set.is_damaged(meta.ulid)]
+            due = next_rollup(metas, tier, db.now_ms(), head_from_ms)
+            if due is None:
                 break
+            try:
+                if not _write(db, due):
+                    break
+            except CorruptionError:
+                if not db.block_set.examine(s for s in db.blocks() if s.overlaps(due.lo, due.hi)):
+                    raise
 
 
 def _write(db: Database, due: NextRollup) -> bool:

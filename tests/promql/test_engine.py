@@ -331,9 +331,14 @@ class FailingQuerier(MemoryQuerier):
         raise StorageError("disk on fire")
 
 
-def test_failure_of_the_store_is_not_the_users_error() -> None:
+def test_failure_of_the_store_is_not_the_users_error(caplog: pytest.LogCaptureFixture) -> None:
+    """The operator learns of it from the log and a counter."""
+    registry = CollectorRegistry()
+    engine = Engine(EngineOptions(threads=1), registry)
     with pytest.raises(StorageReadError, match="disk on fire"):
-        ENGINE.instant(FailingQuerier(DATA), "m", 0)
+        engine.instant(FailingQuerier(DATA), "m", 0)
+    assert registry.get_sample_value("vedette_engine_failed_reads_total") == 1
+    assert [(r.query, r.err) for r in caplog.records] == [("m", "disk on fire")]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("query", ["m[5m]", "'text'"])
