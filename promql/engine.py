@@ -149,14 +149,18 @@ class Engine:
         end_ms: int,
         step_ms: int,
         *,
+        lookback_ms: int | None = None,
+        timeout_s: float | None = None,
         analyze: bool = False,
         cancel: CancelFlag | None = None,
     ) -> Explain:
         """The plan of a query; `step_ms` 0 means an instant query at start. With `analyze` the query is
-        evaluated and the plan shows rows, pieces, samples and time (children's included) of each operator."""
+        evaluated and the plan shows rows, pieces, samples and time (children's included) of each operator.
+        Parameters and errors are those of `instant`."""
         steps = (end_ms - start_ms) // step_ms + 1 if step_ms else 1
         query = prepare_query(text, self.parser_options())
-        ctx = self._context(querier, Grid(start_ms, step_ms, steps), end_ms, None, None, cancel)
+        grid = Grid(start_ms, step_ms, steps)
+        ctx = self._context(querier, grid, end_ms, lookback_ms, timeout_s, cancel)
         if isinstance(unwrap(query.expr), StringLiteral):
             return Explain("String")
         if not analyze:

@@ -32,6 +32,7 @@ _CORS_HEADERS = {
     "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
     "Access-Control-Expose-Headers": "Date",
 }
+_SLASHES = re.compile("//+")
 _PLACEHOLDER = re.compile(r"\{(\w+)[^}]*\}")
 
 
@@ -109,10 +110,10 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except BodyTooLarge as error:
         return web.Response(status=413, text=f"{error}\n")
     except web.HTTPNotFound:
-        return web.Response(status=404, text=NOT_FOUND)
+        return _not_found(request)
     except web.HTTPMethodNotAllowed as error:
         if error.allowed_methods == {"OPTIONS"}:  # only the catch-all of the API matched
-            return web.Response(status=404, text=NOT_FOUND)
+            return _not_found(request)
         allowed = ", ".join(sorted(error.allowed_methods))
         return web.Response(status=405, text="Method Not Allowed\n", headers={"Allow": allowed})
     except (web.HTTPException, ConnectionError):
@@ -124,6 +125,17 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
             return web.Response(status=500, text=f"{text}\n")
         answer = failure(ApiError(ErrorType.INTERNAL, text))
         return await respond(request, answer, status=500, content_type=JSON_TYPE)
+
+
+def _not_found(request: web.Request) -> web.Response:
+    """404, or as in Prometheus the way to the path without repeated slashes, which clients make of an address
+    that ends with one. 307 keeps method and body."""
+    path = request.rel_url.raw_path
+    if "//" not in path:
+        return web.Response(status=404, text=NOT_FOUND)
+    query = request.rel_url.raw_query_string
+    location = _SLASHES.sub("/", path) + (f"?{query}" if query else "")
+    return web.Response(status=307, headers={"Location": location})
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -196,13 +196,14 @@ def duration_parameter(form: Form, name: str) -> float:
         raise invalid_parameter(name, error) from None
 
 
-def parse_integer(text: str) -> int:
-    """A Go integer; raises ValueError with Go's text."""
+def parse_integer(text: str, bits: int = 64, parser: str = "Atoi") -> int:
+    """A Go integer; raises ValueError with the text of a function of Go's `strconv`."""
     if not _INTEGER.fullmatch(text):
-        raise ValueError(f"strconv.Atoi: parsing {quote(text)}: invalid syntax")
-    number = int(text) if len(text) <= 20 else 2**63
-    if not -(2**63) <= number < 2**63:
-        raise ValueError(f"strconv.Atoi: parsing {quote(text)}: value out of range")
+        raise ValueError(f"strconv.{parser}: parsing {quote(text)}: invalid syntax")
+    largest = 2 ** (bits - 1)
+    number = int(text) if len(text) <= 20 else largest
+    if not -largest <= number < largest:
+        raise ValueError(f"strconv.{parser}: parsing {quote(text)}: value out of range")
     return number
 
 

@@ -105,6 +105,8 @@ class QueryEngine(Protocol):
         end_ms: int,
         step_ms: int,
         *,
+        lookback_ms: int = 0,
+        timeout_s: float = 0.0,
         analyze: bool = False,
         cancel: CancelFlag | None = None,
     ) -> Explain: ...

@@ -367,7 +367,9 @@ def write_buckets(
     out: U8Array,
     at: int,
 ) -> int:
-    """Buckets that are not empty, from the lowest values to the highest; 0 if there is none.
+    """Buckets that are not empty, from the lowest values to the highest; 0 if there is none. As in Prometheus
+    a bucket that the zero bucket reaches into begins where that ends, and the zero bucket of a negated
+    histogram is not shown.
 
     Kinds: 0 open left, 1 open right, 2 open both, 3 closed both.
     """
@@ -375,9 +377,10 @@ def write_buckets(
     for i in range(len(negative) - 1, -1, -1):
         if negative_counts[i] != 0.0:
             hi, lo = exponential_bound(negative[i] - 1, schema), exponential_bound(negative[i], schema)
+            hi = max(hi, zero)
             at = write_bucket(out, at, first, CLOSED_LEFT, -lo, -hi, negative_counts[i])
             first = False
-    if zero_count != 0.0:
+    if zero_count > 0.0:
         at = write_bucket(out, at, first, CLOSED, -zero, zero, zero_count)
         first = False
     for i in range(len(positive)):
@@ -391,6 +394,7 @@ def write_buckets(
                 kind = CLOSED
         else:
             lo, hi = exponential_bound(positive[i] - 1, schema), exponential_bound(positive[i], schema)
+            lo = max(lo, zero)
         at = write_bucket(out, at, first, kind, lo, hi, positive_counts[i])
         first = False
     return at

@@ -57,8 +57,9 @@ class BucketGroups:
         return len(self.offsets) - 1
 
 
-def bucket_groups(collected: Collected, annotations: Annotations, pos: Position) -> BucketGroups:
-    """Group the collected series; warns of rows with floats but without a readable `le`."""
+def bucket_groups(collected: Collected, annotations: Annotations, pos: Position, named: bool) -> BucketGroups:
+    """Group the collected series; warns of rows with floats but without a readable `le`, by metric name where
+    `named`, as Prometheus does only with delayed name removal."""
     labels = collected.series.labels
     symbols = labels.column(BUCKET_LABEL)
     known, places = np.unique(symbols, return_inverse=True)
@@ -67,7 +68,7 @@ def bucket_groups(collected: Collected, annotations: Annotations, pos: Position)
     readable = np.array([value is not None for value in parsed], dtype=np.bool_)[places]
     all_bounds = np.array([math.nan if value is None else value for value in parsed])[places]
     floats = collected.float_rows()
-    _warn_of_bounds(labels, np.flatnonzero(floats & ~readable), annotations, pos)
+    _warn_of_bounds(labels, np.flatnonzero(floats & ~readable), annotations, pos, named)
     classic = np.flatnonzero(floats & readable)
     native = np.flatnonzero(collected.histogram_rows())
     sets = SeriesLabels.concat(
@@ -83,21 +84,28 @@ def bucket_groups(collected: Collected, annotations: Annotations, pos: Position)
     )
 
 
-def _warn_of_bounds(labels: SeriesLabels, rows: I64Array, annotations: Annotations, pos: Position) -> None:
+def _warn_of_bounds(
+    labels: SeriesLabels, rows: I64Array, annotations: Annotations, pos: Position, named: bool
+) -> None:
     if not len(rows):
         return
     pairs = np.stack([labels.column(METRIC_NAME)[rows], labels.column(BUCKET_LABEL)[rows]])
     for name, bound in np.unique(pairs, axis=1).T:
         value, metric = labels.symbols.texts([int(bound), int(name)])
         text = f'bucket label "le" is missing or has a malformed value of {quoted(value)}'
-        annotations.warn(text + for_metric(metric), pos)
+        annotations.warn(text + for_metric(metric if named else ""), pos)
 
 
 def drop_conflicts(
-    groups: BucketGroups, collected: Collected, out: F64Array, annotations: Annotations, pos: Position
+    groups: BucketGroups,
+    collected: Collected,
+    out: F64Array,
+    annotations: Annotations,
+    pos: Position,
+    named: bool,
 ) -> npt.NDArray[np.int32]:
     """Cells i32[N, K] of the native rows without those whose group has buckets at the same step; the group's
-    result in `out` f64[G, K] is made absent there, and a warning added."""
+    result in `out` f64[G, K] is made absent there, and a warning added, by metric name where `named`."""
     assert collected.histograms is not None
     cells = collected.histograms.index[groups.native_rows]
     bits = out.view(np.uint64)
@@ -109,5 +117,6 @@ def drop_conflicts(
         names = collected.series.labels.column(METRIC_NAME)[groups.native_rows[np.unique(rows)]]
         for name in np.unique(names):
             text = "vector contains a mix of classic and native histograms"
-            annotations.warn(text + for_metric(groups.labels.symbols.text(int(name))), pos)
+            metric = groups.labels.symbols.text(int(name)) if named else ""
+            annotations.warn(text + for_metric(metric), pos)
     return cells

@@ -61,7 +61,8 @@ class _BucketFunction(VectorOperator):
     def _grouped(self) -> tuple[Collected, BucketGroups]:
         if self._collected is None or self._groups is None:
             self._collected = collect(self.child)
-            self._groups = bucket_groups(self._collected, self.ctx.annotations, self.vector_pos)
+            annotations, named = self.ctx.annotations, self.ctx.options.delayed_name_removal
+            self._groups = bucket_groups(self._collected, annotations, self.vector_pos, named)
         return self._collected, self._groups
 
     def _announce(self) -> Series:
@@ -83,7 +84,8 @@ class _BucketFunction(VectorOperator):
         `q` and `upper`."""
         if collected.histograms is None:
             return
-        cells = drop_conflicts(groups, collected, out, self.ctx.annotations, self.vector_pos)
+        named = self.ctx.options.delayed_name_removal
+        cells = drop_conflicts(groups, collected, out, self.ctx.annotations, self.vector_pos, named)
         rows, steps = np.nonzero(cells >= 0)
         result, flags = np.empty(len(rows)), np.zeros(len(rows), dtype=np.uint8)
         pool, asked = pool_of(collected.histograms.pool), cells[rows, steps]

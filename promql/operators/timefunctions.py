@@ -173,7 +173,8 @@ class DropNames(RowwiseOperator):
 
 
 class NoStartTimes(RowwiseOperator):
-    """start_timestamp() of what is not a selector: its samples have no start timestamps."""
+    """start_timestamp() of what is not a selector, whose samples have no start timestamps, and of anything
+    where the feature use-start-timestamps is off."""
 
     def __init__(self, child: VectorOperator) -> None:
         super().__init__(child.ctx)
@@ -213,6 +214,8 @@ def _calendar(call: Call, builder: Builder) -> VectorOperator:
 def _timestamp(call: Call, builder: Builder) -> VectorOperator:
     selector = plain_selector(call.args[0])
     starts = call.function == "start_timestamp"
+    if starts and not builder.ctx.options.start_timestamps:
+        return NoStartTimes(builder.vector(call.args[0]))
     if selector is not None:
         want = "start_time" if starts else "time"
         return checked(DropNames(builder.selector(selector, want)))

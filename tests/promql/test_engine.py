@@ -24,12 +24,12 @@ from promql.engineerrors import (
 )
 from promql.functions import FUNCTIONS
 from promql.kernels import subquery as subquery_kernels
-from promql.memory import MemoryQuerier, MemorySelection
+from promql.memory import MemoryQuerier, MemorySelection, MemoryStore
 from promql.operators import scan
 from promql.operators.operator import PIECE_WORK_MAX, refined
 from promql.optimize import fold_constants, is_step_invariant, shared_expressions
 from promql.options import EngineOptions
-from promql.parser import ParserOptions, parse
+from promql.parser import ParserOptions, parse, parse_metric
 from promql.plan import function_builders
 from promql.result import RangeVectors
 from tests.promql.sampledata import cells, same_cells, store
@@ -360,6 +360,44 @@ def test_annotation_names_its_place_and_appears_once() -> None:
         '"m" (1:6)',
     )
     assert ENGINE.range(REQUESTS.querier(), "rate(requests_total[5m])", 0, 600_000, 60_000).infos == ()
+
+
+BUCKETS = store(
+    MINUTE_MS, {f'c_bucket{{le="{le}"}}': [value] for le, value in (("1", 3.0), ("x", 2.0), ("+Inf", 1.0))}
+)
+
+
+@pytest.mark.parametrize("delayed", [False, True])
+def test_annotations_of_buckets_name_the_metric_only_where_names_are_dropped_late(delayed: bool) -> None:
+    features = frozenset({"promql-delayed-name-removal"} if delayed else ())
+    engine = Engine(EngineOptions(threads=1, features=features))
+    result = engine.instant(BUCKETS.querier(), "histogram_quantile(0.5, c_bucket)", 0)
+    named = ' for metric name "c_bucket"' if delayed else ""
+    text = f'PromQL warning: bucket label "le" is missing or has a malformed value of "x"{named} (1:25)'
+    assert result.warnings == (text,)
+    assert f"#histogram_quantile){named}, from" in result.infos[0]
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_start_timestamps_are_known_only_with_their_feature(enabled: bool) -> None:
+    features = {"promql-experimental-functions"} | ({"use-start-timestamps"} if enabled else set())
+    engine = Engine(EngineOptions(threads=1, features=frozenset(features)))
+    data = MemoryStore()
+    data.add_float(parse_metric("m"), 60_000, 1.0, 30_000)
+    found = engine.instant(data.querier(), "start_timestamp(m)", 60_000).value
+    assert found.values.tolist() == ([[30.0]] if enabled else [])
+
+
+def test_explain_takes_lookback_and_timeout() -> None:
+    def read(lookback_ms: int) -> str:
+        return ENGINE.explain(
+            DATA.querier(), "m", 90_000, 90_000, 0, lookback_ms=lookback_ms, analyze=True
+        ).details
+
+    assert "rows=2 " in read(0)
+    assert "rows=0 " in read(1)
+    with pytest.raises(QueryTimeout):
+        ENGINE.explain(DATA.querier(), "m", 0, 0, 0, timeout_s=1e-9, analyze=True)
 
 
 def test_rate_of_a_steady_counter_is_exact_from_the_second_sample_on() -> None:

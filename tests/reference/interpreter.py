@@ -398,6 +398,8 @@ class Interpreter:
         while isinstance(inner, ParenExpr):
             inner = inner.expr
         delayed = self.options.delayed_names
+        if expr.function == "start_timestamp" and not self.options.start_timestamps:
+            return []
         if isinstance(inner, VectorSelector):
             rows = [
                 Row(s.labels, [None if f is None else self._time_of(f, expr.function) for f in found])

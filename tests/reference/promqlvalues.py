@@ -69,6 +69,7 @@ class Options:
     lookback_ms: int = 300_000
     subquery_step_ms: int = 60_000
     delayed_names: bool = False
+    start_timestamps: bool = False
 
 
 @dataclass(frozen=True)

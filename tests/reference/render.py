@@ -38,14 +38,16 @@ def time_number(t_ms: int) -> str:
 def histogram_object(pool: HistogramBatch, h: int) -> dict[str, Any]:
     """The JSON object of one histogram."""
     buckets: list[list[Any]] = []
-    schema = int(pool.schema[h])
+    schema, threshold = int(pool.schema[h]), float(pool.zero_threshold[h])
     negative = range(int(pool.neg_offsets[h]), int(pool.neg_offsets[h + 1]))
     for i in reversed(negative):
         index = int(pool.neg_index[i])
         lo, hi = -exponential_bound(index, schema), -exponential_bound(index - 1, schema)
+        if 0 > hi > -threshold:
+            hi = -threshold
         buckets.append([1, lo, hi, pool.neg_count[i]])
-    threshold = float(pool.zero_threshold[h])
-    buckets.append([3, -threshold, threshold, pool.zero_count[h]])
+    if pool.zero_count[h] > 0:
+        buckets.append([3, -threshold, threshold, pool.zero_count[h]])
     custom_lo, custom_hi = int(pool.custom_offsets[h]), int(pool.custom_offsets[h + 1])
     for i in range(int(pool.pos_offsets[h]), int(pool.pos_offsets[h + 1])):
         index = int(pool.pos_index[i])
@@ -54,6 +56,8 @@ def histogram_object(pool: HistogramBatch, h: int) -> dict[str, Any]:
             bounds = [custom_bound(n, pool.custom_values, custom_lo, custom_hi) for n in (index - 1, index)]
         else:
             kind, bounds = 0, [exponential_bound(n, schema) for n in (index - 1, index)]
+            if 0 < bounds[0] < threshold:
+                bounds[0] = threshold
         buckets.append([kind, *bounds, pool.pos_count[i]])
     shown = [[kind, *(value_text(float(v)) for v in rest)] for kind, *rest in buckets if rest[2] != 0]
     out: dict[str, Any] = {"count": value_text(float(pool.count[h])), "sum": value_text(float(pool.sum[h]))}

@@ -17,11 +17,20 @@ _ROWS: list[dict[str, list[tuple[int, float]] | list[float] | float | int]] = [
         "custom": [0.5, 10.0],
     },
     {"schema": 8, "zero": 0.0, "positive": [], "negative": []},
+    {
+        "schema": 0,
+        "zero": 2.0,
+        "threshold": 0.05,
+        "positive": [(-4, 1.0), (0, 4.0)],
+        "negative": [(-4, 3.0), (1, 1.0)],
+    },
+    {"schema": 0, "zero": -2.0, "positive": [(0, -1.0)], "negative": [(0, -1.0)]},
 ]
 
 
 def histogram_pool() -> HistogramBatch:
-    """Exponential and custom buckets, both sides, an empty one, and one at the end of the range."""
+    """Exponential and custom buckets, both sides, an empty one, one at the end of the range, one whose zero
+    bucket reaches into others, a negated one."""
     pos = [row.get("positive", []) for row in _ROWS]
     neg = [row.get("negative", []) for row in _ROWS]
     custom = [row.get("custom", []) for row in _ROWS]
@@ -39,7 +48,7 @@ def histogram_pool() -> HistogramBatch:
         start_t_ms=None,
         schema=np.array([row["schema"] for row in _ROWS], dtype=np.int32),
         reset_hint=np.zeros(count, dtype=np.uint8),
-        zero_threshold=np.full(count, 1e-128),
+        zero_threshold=np.array([row.get("threshold", 1e-128) for row in _ROWS], dtype=np.float64),
         zero_count=np.array([row["zero"] for row in _ROWS], dtype=np.float64),
         count=np.arange(count) * 10.5,
         sum=np.arange(count) / 3.0,

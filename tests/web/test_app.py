@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from yarl import URL
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.web.conftest import NOW_S, Site, SiteFactory
@@ -82,6 +83,15 @@ async def test_series_labels_and_values(site: Site) -> None:
     assert (await site.get("/api/v1/label/http.path/values"))[1]["data"] == ["/<x>"]
 
 
+@pytest.mark.parametrize("path", ["//api/v1/query", "/api//v1///query"])
+async def test_repeated_slashes_lead_to_the_path_without_them(site: Site, path: str) -> None:
+    target = URL(str(site.client.make_url("/")).rstrip("/") + f"{path}?query=%2B1&time=5", encoded=True)
+    for method in ("GET", "POST"):
+        async with site.client.session.request(method, target, allow_redirects=False) as response:
+            assert response.status == 307
+            assert response.headers["Location"] == "/api/v1/query?query=%2B1&time=5"
+
+
 async def test_html_is_escaped_in_lists_but_not_in_label_sets(site: Site) -> None:
     async with site.client.get("/api/v1/label/http.path/values") as response:
         assert b'["/\\u003cx\\u003e"]' in await response.read()
@@ -128,6 +138,18 @@ async def test_limits_truncate_with_a_warning(site: Site) -> None:
             "rules",
             {"group_limit": "0"},
             'invalid parameter "group_limit": group_limit needs to be greater than 0',
+        ),
+        (
+            "rules",
+            {"group_limit": "3000000000"},
+            'invalid parameter "group_limit": group_limit needs to be a valid number:'
+            ' strconv.ParseInt: parsing "3000000000": value out of range',
+        ),
+        (
+            "rules",
+            {"group_next_token": "x"},
+            'invalid parameter "group_next_token": group_limit needs to be present in order to paginate'
+            " over the groups",
         ),
         ("scrape_pools/config", {"scrapePool": "x"}, 'scrape pool "x" not found'),
         ("scrape_pools/config", {}, "no scrapePool parameter provided"),

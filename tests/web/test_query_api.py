@@ -131,9 +131,13 @@ async def test_parameters_reach_the_engine(site: Site) -> None:
         "/api/v1/query", params={"query": "up", "time": "1.5", "lookback_delta": "1m", "timeout": "30s"}
     )
     await site.get("/api/v1/query", params={"query": "up"})
+    for lookback in ("0.0001", "-5"):
+        await site.get("/api/v1/query", params={"query": "up", "lookback_delta": lookback})
     await site.post("/api/v1/query_range", data={**RANGE, "start": "1970-01-01T00:00:01.25Z", "step": "1m"})
     assert site.engine.calls == [
         ("up", 1500, 60_000, 30.0),
+        ("up", int(NOW_S * 1000), 0, 120.0),
+        ("up", int(NOW_S * 1000), 1, 120.0),
         ("up", int(NOW_S * 1000), 0, 120.0),
         ("up", 1250, 100_000, 60_000),
     ]
@@ -166,7 +170,10 @@ async def test_scalar_answer_with_annotations_and_stats(site: Site) -> None:
     assert timings["evalTotalTime"] == 0.1
     assert 0 <= timings["execQueueTime"] == timings["execTotalTime"] < 5
     _, body = await site.get("/api/v1/query", params={"query": "1", "stats": "yes"})
-    assert "deprecated" in body["warnings"][1]
+    assert body["warnings"][1] == (
+        'value "yes" for parameter "stats" is deprecated and will be rejected in the next major release,'
+        ' use "true" or "all"'
+    )
 
 
 async def test_small_answers_have_a_length(site: Site) -> None:

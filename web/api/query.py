@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from aiohttp import web
 from promql.errors import ParseError
 from promql.operators.operator import Explain
 from promql.parser import ParserOptions, parse
+from promql.quoting import quote
 from web.context import AppContext, context_of
 from web.envelope import ApiError, ErrorType, bad_data, invalid_parameter, success
 from web.evaluation import Turn, as_api_error, client_is_gone, evaluate, evaluate_query, run_blocking
@@ -35,6 +37,10 @@ from web.services import QueryResult
 from web.shortqueries import QueryKey
 
 _STATS_VALUES = ("true", "all")
+_DEPRECATED_STATS = (
+    'value {} for parameter "stats" is deprecated and will be rejected in the next major release,'
+    ' use "true" or "all"'
+)
 
 
 def parser_options(context: AppContext) -> ParserOptions:
@@ -55,11 +61,12 @@ def _timeout_s(context: AppContext, form: Form) -> float:
 
 
 def _lookback_ms(form: Form) -> int:
+    """The lookback in whole milliseconds; 0 stands for the server's, and so does a negative one."""
     text = form.get("lookback_delta")
     if not text:
         return 0
     try:
-        return int(parse_duration_ms(text))
+        return max(math.ceil(parse_duration_ms(text)), 0)
     except ValueError as error:
         raise bad_data(f"error parsing lookback delta duration: {error}") from None
 
@@ -98,8 +105,7 @@ def _answered(
     if wanted:
         shown = stats
         if wanted not in _STATS_VALUES:
-            text = f'the value "{wanted}" of parameter "stats" is deprecated, use "true" or "all"'
-            warnings = [*warnings, text]
+            warnings = [*warnings, _DEPRECATED_STATS.format(quote(wanted))]
     answer = Answer(result.value, *moment, warnings, result.infos, shown)
     return _Answered(begin_body(answer_pieces(answer), encoding), stats, result.work)
 
@@ -137,16 +143,26 @@ def _tree(plan: Explain) -> dict[str, Any]:
     return {**node, "children": [_tree(child) for child in plan.children]} if plan.children else node
 
 
-async def _explain(request: web.Request, text: str, grid: tuple[int, int, int]) -> web.Response:
+async def _explain(
+    request: web.Request, text: str, grid: tuple[int, int, int], lookback_ms: int, timeout_s: float
+) -> web.Response:
     """Vedette's `explain=true`: the query is evaluated, and the answer is its plan with figures."""
     context = context_of(request)
     start, end, step = grid
 
     def work(turn: Turn) -> Explain:
         engine = context.services.engine
-        return engine.explain(turn.querier, text, start, end, step, analyze=True, cancel=turn.cancel)
+        return engine.explain(
+            turn.querier,
+            text,
+            *(start, end, step),
+            lookback_ms=lookback_ms,
+            timeout_s=turn.left_s,
+            analyze=True,
+            cancel=turn.cancel,
+        )
 
-    plan = await evaluate(context, request, context.services.query_timeout_s, work)
+    plan = await evaluate(context, request, timeout_s, work)
     return await respond(
         request, success({"explain": {"text": "\n".join(plan.lines()), "plan": _tree(plan)}})
     )
@@ -159,7 +175,7 @@ async def query(request: web.Request) -> web.StreamResponse:
     time_ms = time_parameter(form, "time", context.now_ms())
     timeout_s, lookback_ms, text = _timeout_s(context, form), _lookback_ms(form), form.get("query")
     if form.get("explain") == "true":
-        return await _explain(request, text, (time_ms, time_ms, 0))
+        return await _explain(request, text, (time_ms, time_ms, 0), lookback_ms, timeout_s)
 
     encoding, stats = encoding_for(request), _wanted_stats(context, form)
 
@@ -205,7 +221,7 @@ async def query_range(request: web.Request) -> web.StreamResponse:
     start, end, step = _range(form)
     timeout_s, lookback_ms, text = _timeout_s(context, form), _lookback_ms(form), form.get("query")
     if form.get("explain") == "true":
-        return await _explain(request, text, (start, end, step))
+        return await _explain(request, text, (start, end, step), lookback_ms, timeout_s)
 
     encoding, stats = encoding_for(request), _wanted_stats(context, form)
 

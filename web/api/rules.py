@@ -20,15 +20,16 @@ async def rules(request: web.Request) -> web.Response:
     parse_matcher_sets(form.all("match[]"))
     limit, token = url.get("group_limit"), url.get("group_next_token")
     if token and not limit:
-        raise invalid_parameter(
-            "group_limit", "group_limit needs to be set in order to paginate over the groups"
-        )
+        text = "group_limit needs to be present in order to paginate over the groups"
+        raise invalid_parameter("group_next_token", text)
     if limit:
         try:
-            if parse_integer(limit) <= 0:
-                raise ValueError("group_limit needs to be greater than 0")
+            groups_max = parse_integer(limit, bits=32, parser="ParseInt")
         except ValueError as error:
-            raise invalid_parameter("group_limit", error) from None
+            text = f"group_limit needs to be a valid number: {error}"
+            raise invalid_parameter("group_limit", text) from None
+        if groups_max <= 0:
+            raise invalid_parameter("group_limit", "group_limit needs to be greater than 0")
     if token:
         raise bad_data(f"invalid group_next_token '{token}'. were rule groups changed?")
     return await respond(request, success({"groups": []}))
