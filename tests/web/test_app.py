@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from yarl import URL
 from prometheus_client.parser import text_string_to_metric_families
+from yarl import URL
 
 from tests.web.conftest import NOW_S, Site, SiteFactory
 from tsdb.columns import Metadata
