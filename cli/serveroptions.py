@@ -55,8 +55,17 @@ def storage_options(flags: ServeFlags, config: LoadedConfig) -> StorageOptions:
 
 
 def _limits(config: LoadedConfig) -> Limits:
-    exemplars = config.config.storage.exemplars
-    return Limits() if exemplars is None else Limits(exemplars=exemplars.max_exemplars)
+    storage = config.config.storage
+    exemplars = Limits().exemplars if storage.exemplars is None else storage.exemplars.max_exemplars
+    if storage.limits is None:
+        return Limits(exemplars=exemplars)
+    return Limits(
+        active_series=storage.limits.series_limit,
+        labels_per_series=storage.limits.label_limit,
+        label_name_bytes=storage.limits.label_name_length_limit,
+        label_value_bytes=storage.limits.label_value_length_limit,
+        exemplars=exemplars,
+    )
 
 
 def _out_of_order_window_ms(flags: ServeFlags, config: LoadedConfig) -> int:

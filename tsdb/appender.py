@@ -103,7 +103,9 @@ class HeadAppender:
     ) -> None:
         """`newest_t` collects the newest sample time of each segment of the log; start timestamps are dropped
         without `start_timestamps`."""
-        self._head, self._wal, self._limits = head, wal, limits
+        self._head, self._wal = head, wal
+        self.limits = limits
+        """Of the next call; a reload may set others."""
         self._exemplars, self._metadata, self._metrics = exemplars, metadata, metrics
         self._now_ms = now_ms
         self._newest_t = newest_t
@@ -127,12 +129,12 @@ class HeadAppender:
         Raises InvalidLabelsError or LimitError for the first bad row, having created none.
         """
         for row in rows:
-            self._limits.check_labels(row)
+            self.limits.check_labels(row)
         self._wal.check()
         with self._head.lock:
             if self.closed:
                 raise ClosedError("the database is closed")
-            refs, new = self._head.find_or_create(rows, self._limits.check_series)
+            refs, new = self._head.find_or_create(rows, self.limits.check_series)
             if new is not None:
                 self._wal.log([self._series_record(new)])
                 self._metrics.series_created.inc(len(new.refs))

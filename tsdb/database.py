@@ -235,7 +235,8 @@ class Database:
 
     def reconfigure(self, options: StorageOptions) -> None:
         """Take over what a reload of the configuration may change: retentions, roll-ups, the out-of-order
-        window, the number of exemplars. Retentions are applied by the next round of background work."""
+        window, limits. Retentions are applied by the next round of background work; a smaller limit of series
+        refuses new ones, those that live stay."""
         with self.head.lock:
             self.options = replace(
                 self.options,
@@ -245,8 +246,9 @@ class Database:
                 tiers=options.tiers,
                 full_resolution_ms=options.full_resolution_ms,
                 series_retention=options.series_retention,
-                limits=replace(self.options.limits, exemplars=options.limits.exemplars),
+                limits=options.limits,
             )
+            self._appender.limits = options.limits
             self.head.late_window_ms = options.out_of_order_window_ms
         self.exemplar_store.configure(options.limits.exemplars, options.out_of_order_window_ms)
 

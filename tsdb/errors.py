@@ -31,6 +31,10 @@ class LimitError(StorageError):
     """A configured limit was reached; the text names the limit and its value."""
 
 
+class SeriesLimitError(LimitError):
+    """More series than the store may have at one time; there may be room later."""
+
+
 class CorruptionError(StorageError):
     """Bytes on disk that do not match their checksum or their format."""
 

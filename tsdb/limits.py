@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tsdb.blockcache import CACHE_BYTES
-from tsdb.errors import InvalidLabelsError, LimitError
+from tsdb.errors import InvalidLabelsError, LimitError, SeriesLimitError
 from tsdb.labels import Labels
 from tsdb.rollup import ROLLUP_LABEL, SeriesRetention, Tier
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Zero means no limit; of `exemplars`, none."""
+    """Zero means no limit; of `exemplars`, none. Errors name a limit as `storage.limits` of the configuration
+    does."""
 
     active_series: int = 0
     labels_per_series: int = 1024
@@ -32,8 +33,8 @@ class Limits:
             raise InvalidLabelsError("empty labelset: invalid sample")
         if self.labels_per_series and len(labels.pairs) > self.labels_per_series:
             raise LimitError(
-                f"series has {len(labels.pairs)} labels, "
-                f"the limit is {self.labels_per_series}: {_short(labels)}"
+                f"{len(labels.pairs)} labels exceed the label_limit of {self.labels_per_series}: "
+                f"{_short(labels)}"
             )
         last = None
         for name, value in labels.pairs:
@@ -44,11 +45,12 @@ class Limits:
             if name == ROLLUP_LABEL:
                 raise InvalidLabelsError(f"label {ROLLUP_LABEL} is reserved: {_short(labels)}")
             last = name
-            self._check_text(name, self.label_name_bytes, "label name")
-            self._check_text(value, self.label_value_bytes, f'value of label "{name}"')
+            self._check_text(name, self.label_name_bytes, "label name", "label_name_length_limit")
+            what = f'value of label "{name}"'
+            self._check_text(value, self.label_value_bytes, what, "label_value_length_limit")
 
     @staticmethod
-    def _check_text(text: str, limit: int, what: str) -> None:
+    def _check_text(text: str, limit: int, what: str, limit_name: str) -> None:
         if text.isascii():
             size = len(text)
         else:
@@ -57,13 +59,13 @@ class Limits:
             except UnicodeEncodeError as error:
                 raise InvalidLabelsError(f"{what} is not valid UTF-8: {text!r}") from error
         if limit and size > limit:
-            raise LimitError(f"{what} has {size} bytes, the limit is {limit}: {text[:64]}")
+            raise LimitError(f"{what} has {size} bytes, above the {limit_name} of {limit}: {text[:64]}")
 
     def check_series(self, active: int, new: int) -> None:
-        """Raise LimitError where new series exceed the limit of active ones."""
+        """Raise SeriesLimitError where new series exceed the limit of active ones."""
         if self.active_series and active + new > self.active_series:
-            raise LimitError(
-                f"{active} active series, {new} new ones exceed the limit of {self.active_series}"
+            raise SeriesLimitError(
+                f"{active} active series and {new} new ones exceed the series_limit of {self.active_series}"
             )
 
 

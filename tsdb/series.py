@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsdb.arena import reserve
-from tsdb.errors import LimitError
+from tsdb.errors import LimitError, SeriesLimitError
 from tsdb.kernels.identity import find_slots, insert_slots
 from tsdb.kernels.labels import copy_pairs
 from tsdb.labels import Labels
@@ -174,7 +174,7 @@ class SeriesTable:
         """Refs of new, distinct label sets. Raises LimitError, having created none. Caller holds the lock."""
         count = len(offsets) - 1
         if self.series_count + count > self.slot_capacity - 1:
-            raise LimitError(
+            raise SeriesLimitError(
                 f"the head holds {self.series_count} series, {count} more exceed the limit of "
                 f"{self.slot_capacity - 1}"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
 
 from ingest.config.durations import ByteSize, Duration
 from ingest.config.section import Section, Text, fault
@@ -113,8 +113,20 @@ class ExemplarsConfig(Section):
     max_exemplars: int = 100_000
 
 
+class LimitsConfig(Section):
+    """Vedette: what the store takes from all senders together; 0 is no limit. Names as those of a scrape."""
+
+    always_printed = frozenset({"label_limit", "label_name_length_limit", "label_value_length_limit"})
+
+    series_limit: NonNegativeInt = 0
+    label_limit: NonNegativeInt = 1024
+    label_name_length_limit: NonNegativeInt = 1 << 16
+    label_value_length_limit: NonNegativeInt = 1 << 20
+
+
 class StorageConfig(Section):
     """Storage settings that a reload may change."""
 
     tsdb: TSDBConfig | None = None
     exemplars: ExemplarsConfig | None = None
+    limits: LimitsConfig | None = None

@@ -29,7 +29,7 @@ from tsdb.columns import (
     SampleColumns,
     WriteBatch,
 )
-from tsdb.errors import InvalidLabelsError, LimitError
+from tsdb.errors import InvalidLabelsError, LimitError, SeriesLimitError
 from tsdb.labels import Labels
 
 BoolArray = npt.NDArray[np.bool_]
@@ -79,8 +79,8 @@ class Outcome:
     durable: Future[None] | None = None
 
     def refuse(self, text: str, status: int = 400) -> None:
-        """Note an error; the answer becomes `status`."""
-        self.status = status
+        """Note an error; the answer gets `status`, of several the smallest."""
+        self.status = status if not self.error_count else min(self.status, status)
         self.error_count += 1
         if len(self.errors) < ERRORS_REPORTED_MAX:
             cut = len(text) > ERROR_CHARACTERS_MAX
@@ -198,7 +198,8 @@ class RequestAppender:
                 self._metrics.rejected.labels(Rejected.LIMIT.name.lower()).inc(
                     request.sample_count(rows[index])
                 )
-                outcome.refuse(f"{error} for series {print_labels(reader.labels(rows[index]))}")
+                text = f"{error} for series {print_labels(reader.labels(rows[index]))}"
+                outcome.refuse(text, 429 if isinstance(error, SeriesLimitError) else 400)
         return refs
 
     def _refuse_labels(

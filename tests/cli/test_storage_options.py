@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cli.flags import FLAGS, ServeFlags
 from cli.serveroptions import storage_options
 from ingest.config.document import parse_config
-from tsdb.limits import DAY_MS, StorageOptions
+from ingest.config.errors import ConfigError
+from tsdb.limits import DAY_MS, Limits, StorageOptions
 from tsdb.rollup import SeriesRetention, Tier
 
 HOUR_MS = 3600_000
@@ -52,6 +55,22 @@ def test_flags_of_the_log_and_of_blocks_reach_the_store() -> None:
     assert options.wal_segment_bytes == 16 << 20
     assert options.wal_sync == "interval"
     assert options.start_timestamps
+
+
+def test_limits_reach_the_store() -> None:
+    assert options_of("global: {}\n").limits == Limits()
+    assert options_of("storage: {limits: {}}\n").limits == Limits()
+    found = options_of(
+        "storage:\n"
+        "  exemplars: {max_exemplars: 5}\n"
+        "  limits:\n"
+        "    {series_limit: 1, label_limit: 2, label_name_length_limit: 3, label_value_length_limit: 4}\n"
+    )
+    assert found.limits == Limits(
+        active_series=1, labels_per_series=2, label_name_bytes=3, label_value_bytes=4, exemplars=5
+    )
+    with pytest.raises(ConfigError, match="series_limit"):
+        options_of("storage: {limits: {series_limit: -1}}\n")
 
 
 def test_the_number_of_exemplars_reaches_the_store() -> None:

@@ -99,6 +99,47 @@ def test_a_reload_applies_window_retention_and_exemplars_to_the_running_store(ru
     assert running.api.write([series("reloaded", [(late - 1, 3.0)])]) == (204, "")
 
 
+LIMITS = """
+storage:
+  limits: {series_limit: 2, label_limit: 3, label_name_length_limit: 8, label_value_length_limit: 9}
+"""
+
+
+def test_limits_answer_400_and_429_with_their_names(running: Running) -> None:
+    """What is good in the request is stored; series that live go on."""
+    api = running.api
+    now_ms = int(time.time() * 1000)
+    assert api.write([series("l", [(now_ms, 1.0)], i=str(i)) for i in range(3)]) == (204, "")
+    running.config.write_text(NOTHING_TO_SCRAPE + LIMITS, encoding="utf-8")
+    assert api.request("POST", "/-/reload")[0] == 200
+    alive = running.metric("prometheus_tsdb_head_series")
+    old = series("l", [(now_ms + 1, 1.0)], i="0")
+    text = f"{alive:.0f} active series and 1 new ones exceed the series_limit of 2"
+    assert api.write([old, series("l", [(now_ms, 1.0)], i="3")]) == (
+        429,
+        f'{text} for series {{__name__="l", i="3"}}\n',
+    )
+    assert api.query("timestamp(l{i='0'})", now_ms / 1000 + 1)["result"][0]["value"][1] == (
+        f"{(now_ms + 1) / 1000:.3f}".rstrip("0").rstrip(".")
+    )
+    for labels, text in (
+        ({"a": "1", "b": "2", "c": "3"}, "4 labels exceed the label_limit of 3: "),
+        ({"long_name": "1"}, "label name has 9 bytes, above the label_name_length_limit of 8: long_name"),
+        (
+            {"a": "0123456789"},
+            'value of label "a" has 10 bytes, above the label_value_length_limit of 9: 0123',
+        ),
+    ):
+        status, answer = api.write([series("l", [(now_ms, 1.0)], **labels)])
+        assert (status, answer[: len(text)]) == (400, text)
+    status, _ = api.write([series("l", [(now_ms, 1.0)], i="3"), series("l", [(now_ms, 1.0)], long_name="x")])
+    assert status == 400
+    assert running.metric('vedette_remote_write_rejected_samples_total{reason="limit"}') == 6
+    running.config.write_text(NOTHING_TO_SCRAPE, encoding="utf-8")
+    assert api.request("POST", "/-/reload")[0] == 200
+    assert api.write([series("l", [(now_ms, 1.0)], i="3")]) == (204, "")
+
+
 def test_a_ring_of_no_exemplars_accepts_and_holds_none(running: Running) -> None:
     """Exactly as Prometheus without its feature exemplar-storage: no error, and the header counts them."""
     running.config.write_text(

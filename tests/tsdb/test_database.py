@@ -22,6 +22,7 @@ from tsdb.errors import (
     InvalidLabelsError,
     LimitError,
     LockedError,
+    SeriesLimitError,
     StorageError,
     UnknownVersionError,
 )
@@ -413,9 +414,17 @@ def test_label_names_values_and_series(store):
         ([Labels(())], InvalidLabelsError, "empty labelset"),
         ([Labels((("a", "1"), ("a", "2")))], InvalidLabelsError, 'label name "a" is not unique'),
         ([Labels((("a", "\ud800"),))], InvalidLabelsError, "not valid UTF-8"),
-        ([name(0, big="x" * 300)], LimitError, 'value of label "big" has 300 bytes, the limit is 256'),
-        ([name(0, a="1", b="2")], LimitError, "series has 4 labels, the limit is 3"),
-        ([name(i) for i in range(6)], LimitError, "limit of 5"),
+        (
+            [name(0, big="x" * 300)],
+            LimitError,
+            'label "big" has 300 bytes, above the label_value_length_limit of 256',
+        ),
+        ([name(0, a="1", b="2")], LimitError, "4 labels exceed the label_limit of 3"),
+        (
+            [name(i) for i in range(6)],
+            SeriesLimitError,
+            "0 active series and 6 new ones exceed the series_limit of 5",
+        ),
     ],
 )
 def test_bad_label_sets_are_refused_and_none_of_the_call_is_created(store, rows, error, text):
