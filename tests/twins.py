@@ -127,7 +127,7 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "promql.kernels",
-        "render.render_times",
+        "render.render_heads render.render_times",
         "web/test_render.py::test_timestamps_have_three_decimals_or_none",
         f"{_SLOW}.render.time_number",
     ),

@@ -88,8 +88,8 @@ class RowSource(Protocol):
     histogram_counts: I64Array
     pool: HistogramBatch | None
 
-    def times(self, rows: I64Array) -> tuple[Texts, I64Array]:
-        """Time texts for some rows, and for each the position its sample 0 would have among them."""
+    def heads(self, rows: I64Array) -> tuple[Texts, I64Array]:
+        """Heads of points for some rows, and for each the position its sample 0 would have among them."""
         ...
 
     def entries(self, rows: I64Array) -> Entries:
@@ -102,6 +102,14 @@ def time_texts(t_ms: I64Array) -> Texts:
     data = np.empty((len(t_ms) + 1) * TIME_BYTES_MAX, dtype=np.uint8)
     offsets = np.empty(len(t_ms) + 1, dtype=np.int64)
     kernels.render_times(contiguous(t_ms, np.int64), data, offsets)
+    return Texts(data, offsets)
+
+
+def point_heads(t_ms: I64Array) -> Texts:
+    """What stands before the values of points at these timestamps, with spare room behind the last."""
+    data = np.empty((len(t_ms) + 1) * kernels.HEAD_BYTES_MAX, dtype=np.uint8)
+    offsets = np.empty(len(t_ms) + 1, dtype=np.int64)
+    kernels.render_heads(contiguous(t_ms, np.int64), data, offsets)
     return Texts(data, offsets)
 
 
@@ -180,7 +188,7 @@ def _count_points(values: npt.NDArray[np.float64], lows: I64Array, highs: I64Arr
 
 
 class MatrixRows:
-    """Rows of a `Matrix`; all share the grid's time texts."""
+    """Rows of a `Matrix`; all share the heads of the grid's points."""
 
     def __init__(self, matrix: Matrix) -> None:
         series, steps = matrix.values.shape
@@ -192,15 +200,15 @@ class MatrixRows:
         self.pool: HistogramBatch | None = None
         self.histogram_counts = np.zeros(series, dtype=np.int64)
         self._times_ms = matrix.grid.times_ms()
-        self._times = time_texts(self._times_ms)
+        self._heads = point_heads(self._times_ms)
         if matrix.histograms is not None:
             self.pool = matrix.histograms.pool
             self._index = matrix.histograms.index
             self.histogram_counts = np.count_nonzero(self._index >= 0, axis=1).astype(np.int64)
 
-    def times(self, rows: I64Array) -> tuple[Texts, I64Array]:
+    def heads(self, rows: I64Array) -> tuple[Texts, I64Array]:
         """See `RowSource`."""
-        return self._times, self.lows if len(rows) == len(self.lows) else self.lows[rows]
+        return self._heads, self.lows if len(rows) == len(self.lows) else self.lows[rows]
 
     def entries(self, rows: I64Array) -> Entries:
         """See `RowSource`."""
@@ -230,10 +238,10 @@ class RangeVectorRows:
             running = _offsets(self._live)
             self.histogram_counts = np.diff(running[self.pool.row_offsets])
 
-    def times(self, rows: I64Array) -> tuple[Texts, I64Array]:
+    def heads(self, rows: I64Array) -> tuple[Texts, I64Array]:
         """See `RowSource`; `rows` ascend."""
         lo, hi = int(self.lows[rows[0]]), int(self.highs[rows[-1]])
-        return time_texts(self._t_ms[lo:hi]), np.full(len(rows), lo, dtype=np.int64)
+        return point_heads(self._t_ms[lo:hi]), np.full(len(rows), lo, dtype=np.int64)
 
     def entries(self, rows: I64Array) -> Entries:
         """See `RowSource`."""
@@ -285,7 +293,7 @@ def row_bytes(source: RowSource, rows: I64Array, keys: Keys) -> Iterator[bytes]:
         else:
             labels = label_texts(source.labels.take(chunk))
             lows, highs, counts = lows[chunk], highs[chunk], counts[chunk]
-        times, origins = source.times(chunk)
+        heads, origins = source.heads(chunk)
         entry_rows = np.zeros(len(chunk) + 1, dtype=np.int64)
         entry_times, bodies = empty, empty
         if source.pool is not None:
@@ -302,7 +310,7 @@ def row_bytes(source: RowSource, rows: I64Array, keys: Keys) -> Iterator[bytes]:
                 highs,
                 counts,
                 origins,
-                *times,
+                *heads,
                 *labels,
                 keys.values,
                 keys.close,

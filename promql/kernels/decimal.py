@@ -1,9 +1,9 @@
 """Shortest decimal text of a float64, in the notation of the query API. Device functions only.
 
 In: the value and its bits. Out: ASCII bytes at `out[at:]`; every writer returns the position behind them.
-The caller leaves VALUE_BYTES_MAX (TIME_BYTES_MAX) bytes of room. Two ways lead to the digits:
-values that are a decimal of at most 15 digits are found by one multiplication, proved by one correctly
-rounded division; the rest take Schubfach (R. Giulietti, "The Schubfach way to render doubles", 2021).
+The caller leaves VALUE_BYTES_MAX (TIME_BYTES_MAX) bytes of room. Two ways lead to the digits: one
+multiplication tells them for all but one value in 10^16, and says so where it cannot (`nearest_digits`);
+the rest take Schubfach (R. Giulietti, "The Schubfach way to render doubles", 2021).
 """
 
 from __future__ import annotations
@@ -55,13 +55,18 @@ def _powers() -> tuple[U64Array, U64Array]:
 
 
 POWER_HIGH_WORDS, POWER_LOW_WORDS = _powers()
-TENS = np.array([10.0**k for k in range(23)])
-NEXT_TENS = np.array([float(f"1e{k}") for k in range(-6, 17)])
 WHOLE_TENS = np.array([10**k for k in range(20)], dtype=np.uint64)
 
 U0, U1, U2, U4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
-U8, U10, U16, U20, U32, U40, U52, U63, U100 = (np.uint64(n) for n in (8, 10, 16, 20, 32, 40, 52, 63, 100))
-TEN_4, TEN_8 = np.uint64(10**4), np.uint64(10**8)
+U3, U5, U6, U8, U10, U16 = (np.uint64(n) for n in (3, 5, 6, 8, 10, 16))
+U20, U32, U40, U52, U56, U59, U63, U64, U100 = (np.uint64(n) for n in (20, 32, 40, 52, 56, 59, 63, 64, 100))
+TEN_4, TEN_8, TEN_16 = np.uint64(10**4), np.uint64(10**8), np.uint64(10**16)
+TEN_UNITS = np.int64(10 << 59)
+HALF = np.uint64(1 << 63)
+MARGIN = np.int64(8)
+"""Twice what fixed-point numbers of `nearest_digits` may be off, in units of 2^-59."""
+ASCII_ZEROS = np.uint64(0x3030303030303030)
+ZERO_POINT_ZEROS = np.uint64(int.from_bytes(b"0.000000", "little"))
 FRACTION = np.uint64((1 << 52) - 1)
 HIDDEN = np.uint64(1 << 52)
 EXPONENT_MASK = np.uint64(0x7FF)
@@ -122,6 +127,43 @@ def schubfach(bits: Word) -> tuple[Word, Whole]:
 
 
 @inline
+def nearest_digits(bits: Word) -> tuple[Word, Whole]:
+    """(digits, exponent) as Schubfach gives them, of 16 or 17 digits with zeros at the end where fewer would
+    do; digits 0 where this way cannot tell. For positive normal values.
+
+    The value is x * 10^k, and half the distance to its neighbours d * 10^k with 0.5 <= d < 5. So at most one
+    multiple of ten lies closer to x than d, and is the answer if there is one; else the integer nearest to
+    x is. Both x and d are known to within 4 * 2^-59 from one 64 x 128 bit product: a comparison of values
+    that lie further apart is right, and values that lie closer are left to Schubfach, as are powers of two,
+    whose lower neighbour is nearer.
+    """
+    fraction = bits & FRACTION
+    q = np.int64((bits >> U52) & EXPONENT_MASK) - 1075
+    k = (q * 1262611) >> 22
+    high, low = POWER_HIGH_WORDS[-k - _POWER_LOW], POWER_LOW_WORDS[-k - _POWER_LOW]
+    h = np.uint64(q + ((-k * 1741647) >> 19) + 1)
+    factor = (fraction | HIDDEN) << h
+    carry = multiply_high(low, factor)
+    whole = multiply_high(high, factor)
+    rest = high * factor + carry
+    if rest < carry:
+        whole += U1
+    last = whole - whole // U10 * U10
+    above_ten = np.int64((last << U59) + (rest >> U5))
+    reach = np.int64(high >> (U6 - h))
+    lower, upper = above_ten - reach, TEN_UNITS - above_ten - reach
+    unsure = np.uint64(lower + MARGIN) < U16
+    unsure |= np.uint64(upper + MARGIN) < U16
+    unsure |= (rest - HALF + U32) < U64
+    unsure |= fraction == U0
+    # One of five values has such a multiple, in no order: a branch would often be foretold wrongly.
+    is_lower, is_upper = np.uint64(lower >> 63), np.uint64(upper >> 63)
+    is_either = is_lower | is_upper
+    digits = whole + ((rest >> U63) & ~is_either) - (last & is_either) + (U10 & is_upper)
+    return (U0 if unsure else digits), k
+
+
+@inline
 def strip_zeros(digits: Word, exponent: Whole) -> tuple[Word, Whole]:
     """The same decimal without trailing zeros in its digits (which are not 0)."""
     quotient = digits // U10
@@ -151,13 +193,19 @@ def count_digits(number: Word) -> Whole:
 @inline
 def eight_digits(number: Word) -> Word:
     """Eight ASCII digits of a u64 below 10^8 as a word, the first digit in the lowest byte."""
+    return eight_bytes(number) + ASCII_ZEROS
+
+
+@inline
+def eight_bytes(number: Word) -> Word:
+    """Eight digits of a u64 below 10^8 as bytes 0 to 9 of a word, the first digit in the lowest byte."""
     high = number // TEN_4
     word = high | ((number - high * TEN_4) << U32)
     part = ((word * np.uint64(10486)) >> U20) & np.uint64(0x0000007F0000007F)
     word = part | ((word - part * U100) << U16)
     part = ((word * np.uint64(103)) >> U10) & np.uint64(0x000F000F000F000F)
     word = part | ((word - part * U10) << U8)
-    return word + np.uint64(0x3030303030303030)
+    return word
 
 
 @inline
@@ -199,6 +247,44 @@ def write_fraction(out: U8Array, at: Whole, whole: Word, digits: Word, exponent:
     count = count_digits(digits)
     at = write_zeros(out, at + 2, -exponent - count)
     return write_digits(out, at, digits, count)
+
+
+@inline
+def write_plain(out: U8Array, at: Whole, digits: Word, exponent: Whole) -> Whole:
+    """digits * 10^exponent of a value from 1e-6 to 1e15 that is no integer, from 16 or 17 digits, without the
+    zeros at their end. Stores whole words, at most 33 bytes from `at` on."""
+    if digits < TEN_16:
+        digits, exponent = digits * U10, exponent - 1
+    first = digits // TEN_16
+    digits -= first * TEN_16
+    upper = digits // TEN_8
+    left, right = eight_bytes(upper), eight_bytes(digits - upper * TEN_8)
+    if right != U0:
+        count = 17 - np.int64(leading_zeros64(right) >> U3)
+    else:
+        count = 9 - np.int64(leading_zeros64(left) >> U3)
+    left, right = left + ASCII_ZEROS, right + ASCII_ZEROS
+    power = exponent + 16
+    if power < 0:
+        store64(out, at, ZERO_POINT_ZEROS)
+        at += 1 - power
+        store64(out, at, first + ASCII_ZEROS)
+        store64(out, at + 1, left)
+        store64(out, at + 9, right)
+        return at + count
+    store64(out, at, first + ASCII_ZEROS)
+    store64(out, at + 1, left)
+    store64(out, at + 9, right)
+    # What stands behind the point once more, one byte further.
+    skip = np.uint64(power) << U3
+    if power >= 8:
+        left, right = right >> (skip - U8 * U8), U0
+    else:
+        left, right = (left >> skip) | ((right << U8) << (U56 - skip)), right >> skip
+    store64(out, at + power + 2, left)
+    store64(out, at + power + 10, right)
+    out[at + power + 1] = 46
+    return at + count + 1
 
 
 @device
@@ -243,17 +329,9 @@ def write_value(out: U8Array, at: Whole, bits: Word, value: Real) -> Whole:
         number = np.uint64(value)
         return write_digits(out, at, number, count_digits(number))
     if 1e-6 <= value < 1e15:
-        # floor(log10) from the binary exponent, at most one too small.
-        scale = ((np.int64(biased) - 1023) * 1233) >> 12
-        places = 14 - scale - np.int64(value >= NEXT_TENS[scale + 7])
-        scaled = np.rint(value * TENS[places])
-        # Both operands are exact, so the quotient is the double nearest to that decimal.
-        if scaled <= 1e15 and scaled / TENS[places] == value:
-            digits, exponent = strip_zeros(np.uint64(scaled), -places)
-        else:
-            digits, exponent = schubfach(bits)
-            digits, exponent = strip_zeros(digits, exponent)
-        return write_fraction(out, at, np.uint64(value), digits, exponent)
+        digits, exponent = nearest_digits(bits)
+        if digits != U0:
+            return write_plain(out, at, digits, exponent)
     digits, exponent = schubfach(bits)
     digits, exponent = strip_zeros(digits, exponent)
     count = count_digits(digits)

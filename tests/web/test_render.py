@@ -77,8 +77,14 @@ def test_values_are_spelled_as_the_slow_way_spells_them(values: list[float]) -> 
 
 def test_many_random_values_read_back_as_themselves() -> None:
     random = np.random.default_rng(7)
+    decimals = random.integers(1, 10**15, 4000) / 10.0 ** random.integers(0, 22, 4000)
     values = np.concatenate(
-        [random.random(4000) * 10.0 ** random.integers(-8, 24, 4000), np.round(random.random(4000) * 1e5, 3)]
+        [
+            random.random(4000) * 10.0 ** random.integers(-8, 24, 4000),
+            np.round(random.random(4000) * 1e5, 3),
+            *(decimals, np.nextafter(decimals, 0), np.nextafter(decimals, 1e300)),
+            random.integers(1, 1000, 4000) / 2.0 ** random.integers(1, 30, 4000),
+        ]
     )
     matrix = matrix_of([{"a": "b"}], values, Grid(0, 1, len(values)))
     texts = [text for _, text in result_of(matrix)[0]["values"]]
@@ -93,6 +99,10 @@ def test_timestamps_have_three_decimals_or_none(times: list[int]) -> None:
     found = [raw[lo:hi].decode() for lo, hi in zip(texts.offsets, texts.offsets[1:], strict=False)]
     assert found == [slow.time_number(t) for t in times]
     assert [render._time_text(t).decode() for t in times] == found
+    heads = render.point_heads(np.array(times, dtype=np.int64))
+    raw = heads.data.tobytes()
+    found = [raw[lo:hi].decode() for lo, hi in zip(heads.offsets, heads.offsets[1:], strict=False)]
+    assert found == [f',[{slow.time_number(t)},"' for t in times]
 
 
 @settings(max_examples=60, deadline=None)
