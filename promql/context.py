@@ -54,9 +54,12 @@ class EvalContext:
     def on_grid(self, grid: Grid, consumer: Consumer, whole: bool) -> EvalContext:
         """The inside of a subquery, which may be the whole query: the same query on another grid."""
         counts = self.step_counts
-        return replace(
-            self, grid=grid, step_counts=None if counts is None else counts.inside(grid, consumer, whole)
-        )
+        counts = None if counts is None else counts.inside(grid, consumer, whole)
+        # `dataclasses.replace` takes 5 us.
+        return EvalContext(
+            self.querier, self.symbols, grid, self.query_grid, self.lookback_ms, self.options, self.budget,
+            self.annotations, self.pool, self.query_end, self.measured, self.held, counts,
+        )  # fmt: skip
 
     def at_one_step(self) -> EvalContext:
         """A step-invariant part: the same query at one step, counted for all of them."""

@@ -61,6 +61,8 @@ FUNCTION_MODULES = (
 
 SET_OPERATORS = ("and", "or", "unless")
 
+NO_HINTS = SelectHints()
+
 
 @cache
 def function_builders() -> dict[str, FunctionBuilder]:
@@ -83,7 +85,8 @@ class PlanBuilder:
         self._ctx = ctx
         self._shared = shared
         self._cells = {} if cells is None else cells
-        self._hints = SelectHints()
+        self._query: PreparedQuery | None = None
+        self._hints = NO_HINTS
         self._hints_resolved: frozenset[Position] = frozenset()
         self._node: HeldNode | None = None
         """Of the expression that is being planned."""
@@ -93,7 +96,7 @@ class PlanBuilder:
         """The builder of a whole query."""
         # Prometheus evaluates equal parts again, and so they count.
         builder = cls(ctx, query.shared if ctx.held is None else frozenset())
-        builder._hints_resolved = query.resolved_hints
+        builder._query, builder._hints_resolved = query, query.resolved_hints
         return builder
 
     @property
@@ -103,7 +106,7 @@ class PlanBuilder:
 
     def _on(self, ctx: EvalContext) -> PlanBuilder:
         builder = PlanBuilder(ctx, self._shared, self._cells)
-        builder._hints = self._hints
+        builder._query, builder._hints = self._query, self._hints
         builder._hints_resolved = self._hints_resolved
         builder._node = self._node
         return builder
@@ -121,7 +124,9 @@ class PlanBuilder:
         self._node = above
 
     def _is_repeated(self, expr: Expr) -> bool:
-        return self._ctx.grid.steps > 1 and is_step_invariant(expr)
+        if self._ctx.grid.steps < 2:
+            return False
+        return is_step_invariant(expr) if self._query is None else self._query.is_step_invariant(expr)
 
     def vector(self, expr: Expr) -> VectorOperator:
         """Operator of an instant-vector expression."""
@@ -162,7 +167,7 @@ class PlanBuilder:
         if isinstance(expr, UnaryExpr):
             return checked(NegateOperator(self.vector(expr.expr)))
         if isinstance(expr, BinaryExpr):
-            before, self._hints = self._hints, SelectHints()
+            before, self._hints = self._hints, NO_HINTS
             operator = self._binary(expr)
             self._hints = before
             return operator
@@ -246,8 +251,11 @@ class PlanBuilder:
         expr = unwrap(expr)
         counts, whole = self._ctx.step_counts, function is None
         if isinstance(expr, SubqueryExpr):
-            with self._counted(expr, SUBQUERY):
+            if self._ctx.held is None:
                 operator = self._subquery(expr, whole)
+            else:
+                with self._counted(expr, SUBQUERY):
+                    operator = self._subquery(expr, whole)
             counts = None if whole else counts
         else:
             operator = self._range(expr)
@@ -279,7 +287,7 @@ class PlanBuilder:
         self._ctx.budget.expect(grid.steps)
         inner = self._ctx.on_grid(grid, Consumer(times.first_ms, times.step_ms, times.steps, span), whole)
         builder = self._on(inner)
-        builder._hints = SelectHints()
+        builder._hints = NO_HINTS
         child = builder.vector(expr.expr)
         return Subquery(self._ctx, expr, child, times, span)
 

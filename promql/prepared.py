@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from promql.ast import Expr, Position, ValueType
 from promql.histogramhints import selectors_with_resolved_hints
 from promql.limits import CACHED_QUERIES_MAX, CACHED_QUERY_BYTES_MAX
-from promql.optimize import fold_constants, shared_expressions
+from promql.optimize import fold_constants, is_step_invariant, shared_expressions
 from promql.parser import parse
 from promql.parseroptions import ParserOptions
 from promql.types import type_of
@@ -25,6 +25,18 @@ class PreparedQuery:
     shared: frozenset[Expr]
     resolved_hints: frozenset[Position]
     nodes: int
+    _invariant: dict[int, tuple[Expr, bool]] = field(default_factory=dict, compare=False, repr=False)
+    """What `is_step_invariant` said, by the nodes' identity; with the nodes, so that they stay."""
+
+    def is_step_invariant(self, node: Expr) -> bool:
+        """`optimize.is_step_invariant`, worked out once a node."""
+        found = self._invariant.get(id(node))
+        if found is not None:
+            return found[1]
+        answer = is_step_invariant(node)
+        if len(self._invariant) < self.nodes:
+            self._invariant[id(node)] = node, answer
+        return answer
 
 
 def prepare_query(text: str, options: ParserOptions) -> PreparedQuery:

@@ -45,7 +45,7 @@ def finish_rows(rows: Collected, ctx: EvalContext, sort: bool) -> Matrix:
 
     Raises ExecutionError where dropped names make two samples of one step equal."""
     rows = _without_empty(rows)
-    if rows.series.drop_name.any():
+    if ctx.options.delayed_name_removal and rows.series.drop_name.any():
         rows = merge_equal(rows, _dropped(rows.series))
     if sort and len(rows.values) > 1:
         order, labels = rows.series.labels.in_order()
@@ -57,7 +57,9 @@ def finish_rows(rows: Collected, ctx: EvalContext, sort: bool) -> Matrix:
 
 def _without_empty(rows: Collected) -> Collected:
     present = rows_present(rows.values, rows.histograms)
-    return rows if present.all() else _take(rows, np.flatnonzero(present))
+    if np.count_nonzero(present) == len(present):
+        return rows
+    return _take(rows, np.flatnonzero(present))
 
 
 def _take(

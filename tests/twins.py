@@ -207,6 +207,7 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "tsdb.kernels",
+        "bucketruns.copy_buckets bucketruns.place_runs "
         "chains.count_histograms chains.latest_histograms chains.link_histograms chains.walk_histograms",
         "tsdb/test_head_histograms.py::test_histograms_in_any_order_are_read_in_order_each_time_once",
         _DICT,
@@ -216,6 +217,12 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
         "hashing.hash_regions",
         "tsdb/test_series.py::test_hash_equals_the_slow_twin",
         f"{_SLOW}.hashing.hash_region",
+    ),
+    (
+        "tsdb.kernels",
+        "headread.place_chunks",
+        "tsdb/test_bytecopies.py::test_chunks_are_placed_one_after_the_other_unless_all_are_open",
+        _LIST,
     ),
     (
         "tsdb.kernels",

@@ -75,6 +75,14 @@ class BlockList(tuple[StoredBlock, ...]):
     """Blocks ascending by time, with what they say about roll-ups, worked out at the first use."""
 
     _coverage: Coverage | None = None
+    _end_ms: int | None = None
+
+    def overlapping(self, mint: int, maxt: int) -> list[StoredBlock]:
+        """Those that may have samples in [mint, maxt], both inclusive; most queries look behind all."""
+        end_ms = self._end_ms
+        if end_ms is None:
+            end_ms = self._end_ms = max((stored.meta.max_time for stored in self), default=0)
+        return [] if mint >= end_ms else [stored for stored in self if stored.overlaps(mint, maxt)]
 
     @property
     def coverage(self) -> Coverage:

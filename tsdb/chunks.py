@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tsdb.arena import reserve
 from tsdb.errors import LimitError
 from tsdb.fs import FileSystem
-from tsdb.kernels.headread import OPEN_CHUNK, gather_bytes
+from tsdb.kernels.headread import OPEN_CHUNK, gather_bytes, place_chunks
 from tsdb.kernels.xor import READ_PADDING
 from tsdb.scratch import scratch
 
@@ -156,20 +156,18 @@ def gather(
 ) -> tuple[U8Array, I64Array, I64Array]:
     """Bytes of chunks i64[C, 2] (position, length), padded for the decoder; starts and lengths. `open_bytes`
     end with READ_PADDING bytes, and are given back where no chunk is closed."""
-    lengths = np.ascontiguousarray(chunks[:, 1])
-    starts = chunks[:, 0] - OPEN_CHUNK
-    if not len(starts) or int(starts.min()) >= 0:
+    starts, lengths = np.empty((2, len(chunks)), dtype=np.int64)
+    found = np.empty(3, dtype=np.int64)
+    place_chunks(chunks, starts, lengths, found)
+    size, first, last = found.tolist()
+    if last < 0:
         return open_bytes, starts, lengths
-    starts = np.zeros(len(chunks), dtype=np.int64)
-    np.cumsum(lengths[:-1], out=starts[1:])
-    buffer = scratch(int(lengths.sum()) + READ_PADDING, np.uint8)
+    buffer = scratch(size + READ_PADDING, np.uint8)
     buffer[-READ_PADDING:] = 0
     gather_bytes(open_bytes, chunks, starts, OPEN_CHUNK, _ENDLESS, buffer)
-    closed = chunks[:, 0][chunks[:, 0] < OPEN_CHUNK]
-    if len(closed):
-        # Each segment is asked for its own: few chunks in many segments do not come up in one read.
-        for source in range(int(closed.min()) >> SEGMENT_SHIFT, (int(closed.max()) >> SEGMENT_SHIFT) + 1):
-            if source in segments:
-                origin = source << SEGMENT_SHIFT
-                gather_bytes(segments[source], chunks, starts, origin, origin + SEGMENT_BYTES, buffer)
+    # Each segment is asked for its own: few chunks in many segments do not come up in one read.
+    for source in range(first >> SEGMENT_SHIFT, (last >> SEGMENT_SHIFT) + 1):
+        if source in segments:
+            origin = source << SEGMENT_SHIFT
+            gather_bytes(segments[source], chunks, starts, origin, origin + SEGMENT_BYTES, buffer)
     return buffer, starts, lengths

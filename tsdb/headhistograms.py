@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tsdb.arena import reserve
 from tsdb.errors import LimitError
 from tsdb.histogram import HistogramBatch
+from tsdb.kernels.bucketruns import copy_buckets, place_runs
 from tsdb.kernels.chains import count_histograms, latest_histograms, link_histograms, walk_histograms
 
 U32Array = npt.NDArray[np.uint32]
@@ -153,28 +154,39 @@ class HeadHistograms:
 
     def batch(self, entries: I64Array, row_offsets: I64Array) -> HistogramBatch:
         """Copy of the given entries."""
+        offsets = np.empty((3, len(entries) + 1), dtype=np.int64)
+        place_runs(entries, self.lengths, offsets)
         sides: list[Any] = []
-        for side in range(3):
-            lengths = self.lengths[entries, side].astype(np.int64)
-            picked = runs(self.starts[entries, side], lengths)
-            sides.append(offsets_of(lengths))
-            if side == 2:
-                sides.append(self.custom[picked])
-            else:
-                sides.extend((self.bucket_index[picked], self.bucket_count[picked]))
+        for side, size in enumerate(offsets[:2, -1].tolist()):
+            index, count = np.empty(size, dtype=np.int32), np.empty(size)
+            if size:
+                copy_buckets(
+                    entries,
+                    self.starts,
+                    offsets[side],
+                    side,
+                    self.bucket_index,
+                    self.bucket_count,
+                    index,
+                    count,
+                )
+            sides += index, count
+        custom = np.empty(0)
+        if offsets[2, -1]:
+            custom = self.custom[runs(self.starts[entries, 2], offsets[2, 1:] - offsets[2, :-1])]
         scalars = {name: column[entries] for name, column in self.columns.items()}
         if not self.has_start_t:
             scalars["start_t_ms"] = None  # type: ignore[assignment]
         return HistogramBatch(
             row_offsets=row_offsets,
-            pos_offsets=sides[0],
-            pos_index=sides[1],
-            pos_count=sides[2],
-            neg_offsets=sides[3],
-            neg_index=sides[4],
-            neg_count=sides[5],
-            custom_offsets=sides[6],
-            custom_values=sides[7],
+            pos_offsets=offsets[0],
+            pos_index=sides[0],
+            pos_count=sides[1],
+            neg_offsets=offsets[1],
+            neg_index=sides[2],
+            neg_count=sides[3],
+            custom_offsets=offsets[2],
+            custom_values=custom,
             **scalars,
         )
 
@@ -182,10 +194,9 @@ class HeadHistograms:
         """i64[S]: samples of series in [mint, maxt], repeated ones included; None where there are none."""
         if self.end == 1:
             return None
-        counts = np.zeros(len(slots), dtype=np.int64)
+        counts = np.empty(len(slots), dtype=np.int64)
         chains = self.newest, self.previous, self.columns["t_ms"]
-        count_histograms(slots, mint, maxt, self.is_ordered, *chains, counts)
-        return counts if counts.any() else None
+        return counts if count_histograms(slots, mint, maxt, self.is_ordered, *chains, counts) else None
 
     def select(
         self, slots: U32Array, mint: int, maxt: int, latest_only: bool = False

@@ -72,33 +72,37 @@ class HeadSelection:
         lock."""
         if 0 < hints.at_once < len(slots):
             raise NotAtOnceError(f"{len(slots)} series are more than {hints.at_once}")
-        sizes = np.empty((len(slots), 4), dtype=np.int64)
-        measure(slots, mint, maxt, hints.latest_only, head.rows, head.sealed, head.late, sizes)
+        offsets, bounds = np.empty((3, len(slots) + 1), dtype=np.int64), np.empty(len(slots), dtype=np.int64)
+        filled_count = measure(
+            slots, mint, maxt, hints.latest_only, head.rows, head.sealed, head.late, offsets, bounds
+        )
         if hints.labels_only:
             counts = head.histograms.counts(slots, mint, maxt)
-            bounds = sizes[:, 3] if counts is None else sizes[:, 3] + counts
+            if counts is not None:
+                bounds += counts
             filled = bounds > 0
             labels, refs = _named(head, slots, None if filled.all() else np.flatnonzero(filled), found)
             named = cls(labels, refs, mint, maxt)
             named._bounds = bounds[filled]
             return named
         histograms = head.histograms.select(slots, mint, maxt, hints.latest_only)
-        filled = sizes[:, 3] > 0
-        if histograms is not None:
-            filled |= np.diff(histograms.row_offsets) > 0
-        rows = None if filled.all() else np.flatnonzero(filled)
+        rows = None
+        if filled_count < len(slots):
+            filled = bounds > 0
+            if histograms is not None:
+                filled |= histograms.row_offsets[1:] > histograms.row_offsets[:-1]
+            rows = None if filled.all() else np.flatnonzero(filled)
         labels, refs = _named(head, slots, rows, found)
         if rows is not None:
-            slots, sizes = slots[rows], sizes[rows]
+            slots, bounds = slots[rows], bounds[rows]
+            counted, offsets = offsets, np.zeros((3, len(rows) + 1), dtype=np.int64)
+            (counted[:, 1:] - counted[:, :-1])[:, rows].cumsum(axis=1, out=offsets[:, 1:])
             if histograms is not None:
                 histograms = _take_rows(histograms, rows)
-        bounds = sizes[:, 3].copy()
         self = cls(labels, refs, mint, maxt, bounds)
         if histograms is not None:
             self._histograms = histograms
-            self._bounds = bounds + np.diff(histograms.row_offsets)
-        offsets = np.zeros((3, len(slots) + 1), dtype=np.int64)
-        sizes.T[:3].cumsum(axis=1, out=offsets[:, 1:])
+            self._bounds = bounds + (histograms.row_offsets[1:] - histograms.row_offsets[:-1])
         self._chunk_offsets, byte_offsets, self._loose_offsets = offsets
         chunks, open_bytes, loose = offsets[:, -1].tolist()
         self._chunks = np.empty((chunks, 2), dtype=np.int64)
@@ -145,7 +149,7 @@ class HeadSelection:
         """i64[S]: the same with histograms counted as `HISTOGRAM_WORK`."""
         if self._histograms is None:
             return self._bounds
-        histograms: I64Array = np.diff(self._histograms.row_offsets)
+        histograms: I64Array = self._histograms.row_offsets[1:] - self._histograms.row_offsets[:-1]
         return self._bounds + (HISTOGRAM_WORK - 1) * histograms
 
     def read(self, lo: int, hi: int) -> SampleBatch:

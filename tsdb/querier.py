@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tsdb.atonce import held_at_once
+from tsdb.atonce import HeldAtOnce
 from tsdb.block import Block
 from tsdb.blockjoin import BlockJoins
 from tsdb.blockset import BlockList, StoredBlock
@@ -61,7 +61,10 @@ class StoreQuerier:
     def select_head(self, matchers: Sequence[Matcher], mint: int, maxt: int, hints: SelectHints) -> Selection:
         """The head's part alone, less what is deleted."""
         selection = self._head.select(matchers, mint, maxt, hints)
-        stones = [s for s in self._tombstones() if s.mint <= maxt and s.maxt >= mint]
+        known = self._tombstones()
+        if not known:
+            return selection
+        stones = [s for s in known if s.mint <= maxt and s.maxt >= mint]
         if stones and hints.latest_only:
             # What is deleted may be newer than what is then the last sample.
             selection = self._head.select(matchers, mint, maxt, replace(hints, latest_only=False))
@@ -81,7 +84,7 @@ class StoreQuerier:
         parts = self._stand_ins(blocks, mint - lead, maxt, hints.border_ms)
         if parts:
             return self._select_with_rollups(blocks, parts, newest, matchers, (mint, maxt, lead), hints)
-        touched = [b for b in blocks if not b.meta.resolution_ms and b.overlaps(mint, maxt)]
+        touched = [b for b in blocks.overlapping(mint, maxt) if not b.meta.resolution_ms]
         if not touched:
             return newest
 
@@ -121,10 +124,10 @@ class StoreQuerier:
         self, matchers: Sequence[Matcher], mint: int, maxt: int, hints: SelectHints
     ) -> Selection:
         """From the head and what is remembered of blocks. Raises NotAtOnceError where that is not all."""
-        with held_at_once(self._head, matchers):
+        with HeldAtOnce(self._head, matchers):
             newest = self.select_head(matchers, mint, maxt, hints)
         blocks = self._blocks()
-        touched = [stored for stored in blocks if stored.overlaps(mint, maxt)]
+        touched = blocks.overlapping(mint, maxt)
         if not touched:
             return newest
         if blocks.coverage.rollups:
@@ -183,7 +186,7 @@ class StoreQuerier:
     @contextmanager
     def labels_at_once(self, matcher_sets: Sequence[Sequence[Matcher]], rows_max: int) -> Iterator[None]:
         """See `select.LabelsAtOnce`."""
-        with held_at_once(self._head, [m for matchers in matcher_sets for m in matchers], labels_only=True):
+        with HeldAtOnce(self._head, [m for matchers in matcher_sets for m in matchers], labels_only=True):
             self._label_hints = SelectHints(labels_only=True, at_once=rows_max)
             try:
                 yield
@@ -195,12 +198,11 @@ class StoreQuerier:
     ) -> Iterable[SeriesLabels]:
         for matchers in matcher_sets or [()]:
             yield self._head.select(matchers, mint, maxt, self._label_hints).labels
-            for stored in self._blocks():
-                if stored.overlaps(mint, maxt):
-                    labels = stored.block.select(matchers, mint, maxt, self._label_hints).labels
-                    if stored.meta.resolution_ms:
-                        labels = labels.group_ids([ROLLUP_LABEL])[1]
-                    yield labels
+            for stored in self._blocks().overlapping(mint, maxt):
+                labels = stored.block.select(matchers, mint, maxt, self._label_hints).labels
+                if stored.meta.resolution_ms:
+                    labels = labels.group_ids([ROLLUP_LABEL])[1]
+                yield labels
 
     def _label_sources(
         self, matcher_sets: Sequence[Sequence[Matcher]], mint: int, maxt: int
@@ -211,11 +213,10 @@ class StoreQuerier:
         head = self._head
         if head.min_time <= maxt and head.max_time >= mint:
             yield head.postings
-        for stored in self._blocks():
-            if stored.overlaps(mint, maxt):
-                if self._label_hints.at_once and not stored.block.index.is_loaded:
-                    raise NotAtOnceError("the index of a block is not loaded")
-                yield stored.block
+        for stored in self._blocks().overlapping(mint, maxt):
+            if self._label_hints.at_once and not stored.block.index.is_loaded:
+                raise NotAtOnceError("the index of a block is not loaded")
+            yield stored.block
 
     def label_names(
         self, matcher_sets: Sequence[Sequence[Matcher]], mint: int, maxt: int, limit: int = 0

@@ -156,7 +156,9 @@ def label_objects(labels: SeriesLabels) -> Iterator[bytes]:
 
 def histogram_texts(pool: HistogramBatch, chosen: I64Array) -> Texts:
     """JSON of histograms of a pool."""
-    buckets = int(np.diff(pool.pos_offsets)[chosen].sum() + np.diff(pool.neg_offsets)[chosen].sum())
+    after = chosen + 1
+    buckets = int((pool.pos_offsets[after] - pool.pos_offsets[chosen]).sum())
+    buckets += int((pool.neg_offsets[after] - pool.neg_offsets[chosen]).sum())
     size = len(chosen) * kernels.HISTOGRAM_BYTES_MAX + buckets * kernels.BUCKET_BYTES_MAX
     data = np.empty(size, dtype=np.uint8)
     offsets = np.empty(len(chosen) + 1, dtype=np.int64)
@@ -204,7 +206,7 @@ class MatrixRows:
         if matrix.histograms is not None:
             self.pool = matrix.histograms.pool
             self._index = matrix.histograms.index
-            self.histogram_counts = np.count_nonzero(self._index >= 0, axis=1).astype(np.int64)
+            self.histogram_counts = (self._index >= 0).sum(axis=1)
 
     def heads(self, rows: I64Array) -> tuple[Texts, I64Array]:
         """See `RowSource`."""
@@ -255,7 +257,7 @@ class RangeVectorRows:
 
 def _offsets(counts: npt.NDArray[Any]) -> I64Array:
     out = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=out[1:])
+    counts.cumsum(out=out[1:])
     return out
 
 
@@ -278,7 +280,7 @@ def filled_rows(source: RowSource) -> I64Array:
     filled = source.counts > 0
     if source.pool is not None:
         filled |= source.histogram_counts > 0
-    return np.flatnonzero(filled)
+    return filled.nonzero()[0]
 
 
 def row_bytes(source: RowSource, rows: I64Array, keys: Keys) -> Iterator[bytes]:
@@ -299,7 +301,7 @@ def row_bytes(source: RowSource, rows: I64Array, keys: Keys) -> Iterator[bytes]:
         if source.pool is not None:
             entry_rows, t_ms, chosen = source.entries(chunk)
             entry_times, bodies = time_texts(t_ms), histogram_texts(source.pool, chosen)
-            longest = int(np.diff(bodies.offsets).max(initial=0))
+            longest = int((bodies.offsets[1:] - bodies.offsets[:-1]).max(initial=0))
             if longest + 1024 > len(out):
                 out = np.empty(longest + BUFFER_BYTES, dtype=np.uint8)
         state[kernels.ROW] = 0

@@ -79,6 +79,47 @@ def latest_index(offsets: I64, t_ms: I64, first_ms: int, step_ms: int, lookback_
     return present
 
 
+@kernel(
+    "void(int64[::1], int64[::1], uint64[::1], int64[::1], int64[::1], uint64[::1], int64, int64, int64,"
+    " uint64[:,::1], int32[:,::1])",
+    group="read",
+)
+def latest_of_both(
+    offsets: I64,
+    t_ms: I64,
+    bits: U64,
+    histogram_offsets: I64,
+    histogram_t_ms: I64,
+    sums: U64,
+    first_ms: int,
+    step_ms: int,
+    lookback_ms: int,
+    out: U64,
+    index: I32,
+) -> None:
+    """As `latest_value` of rows with floats and histograms (`sums` are their sums' bits): `out` gets the cell
+    of the float, or `index` the histogram (-1 for none), whichever is newer; of equal times the float."""
+    for row in range(out.shape[0]):
+        at, hi = offsets[row], offsets[row + 1]
+        other, end = histogram_offsets[row], histogram_offsets[row + 1]
+        end_ms = first_ms
+        for k in range(out.shape[1]):
+            at = seek_after(t_ms, at, hi, end_ms)
+            other = seek_after(histogram_t_ms, other, end, end_ms)
+            newest = np.int64(end_ms - lookback_ms)
+            cell = ABSENT_U64
+            index[row, k] = -1
+            if at > offsets[row] and t_ms[at - 1] > newest:
+                newest = t_ms[at - 1]
+                cell = cell_of(bits[at - 1])
+            if other > histogram_offsets[row] and histogram_t_ms[other - 1] > newest:
+                cell = ABSENT_U64
+                if sums[other - 1] != _STALE:
+                    index[row, k] = other - 1
+            out[row, k] = cell
+            end_ms += step_ms
+
+
 @kernel("int64(uint64[::1])", group="read")
 def count_odd_nans(bits: U64) -> int:
     """Samples that are stale markers or NaNs without canonical bits; 0 means a range vector needs no pass."""

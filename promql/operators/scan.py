@@ -121,12 +121,12 @@ def select(ctx: EvalContext, selector: VectorSelector, mint: int, maxt: int, hin
         raise StorageReadError(str(error)) from error
 
 
-def announced(ctx: EvalContext, selection: Selection) -> Series:
-    """The selection's series with the query's own symbols."""
+def announced(ctx: EvalContext, selection: Selection, sample_count: int) -> Series:
+    """The selection's series with the query's own symbols; of its bounds the sum is known."""
     labels, symbols = selection.labels, ctx.symbols
     cells = len(labels) * ctx.grid.steps
     ctx.budget.expect(cells)
-    ctx.budget.begin(cells + int(selection.sample_bounds().sum()))
+    ctx.budget.begin(cells + sample_count)
     names, values = symbols.own_ids(labels.name_ids), symbols.own_ids(labels.value_ids)
     memo = labels.memo if names is labels.name_ids and values is labels.value_ids else None
     own = SeriesLabels(labels.offsets, names, values, symbols, memo)
@@ -226,7 +226,7 @@ class VectorScan(RowwiseOperator):
         rollup = rollup_of(self._selection)
         if rollup is not None:
             self._take_rollup(rollup)
-        return announced(self.ctx, self._selection)
+        return announced(self.ctx, self._selection, int(self._selection.sample_bounds().sum()))
 
     def _take_rollup(self, rollup: Rollup) -> None:
         """A step inside of roll-ups looks back from the last window that had ended by then."""
@@ -254,7 +254,32 @@ class VectorScan(RowwiseOperator):
             return self._smoothed(lo, clean(batch))
         if self._want == "value" and batch.histograms is None:
             return Piece(lo, self._values(batch))
+        if self._want == "value" and self._ends_ms is None:
+            return self._of_both(lo, batch)
         return self._load_by_index(lo, batch)
+
+    def _of_both(self, lo: int, batch: SampleBatch) -> Piece:
+        """Of rows with floats and histograms what is newer."""
+        pool, times = batch.histograms, self._times
+        assert pool is not None
+        if self.resolve_hints:
+            pool = resolve_hints(pool)
+        out = np.empty((len(batch), times.steps))
+        index = np.empty((len(batch), times.steps), dtype=np.int32)
+        kernels.latest_of_both(
+            batch.offsets,
+            batch.t_ms,
+            batch.values.view(np.uint64),
+            contiguous(pool.row_offsets, np.int64),
+            contiguous(pool.t_ms, np.int64),
+            contiguous(pool.sum, np.float64).view(np.uint64),
+            times.first_ms,
+            times.step_ms,
+            self.ctx.lookback_ms,
+            out.view(np.uint64),
+            index,
+        )
+        return Piece(lo, out, HistogramCells(index, pool))
 
     def _values(self, batch: SampleBatch) -> F64Array:
         times = self._times
@@ -385,6 +410,7 @@ class RangeScan(RangeOperator):
         self._times = times
         self._hints = hints
         self._selection: Selection | None = None
+        self._sample_count = 0
         self._rolled = False
         self.resolve_hints = False
         """Whether unknown reset hints are worked out (promql.histogramhints); set by the planner."""
@@ -399,11 +425,13 @@ class RangeScan(RangeOperator):
             border_ms = common_border_ms(times.first_ms, _moving_step(times), self.window.range_ms)
             hints, self._rolled = hints.aimed(border_ms, hints.latest_only, at_once(self.ctx)), True
         self._selection = select(self.ctx, selector, mint, times.last_ms + after, hints)
-        self.ctx.budget.expect(int(self._selection.sample_bounds().max(initial=0)))
+        bounds = self._selection.sample_bounds()
+        self._sample_count = int(bounds.sum())
+        self.ctx.budget.expect(int(bounds.max(initial=0)))
         if rollup_of(self._selection) is not None and not self._rolled:
             self.ctx.annotations.info(LAST_ONLY, selector.pos)
         self.is_distinct = True
-        return announced(self.ctx, self._selection)
+        return announced(self.ctx, self._selection, self._sample_count)
 
     def splits(self) -> Sequence[tuple[int, int]]:
         """Runs of rows of bounded size."""
@@ -412,9 +440,9 @@ class RangeScan(RangeOperator):
 
     def samples_a_window(self) -> int:
         """The mean, from the selection's bounds."""
-        bounds = cast(Selection, self._selection).sample_bounds()
+        rows = len(self.series())
         span_ms = self.window.range_ms + self.window.step_ms * (self.window.steps - 1)
-        return int(bounds.sum()) * self.window.range_ms // max(span_ms * len(bounds), 1)
+        return self._sample_count * self.window.range_ms // max(span_ms * rows, 1)
 
     def load(self, lo: int, hi: int) -> RangePiece:
         """Read, and strip stale markers."""

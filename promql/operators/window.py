@@ -177,16 +177,17 @@ class WindowOperator(RowwiseOperator):
     def _announce(self) -> Series:
         series = self._child.series()
         self._arg_values = [np.ascontiguousarray(arg.values()) for arg in self._args]
-        self._check_arguments()
+        if self._arg_values:
+            self._check_arguments()
         ids = self._metric_ids = series.labels.column(METRIC_NAME)
+        one_name = series.labels.remembered(("one name",), lambda: bool(ids.all() and (ids == ids[:1]).all()))
         if self._name in ("rate", "increase"):
-            self._find_suspects(series)
+            self._find_suspects(series, ids[:1] if one_name else ids)
         if self._function.keeps_name:
             return series
         bare = drop_metadata(series, self.ctx)
         # Series of one metric differ in other labels, and lose no other here.
         dropped = len(series.labels.name_ids) - len(bare.labels.name_ids)
-        one_name = bool(ids.all() and (ids == ids[:1]).all())
         self.is_distinct = self._child.is_distinct and dropped == len(ids) and one_name
         return bare
 
@@ -203,8 +204,9 @@ class WindowOperator(RowwiseOperator):
                         f"invalid {label} factor. Expected: 0 < {short} < 1, got: {bad[0]:f}"
                     )
 
-    def _find_suspects(self, series: Series) -> None:
-        """Metric names (by symbol) that rate and increase should report as "might not be a counter"."""
+    def _find_suspects(self, series: Series, names: npt.NDArray[np.uint32]) -> None:
+        """Metric names (by symbol) that rate and increase should report as "might not be a counter". `names`
+        holds each once or more."""
         symbols = self.ctx.symbols
         if self.ctx.options.type_and_unit_labels:
             types = series.labels.column(TYPE_LABEL)
@@ -217,7 +219,7 @@ class WindowOperator(RowwiseOperator):
                         f'"histogram", got {quoted(kind)}: {quoted(symbols.text(name_id))}'
                     )
             return
-        for name_id in set(self._metric_ids.tolist()):
+        for name_id in set(names.tolist()):
             name = symbols.text(name_id)
             if name and not name.endswith(COUNTER_SUFFIXES):
                 self._suspects[name_id] = (

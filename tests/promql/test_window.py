@@ -119,6 +119,41 @@ def test_lookback_equals_its_twin(rows: Rows, grid: WindowGrid) -> None:
     same_cells(out, expected)
 
 
+def newest(floats: list[tuple[int, float]], others: list[tuple[int, float]]) -> tuple[float | None, int]:
+    """Of the samples of one window: the float, or the number of the histogram (-1 for none)."""
+    if others and (not floats or others[-1][0] > floats[-1][0]):
+        stale = np.float64(others[-1][1]).view(np.uint64) == STALE_BITS
+        return None, -1 if stale else len(others) - 1
+    return (floats[-1][1] if floats else None), -1
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=sample_rows(), others=sample_rows(), grid=grids, stale=st.booleans())
+def test_the_newer_of_float_and_histogram_is_taken(
+    rows: Rows, others: Rows, grid: WindowGrid, stale: bool
+) -> None:
+    count = min(len(rows), len(others))
+    rows, others = rows[:count], others[:count]
+    if stale:
+        marker = float(bits(STALE_BITS)[0])
+        others = [[(t_ms, marker if i % 2 else value) for i, (t_ms, value) in enumerate(o)] for o in others]
+    batch, pool = batch_of_rows(rows), batch_of_rows(others)
+    out, index = np.empty((count, grid.steps)), np.empty((count, grid.steps), dtype=np.int32)
+    scan_kernels.latest_of_both(
+        *(batch.offsets, batch.t_ms, batch.values.view(np.uint64)),
+        *(pool.offsets, pool.t_ms, pool.values.view(np.uint64)),
+        *(grid.first_end_ms, grid.step_ms, grid.range_ms, out.view(np.uint64), index),
+    )
+    values, places = [], []
+    for row, other, first in zip(rows, others, pool.offsets.tolist(), strict=False):
+        cells = [newest(w, o) for w, o in zip(windows_of(row, grid), windows_of(other, grid), strict=True)]
+        values.append([cell[0] for cell in cells])
+        before = [sum(t_ms <= end - grid.range_ms for t_ms, _ in other) for end in grid.ends_ms()]
+        places.append([-1 if c[1] < 0 else first + b + c[1] for c, b in zip(cells, before, strict=True)])
+    same_cells(out, values)
+    assert index.tolist() == places
+
+
 @pytest.mark.parametrize("name", ["rate", "sum_over_time", "max_over_time", "quantile_over_time", "changes"])
 @settings(max_examples=40, deadline=None)
 @given(rows=sample_rows(VALUES), grid=grids)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsdb.kernels.headread import gather_bytes
+from tsdb.kernels.headread import OPEN_CHUNK, gather_bytes, place_chunks
 from tsdb.kernels.promchunks import copy_frames
 
 Runs = tuple[bytes, list[tuple[int, int]], list[int]]
@@ -50,6 +50,22 @@ def test_gathered_runs_are_those_of_slices(given_runs: Runs, origin: int, others
     out = np.full(len(want), 0xEE, dtype=np.uint8)
     gather_bytes(source, chunks, targets, origin, end, out)
     assert out.tobytes() == want
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1 << 30), st.integers(0, 200), st.booleans()), max_size=6))
+def test_chunks_are_placed_one_after_the_other_unless_all_are_open(
+    listed: list[tuple[int, int, bool]],
+) -> None:
+    chunks = [[at + (OPEN_CHUNK if is_open else 0), length] for at, length, is_open in listed]
+    lengths, closed = [length for _, length, _ in listed], [at for at, _, is_open in listed if not is_open]
+    starts, found = np.empty((2, len(listed)), dtype=np.int64), np.empty(3, dtype=np.int64)
+    place_chunks(np.array(chunks, dtype=np.int64).reshape(-1, 2), *starts, found)
+    places = [sum(lengths[:i]) for i in range(len(lengths))] if closed else [at for at, _, _ in listed]
+    assert starts.tolist() == [places, lengths]
+    assert found.tolist()[::2] == [sum(lengths), max(closed, default=-1)]
+    if closed:
+        assert found[1] == min(closed)
 
 
 @settings(max_examples=200, deadline=None)

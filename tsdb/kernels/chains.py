@@ -31,7 +31,8 @@ def link_histograms(slots: U32Array, first: int, newest: U32Array, previous: U32
 
 
 @kernel(
-    "void(uint32[::1], int64, int64, boolean, uint32[::1], uint32[::1], int64[::1], int64[::1])", group="read"
+    "int64(uint32[::1], int64, int64, boolean, uint32[::1], uint32[::1], int64[::1], int64[::1])",
+    group="read",
 )
 def count_histograms(
     slots: U32Array,
@@ -42,9 +43,10 @@ def count_histograms(
     previous: U32Array,
     t_ms: I64Array,
     counts: I64Array,
-) -> None:
+) -> int:
     """Entries of each series with mint <= t <= maxt; of `ordered` chains only what is not older is looked
-    at."""
+    at. Returns their sum."""
+    total = 0
     for i in range(len(slots)):
         at: Word = np.int64(newest[slots[i]])
         found = 0
@@ -53,6 +55,8 @@ def count_histograms(
                 found += 1
             at = np.int64(previous[at])
         counts[i] = found
+        total += found
+    return total
 
 
 @kernel(

@@ -73,7 +73,8 @@ def _open_wanted(row: U64Array, mint: Word, maxt: Word) -> Word:
 
 
 @kernel(
-    "void(uint32[::1], int64, int64, boolean, uint64[:,::1], uint64[:,::1], uint64[:,::1], int64[:,::1])",
+    "int64(uint32[::1], int64, int64, boolean, uint64[:,::1], uint64[:,::1], uint64[:,::1], int64[:,::1],"
+    " int64[::1])",
     group="read",
 )
 def measure(
@@ -84,13 +85,17 @@ def measure(
     rows: U64Array,
     sealed: U64Array,
     late: U64Array,
-    sizes: I64Array,
-) -> None:
-    """Upper bounds of each row in `sizes` i64[R, 4]: chunks, open-chunk bytes, loose samples, samples in all.
+    offsets: I64Array,
+    bounds: I64Array,
+) -> int:
+    """Upper bounds of each row: in `bounds` i64[R] samples, in `offsets` i64[3, R+1], added up, chunks, bytes
+    of open chunks, and loose samples. Returns how many rows have any.
 
     Loose samples are those of the tail and the late chain. With `latest` only the last sample of each row is
     wanted: of tail, open chunk and sealed chunks the newest that begins by maxt has it, and is counted alone.
     """
+    offsets[:, 0] = 0
+    filled = 0
     for i in range(len(slots)):
         row = rows[slots[i]]
         chunks: Word = 0
@@ -120,10 +125,13 @@ def measure(
             if mint <= t <= maxt:
                 loose += 1
             at = late[at, LATE_PREVIOUS]
-        sizes[i, 0] = chunks
-        sizes[i, 1] = open_bytes
-        sizes[i, 2] = loose
-        sizes[i, 3] = samples + loose
+        samples += loose
+        offsets[0, i + 1] = offsets[0, i] + chunks
+        offsets[1, i + 1] = offsets[1, i] + open_bytes
+        offsets[2, i + 1] = offsets[2, i] + loose
+        bounds[i] = samples
+        filled += samples > 0
+    return filled
 
 
 @inline
@@ -216,6 +224,27 @@ def capture(
                 loose_v[out] = late[at, LATE_V]
                 out += 1
             at = late[at, LATE_PREVIOUS]
+
+
+@kernel("void(int64[:,::1], int64[::1], int64[::1], int64[::1])", group="read")
+def place_chunks(chunks: I64Array, starts: I64Array, lengths: I64Array, found: I64Array) -> None:
+    """Where chunks (position, length) begin in bytes of their own, one after the other, and their lengths.
+
+    Where all are open ones, which were captured, they begin where they lie in the captured bytes. `found`
+    i64[3] gets the bytes of all, and the position of the first and the last that is not open, -1 for none.
+    """
+    total: Word = 0
+    first, last = _OPEN_CHUNK, np.int64(-1)
+    for i in range(len(starts)):
+        starts[i] = total
+        lengths[i] = chunks[i, 1]
+        total += chunks[i, 1]
+        if chunks[i, 0] < _OPEN_CHUNK:
+            first, last = min(first, chunks[i, 0]), max(last, chunks[i, 0])
+    if last < 0:
+        for i in range(len(starts)):
+            starts[i] = chunks[i, 0] - _OPEN_CHUNK
+    found[0], found[1], found[2] = total, first, last
 
 
 @kernel(
