@@ -92,6 +92,7 @@ def test_many_random_values_read_back_as_themselves() -> None:
     assert [float(text) for text in texts] == values.tolist()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=20))
 def test_timestamps_have_three_decimals_or_none(times: list[int]) -> None:
     texts = render.time_texts(np.array(times, dtype=np.int64))
