@@ -244,7 +244,11 @@ class Server:
 
     def _log_active_queries(self) -> None:
         folder, slots = Path(self._flags["storage.tsdb.path"]), self._flags["query.max-concurrency"]
-        active = ActiveQueries(folder, slots, time.time)
+        try:
+            active = ActiveQueries(folder, slots, time.time)
+        except OSError as error:
+            log.warning("Running queries are not logged", extra={"err": str(error)})
+            return
         if active.unfinished:
             log.warning("These queries didn't finish in the last run", extra={"queries": active.unfinished})
         self._engine.log_active_queries(active)

@@ -42,7 +42,8 @@ class ActiveQueries:
         size = 1 + slots * SLOT_BYTES
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
-            os.ftruncate(self._fd, size)
+            # Not sparse: a page of the mapping that the disk has no room for would end the process.
+            os.posix_fallocate(self._fd, 0, size)
             self._map = mmap.mmap(self._fd, size)
         except OSError:
             os.close(self._fd)

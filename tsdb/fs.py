@@ -6,6 +6,7 @@ DiskFullError, everything else as OSError.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -249,9 +250,10 @@ class FileSystem:
             raise LockedError(
                 f"data directory {path.parent} is in use by another process (pid {holder})"
             ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        # The lock holds without the number, for which a full disk has no room.
+        with contextlib.suppress(OSError):
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"{os.getpid()}\n".encode())
         return DirectoryLock(file)
 
 

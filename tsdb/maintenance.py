@@ -10,6 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -358,23 +359,33 @@ class Maintenance:
         self._db.metrics.tombstone_cleanup.observe(time.monotonic() - began)
 
     def snapshot(self, skip_head: bool) -> str:
-        """Hard-link all blocks and write the head as a block below `snapshots/<name>`; returns the name."""
-        db, fs = self._db, self._db.fs
+        """Hard-link all blocks and write the head as a block below `snapshots/<name>`; returns the name.
+
+        Of one that fails nothing stays. Raises StorageError, OSError.
+        """
+        db = self._db
         with self._lock:
             stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(db.now_ms() / 1000))
             name = f"{stamp}-{secrets.token_hex(8)}"
             target = db.path / SNAPSHOTS / name
-            fs.make_directory(target)
-            for stored in db.blocks():
-                fs.make_directory(target / stored.path.name)
-                for file in fs.list(stored.path):
-                    fs.link(stored.path / file, target / stored.path.name / file)
-            head = db.head
-            if not skip_head and not head.empty:
-                lo, hi = min(head.min_time, head.min_late_time, NO_MIN_TIME), head.max_time + 1
-                selection = db.querier().select_head((), lo, hi - 1, NO_HINTS)
-                write_block(fs, target, lo, hi, selection)
+            try:
+                self._write_snapshot(target, skip_head)
+            except (StorageError, OSError):
+                db.fs.remove_tree(target)
+                raise
             return name
+
+    def _write_snapshot(self, target: Path, skip_head: bool) -> None:
+        db, fs, head = self._db, self._db.fs, self._db.head
+        fs.make_directory(target)
+        for stored in db.blocks():
+            fs.make_directory(target / stored.path.name)
+            for file in fs.list(stored.path):
+                fs.link(stored.path / file, target / stored.path.name / file)
+        if not skip_head and not head.empty:
+            lo, hi = min(head.min_time, head.min_late_time, NO_MIN_TIME), head.max_time + 1
+            selection = db.querier().select_head((), lo, hi - 1, NO_HINTS)
+            write_block(fs, target, lo, hi, selection)
 
 
 def _series_touched(stored: StoredBlock) -> int:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from tsdb.arena import reserve
 from tsdb.checkpoint import checkpoint_numbers, checkpoint_path, remove_leftovers
-from tsdb.errors import CorruptionError
+from tsdb.errors import CorruptionError, DiskFullError
 from tsdb.exemplar import ExemplarStore
 from tsdb.fs import FileSystem
 from tsdb.head import NO_MAX_TIME, NO_MIN_TIME, Head
@@ -186,7 +186,11 @@ class Replayer:
         self._count_damage(f"segment {number}", state, len(data))
         # What was cut off stays readable for a human; the good part stays the segment.
         aside = self._quarantine_path(f"wal-{segment_name(number)}" + (".tail" if last else ""))
-        cut_segment(self._fs, path, data, state.good_bytes, aside, last=last)
+        try:
+            cut_segment(self._fs, path, data, state.good_bytes, aside, last=last)
+        except DiskFullError as error:
+            self._fs.remove(aside)
+            log.warning("No space to set damage aside: the segment stays as it is", extra={"err": str(error)})
 
     def _quarantine_path(self, name: str) -> Path:
         self._metrics.quarantined.labels("wal").inc()

@@ -187,7 +187,11 @@ class Wal:
         self._file: AppendFile | None = None
         self._file_number = 0
         self._dirty = False
-        self._open_segment(segment)
+        try:
+            self._open_segment(segment)
+        except DiskFullError as error:
+            # The store opens for readers; the thread waits for space.
+            self._disk_full = error
         self._thread = threading.Thread(target=self._run, name="wal-writer", daemon=True)
         self._thread.start()
 
@@ -269,6 +273,9 @@ class Wal:
     # The writer thread.
 
     def _run(self) -> None:
+        if self._disk_full is not None and not self._wait_for_space([], self._disk_full):
+            self._shut()
+            return
         last_sync = self._clock()
         while True:
             with self._changed:
@@ -390,6 +397,8 @@ class Wal:
                 if self._changed.wait_for(lambda: self._closing, DISK_FULL_RETRY_S):
                     return False
             try:
+                if self._file is None and not group:
+                    self._open_segment(self._queue[0].segment if self._queue else self.segment)
                 self._write_group(group)
                 self._sync()
             except DiskFullError:

@@ -31,6 +31,13 @@ def test_slot_is_free_again_even_when_the_query_fails(tmp_path: Path) -> None:
     log.close()
 
 
+def test_the_file_has_its_room_on_disk_before_it_is_mapped(tmp_path: Path) -> None:
+    log = ActiveQueries(tmp_path, 50, lambda: 0.0)
+    status = (tmp_path / FILE_NAME).stat()
+    assert status.st_blocks * 512 >= status.st_size == 1 + 50 * SLOT_BYTES
+    log.close()
+
+
 def test_more_queries_than_slots_run_without_being_logged(tmp_path: Path) -> None:
     log = ActiveQueries(tmp_path, 1, lambda: 0.0)
     assert log.enter("a") == 0

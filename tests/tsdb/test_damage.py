@@ -90,6 +90,20 @@ def test_retention_goes_on_while_the_disk_is_full(tmp_path: Path) -> None:
     store.db.close()
 
 
+def test_a_snapshot_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    store = Store(tmp_path / "data", fs=disk)
+    write_hours(store, 6)
+    disk.full = True
+    with pytest.raises(DiskFullError):
+        store.db.snapshot()
+    assert list((store.path / "snapshots").iterdir()) == []
+    disk.full = False
+    name = store.db.snapshot()
+    assert [path.name for path in (store.path / "snapshots").iterdir()] == [name]
+    store.db.close()
+
+
 @pytest.mark.parametrize("work", ["cut", "merge"])
 def test_a_block_that_cannot_be_read_back_replaces_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch, work: str

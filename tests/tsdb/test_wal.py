@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.tsdb.faults import FaultyDisk
 from tests.tsdb.stores import OPTIONS, T0, Store, name
 from tsdb.errors import ClosedError, DiskFullError, StorageError, UnknownVersionError
 from tsdb.fs import SECTOR_BYTES, AppendFile, FileSystem
@@ -281,6 +282,38 @@ def test_a_full_disk_refuses_batches_until_there_is_space_and_keeps_what_it_took
         "Disk full: writes are refused until there is space",
         "There is space on the disk again: writes are taken",
     ]
+
+
+def test_a_store_opens_on_a_full_disk_and_writes_when_there_is_space(tmp_path, monkeypatch):
+    """Also with a torn log, for which there is no room in the quarantine."""
+    monkeypatch.setattr("tsdb.wal.DISK_FULL_RETRY_S", 0.02)
+    store = crashed(tmp_path)
+    last = [path for path in segments(store) if path.stat().st_size > SECTOR_BYTES][-1]
+    last.write_bytes(last.read_bytes().rstrip(b"\0")[:-5])
+    for samples in store.expected.values():
+        del samples[T0 + 29 * 15_000]
+    torn = last.read_bytes()
+    disk = FaultyDisk()
+    disk.full = True
+    store.fs = disk
+    store.open()
+    assert store.read() == store.expected
+    with pytest.raises(DiskFullError):
+        store.append([(name(0), T0 + 600_000, 1.0)])
+    assert last.read_bytes() == torn
+    disk.full = False
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            store.add([(name(0), T0 + 600_000, 1.0)])
+            break
+        except DiskFullError:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    store.db.close()
+    store.open()
+    assert store.read() == store.expected
+    store.db.close()
 
 
 def test_a_closed_log_takes_nothing(tmp_path):
