@@ -19,9 +19,6 @@ from web.app import create_app
 from web.ui import build
 
 SITE_PORT, DRIVER_PORT = 19101, 19102
-NOW_MS = int(time.time()) * 1000
-"""The browser has the real clock, so the data end now."""
-
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(
@@ -31,8 +28,20 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[str]:
-    """The demo site, served from a thread; its newest sample is at NOW_MS."""
+def now_ms() -> int:
+    """The browser has the real clock, so the data end when the first test of this file begins."""
+    return int(time.time()) * 1000
+
+
+@pytest.fixture(scope="module")
+def end(now_ms: int) -> str:
+    """The newest sample's time as the page writes it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now_ms / 1000))
+
+
+@pytest.fixture(scope="module")
+def site(now_ms: int) -> Iterator[str]:
+    """The demo site, served from a thread; its newest sample is at `now_ms`."""
     build.main()
     loop, runner = asyncio.new_event_loop(), None
     started = threading.Event()
@@ -40,7 +49,7 @@ def site() -> Iterator[str]:
     def serve() -> None:
         nonlocal runner
         asyncio.set_event_loop(loop)
-        runner = web.AppRunner(create_app(demo_services(NOW_MS)))
+        runner = web.AppRunner(create_app(demo_services(now_ms)))
         loop.run_until_complete(runner.setup())
         loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", SITE_PORT, reuse_address=True).start())
         started.set()
@@ -77,9 +86,6 @@ def fields_of(browser: Browser) -> dict[str, str]:
     return {name[3:]: values[0] for name, values in parse_qs(urlsplit(browser.url).query).items()}
 
 
-END = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(NOW_MS / 1000))
-
-
 def test_enter_runs_the_expression_and_shows_a_table(site: str, browser: Browser) -> None:
     browser.open(f"{site}/")
     assert browser.text(".empty h2") == "Ask your metrics something"
@@ -110,8 +116,8 @@ def test_a_click_on_value_sorts(site: str, browser: Browser) -> None:
 
 
 @pytest.mark.skipif(not build.is_current() and shutil.which("npm") is None, reason="npm is not installed")
-def test_the_graph_is_drawn_on_a_canvas(site: str, browser: Browser) -> None:
-    browser.open(address(site, expr="node_load1", tab="graph", range_input="30m", end_input=END))
+def test_the_graph_is_drawn_on_a_canvas(site: str, end: str, browser: Browser) -> None:
+    browser.open(address(site, expr="node_load1", tab="graph", range_input="30m", end_input=end))
     browser.wait(lambda: browser.count(".u-wrap canvas") == 1, "canvas")
     painted = browser.run(
         """
@@ -130,8 +136,8 @@ def test_the_graph_is_drawn_on_a_canvas(site: str, browser: Browser) -> None:
 
 
 @pytest.mark.skipif(not build.is_current() and shutil.which("npm") is None, reason="npm is not installed")
-def test_legend_tooltip_and_zoom(site: str, browser: Browser) -> None:
-    browser.open(address(site, expr="node_load1", tab="graph", range_input="30m", end_input=END))
+def test_legend_tooltip_and_zoom(site: str, end: str, browser: Browser) -> None:
+    browser.open(address(site, expr="node_load1", tab="graph", range_input="30m", end_input=end))
     browser.wait(lambda: browser.count(".u-over") == 1, "graph")
     browser.hover(".u-over", 10, 0)
     browser.wait(lambda: "node_load1" in browser.text(".tip"), "tooltip")
@@ -141,12 +147,12 @@ def test_legend_tooltip_and_zoom(site: str, browser: Browser) -> None:
     ) == ["false", "true", "false"]
     browser.drag(".u-over", -200, 200)
     browser.wait(lambda: fields_of(browser)["range_input"] != "30m", "zoom")
-    assert fields_of(browser)["end_input"] < END
+    assert fields_of(browser)["end_input"] < end
 
 
-def test_the_url_brings_the_page_back(site: str, browser: Browser) -> None:
+def test_the_url_brings_the_page_back(site: str, end: str, browser: Browser) -> None:
     wanted = {"expr": 'rate(node_cpu_seconds_total{mode="user"}[5m])', "tab": "graph", "range_input": "2h"}
-    wanted |= {"end_input": END, "step_input": "30s"}
+    wanted |= {"end_input": end, "step_input": "30s"}
     browser.open(address(site, **wanted))
     browser.wait(lambda: "step 30s" in browser.text("#status"), "graph")
     assert browser.run("return document.getElementById('expression').value") == wanted["expr"]
@@ -228,8 +234,8 @@ def test_every_control_has_a_name_and_the_theme_can_be_chosen(site: str, browser
     browser.click("#theme")
 
 
-def test_pictures_for_people(site: str, browser: Browser, tmp_path: Path) -> None:
-    browser.open(address(site, expr="node_load1", tab="graph", range_input="1h", end_input=END))
+def test_pictures_for_people(site: str, end: str, browser: Browser, tmp_path: Path) -> None:
+    browser.open(address(site, expr="node_load1", tab="graph", range_input="1h", end_input=end))
     browser.wait(lambda: browser.text("#status"), "status")
     browser.screenshot(tmp_path / "graph.png")
     assert (tmp_path / "graph.png").read_bytes().startswith(b"\x89PNG")
