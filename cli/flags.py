@@ -29,6 +29,9 @@ class Flag:
     help: str
     repeat: bool = False
     hidden: bool = False
+    effect: bool = True
+    """False for what tunes a part of Prometheus that is not here: accepted with a warning, so that nobody has
+    to edit a unit file or a chart."""
 
     @property
     def parameter(self) -> str:
@@ -39,6 +42,11 @@ class Flag:
 _D, _S, _A = flagtypes.DURATION, flagtypes.SIZE, flagtypes.ADDRESS
 _COUNT = click.IntRange(min=0)
 _POSITIVE = click.IntRange(min=1)
+
+
+def _ignored(name: str, default: Any, kind: Any) -> Flag:
+    return Flag(name, default, kind, "Accepted as Prometheus does; has no effect.", hidden=True, effect=False)
+
 
 FLAGS: tuple[Flag, ...] = (
     Flag("config.file", "prometheus.yml", str, "Configuration file. Without one Vedette scrapes itself."),
@@ -75,6 +83,12 @@ FLAGS: tuple[Flag, ...] = (
         str,
         "File with the token of host agents; without it only local ones may come.",
     ),
+    Flag(
+        "web.max-notifications-subscribers",
+        16,
+        _COUNT,
+        "Most readers of the stream of notifications at a time.",
+    ),
     Flag("web.page-title", "Vedette", str, "Title of the browser page."),
     Flag("web.cors.origin", ".*", str, "Regular expression of allowed CORS origins, fully anchored."),
     Flag("storage.tsdb.path", "data/", str, "Folder of the store."),
@@ -86,6 +100,13 @@ FLAGS: tuple[Flag, ...] = (
     Flag("storage.tsdb.out-of-order-time-window", "1h", _D, "How old an out-of-order sample may be."),
     Flag(
         "storage.tsdb.min-block-duration", "2h", _D, "Time range of a block before compaction.", hidden=True
+    ),
+    Flag(
+        "storage.tsdb.max-block-duration",
+        "0",
+        _D,
+        "Longest range of a block; 0 is a tenth of the retention, at most 31 days.",
+        hidden=True,
     ),
     Flag("storage.tsdb.wal-segment-size", "128MB", _S, "Size of a WAL segment.", hidden=True),
     Flag(
@@ -124,6 +145,28 @@ FLAGS: tuple[Flag, ...] = (
     ),
     Flag("log.level", "info", click.Choice(list(LEVELS)), "Least severe log line to write."),
     Flag("log.format", "logfmt", click.Choice(list(FORMATS)), "Form of log lines."),
+    _ignored("web.console.templates", "consoles", str),
+    _ignored("web.console.libraries", "console_libraries", str),
+    _ignored("web.user-assets", "", str),
+    _ignored("storage.tsdb.head-chunks-write-queue-size", 0, _COUNT),
+    _ignored("storage.tsdb.wal-compression", True, bool),
+    _ignored("storage.tsdb.wal-compression-type", "snappy", click.Choice(["snappy", "zstd"])),
+    _ignored("storage.tsdb.samples-per-chunk", 120, _POSITIVE),
+    _ignored("storage.tsdb.block-reload-interval", "1m", _D),
+    _ignored("storage.tsdb.allow-overlapping-blocks", True, bool),
+    _ignored("storage.tsdb.delay-compact-file.path", "", str),
+    _ignored("storage.remote.read-sample-limit", 50_000_000, _COUNT),
+    _ignored("storage.remote.read-concurrent-limit", 10, _COUNT),
+    _ignored("storage.remote.read-max-bytes-in-frame", 1 << 20, _COUNT),
+    _ignored("rules.alert.for-outage-tolerance", "1h", _D),
+    _ignored("rules.alert.for-grace-period", "10m", _D),
+    _ignored("rules.alert.resend-delay", "1m", _D),
+    _ignored("rules.max-concurrent-evals", 4, _COUNT),
+    _ignored("alertmanager.notification-queue-capacity", 10_000, _COUNT),
+    _ignored("alertmanager.notification-batch-size", 256, _COUNT),
+    _ignored("alertmanager.drain-notification-queue-on-shutdown", True, bool),
+    _ignored("auto-gomaxprocs", True, bool),
+    _ignored("auto-gomemlimit", True, bool),
 )
 
 FEATURES = frozenset(
@@ -212,6 +255,10 @@ class ServeFlags:
         """Names given to --enable-feature, separated or repeated, known or not."""
         texts = self.values["enable-feature"]
         return frozenset(name.strip() for text in texts for name in text.split(",") if name.strip())
+
+    def without_effect(self) -> list[str]:
+        """Names of given flags that change nothing."""
+        return [flag.name for flag in FLAGS if not flag.effect and flag.name in self.given]
 
     def as_text(self) -> dict[str, str]:
         """Every flag as a string, as /api/v1/status/flags shows them."""

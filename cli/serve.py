@@ -33,6 +33,8 @@ def serve(context: click.Context, /, **values: Any) -> None:
     set_up_logs(flags["log.level"], flags["log.format"])
     for name in sorted(flags.features() - FEATURES):
         log.warning("unknown option for --enable-feature", extra={"option": name})
+    for name in flags.without_effect():
+        log.warning("Flag has no effect", extra={"flag": name})
 
     from cli.configuration import ConfigurationSource
     from ingest.config.errors import ConfigError

@@ -27,14 +27,22 @@ def _retention(flags: ServeFlags, config: LoadedConfig) -> tuple[str, str]:
     if tsdb is not None and tsdb.retention is not None:
         time_text = str(tsdb.retention.time) if tsdb.retention.time else time_text
         size_text = str(tsdb.retention.size) if tsdb.retention.size else size_text
-    if not time_text and size_text == "0":
+    if not time_text and size_text == "0" and not _disk_percent(config):
         time_text = _RETENTION_DEFAULT
     return time_text or "0", size_text
 
 
+def _disk_percent(config: LoadedConfig) -> float:
+    tsdb = config.config.storage.tsdb
+    return tsdb.retention.percentage if tsdb is not None and tsdb.retention is not None else 0.0
+
+
 def retention_text(flags: ServeFlags, config: LoadedConfig) -> str:
     """What /status/runtimeinfo says, e.g. `15d or 512MB`."""
-    return " or ".join(text for text in _retention(flags, config) if text != "0")
+    time_text, size_text = _retention(flags, config)
+    percent = _disk_percent(config)
+    texts = (time_text, f"{percent:g}%" if percent else size_text)
+    return " or ".join(text for text in texts if text != "0")
 
 
 def storage_options(flags: ServeFlags, config: LoadedConfig) -> StorageOptions:
@@ -43,8 +51,10 @@ def storage_options(flags: ServeFlags, config: LoadedConfig) -> StorageOptions:
     return StorageOptions(
         retention_ms=flagtypes.parse_duration_ms(time_text),
         retention_bytes=flagtypes.parse_size_bytes(size_text),
+        retention_disk_percent=_disk_percent(config),
         out_of_order_window_ms=_out_of_order_window_ms(flags, config),
         block_range_ms=flags.duration_ms("storage.tsdb.min-block-duration"),
+        longest_block_ms=flags.duration_ms("storage.tsdb.max-block-duration"),
         wal_sync=flags["storage.wal.sync"],
         wal_segment_bytes=flags.size_bytes("storage.tsdb.wal-segment-size"),
         start_timestamps="st-storage" in flags.features(),

@@ -16,7 +16,7 @@ from tsdb.block import Block
 from tsdb.blockcache import BlockCache
 from tsdb.blockjoin import BlockJoins
 from tsdb.blockmeta import BlockMeta
-from tsdb.errors import CorruptionError
+from tsdb.errors import CorruptionError, StorageError
 from tsdb.fs import FileSystem
 from tsdb.labels import Matcher
 from tsdb.metrics import StorageMetrics
@@ -133,10 +133,13 @@ class BlockSet:
         self._replace(self._without_parents(found), [])
         self._metrics.reloads.inc()
 
+    def _opened(self, path: Path) -> StoredBlock:
+        block = Block.open(self._fs, path, self._symbols, self.cache)
+        return StoredBlock(block, path, tuple(read_tombstones(self._fs, path)))
+
     def _open(self, path: Path) -> StoredBlock | None:
         try:
-            block = Block.open(self._fs, path, self._symbols, self.cache)
-            return StoredBlock(block, path, tuple(read_tombstones(self._fs, path)))
+            return self._opened(path)
         except (CorruptionError, FileNotFoundError) as error:
             target = self.root / QUARANTINE / path.name
             self._fs.make_directory(target.parent)
@@ -148,6 +151,28 @@ class BlockSet:
                 extra={"block": path.name, "moved_to": str(target), "err": str(error)},
             )
             return None
+
+    def take_up_new(self) -> None:
+        """Open blocks that somebody has moved into the directory since.
+
+        One that cannot be opened, because it is still being copied perhaps, is tried again the next time.
+        """
+        known = {stored.meta.ulid for stored in self.blocks}
+        known |= {parent.ulid for stored in self.blocks for parent in stored.meta.parents}
+        for name in self._fs.list(self.root):
+            path = self.root / name
+            if not is_ulid(name) or name in known or not self._fs.is_directory(path):
+                continue
+            try:
+                found = self._opened(path)
+            except (StorageError, OSError) as error:
+                log.warning("A new block cannot be opened", extra={"block": name, "err": str(error)})
+                self._metrics.reloads_failed.inc()
+                continue
+            self._replace([found], [])
+            self.joins.clear()
+            log.info("A block was moved in", extra={"block": name})
+        self._metrics.reloads.inc()
 
     def _without_parents(self, found: list[StoredBlock]) -> list[StoredBlock]:
         """Remove blocks that a compaction had replaced when the process died before deleting them."""

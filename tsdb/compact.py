@@ -20,13 +20,17 @@ DELETED_SHARE = 0.05
 """Share of series with deleted samples above which a long block is rewritten."""
 
 
-def ranges(block_range_ms: int, retention_ms: int) -> list[int]:
-    """Block ranges from the smallest up."""
-    longest = min(RANGE_LIMIT_MS, retention_ms // RETENTION_DIVISOR) if retention_ms else RANGE_LIMIT_MS
+def ranges(block_range_ms: int, retention_ms: int, longest_ms: int = 0) -> list[int]:
+    """Block ranges from the smallest up, none above `longest_ms` where that is set."""
+    longest = longest_ms if longest_ms else _longest(retention_ms)
     found = [block_range_ms]
     while found[-1] * RANGE_FACTOR <= longest:
         found.append(found[-1] * RANGE_FACTOR)
     return found
+
+
+def _longest(retention_ms: int) -> int:
+    return min(RANGE_LIMIT_MS, retention_ms // RETENTION_DIVISOR) if retention_ms else RANGE_LIMIT_MS
 
 
 def head_cut(min_time: int, max_time: int, block_ranges: Sequence[int]) -> int | None:

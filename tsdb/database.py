@@ -242,6 +242,7 @@ class Database:
                 self.options,
                 retention_ms=options.retention_ms,
                 retention_bytes=options.retention_bytes,
+                retention_disk_percent=options.retention_disk_percent,
                 out_of_order_window_ms=options.out_of_order_window_ms,
                 tiers=options.tiers,
                 full_resolution_ms=options.full_resolution_ms,

@@ -235,6 +235,11 @@ class FileSystem:
         status = os.statvfs(path)
         return status.f_bavail * status.f_frsize
 
+    def disk_bytes(self, path: Path) -> int:
+        """Size of the disk of a path."""
+        status = os.statvfs(path)
+        return status.f_blocks * status.f_frsize
+
     def lock(self, path: Path) -> DirectoryLock:
         """Take the lock file of a directory. Raises LockedError, or StorageError where it is not writable."""
         try:

@@ -97,11 +97,15 @@ class StorageOptions:
 
     retention_ms: int = 15 * DAY_MS
     retention_bytes: int = 0
+    retention_disk_percent: float = 0.0
+    """Share of the disk that the store may take; stands in for `retention_bytes` where it is set."""
     out_of_order_window_ms: int = 3600 * 1000
     wal_sync: str = "batch"
     wal_segment_bytes: int = 128 << 20
     lock_file: bool = True
     block_range_ms: int = 2 * 3600 * 1000
+    longest_block_ms: int = 0
+    """Ranges that merges make at most; 0 is a tenth of the retention and at most 31 days."""
     background: bool = True
     snapshot_on_close: bool = True
     start_timestamps: bool = False

@@ -66,6 +66,7 @@ class Maintenance:
             db.metrics.compactions_triggered.inc()
             failures: list[StorageError | OSError] = []
             for step in (
+                db.block_set.take_up_new,
                 self.compact_head,
                 self._move_chunks,
                 self.compact_blocks,
@@ -213,7 +214,7 @@ class Maintenance:
 
     def _block_ranges(self) -> list[int]:
         options = self._db.options
-        return ranges(options.block_range_ms, options.retention_ms)
+        return ranges(options.block_range_ms, options.retention_ms, options.longest_block_ms)
 
     def compact_blocks(self) -> None:
         """Merge blocks until the plan is empty. Damaged ones are left out. Raises StorageError, OSError."""
@@ -307,10 +308,13 @@ class Maintenance:
             db.metrics.time_retentions.inc(len(aged))
             kept = [meta for meta in metas if meta not in aged]
             sized: list[BlockMeta] = []
-            if options.retention_bytes:
+            limit = options.retention_bytes
+            if options.retention_disk_percent:
+                limit = int(db.fs.disk_bytes(db.path) * options.retention_disk_percent / 100)
+            if limit:
                 sizes = [db.block_set.size_bytes(blocks[meta.ulid]) for meta in kept]
                 other = db.wal_bytes() + db.head.chunk_storage_bytes()
-                sized = beyond_size(kept, sizes, other, options.retention_bytes)
+                sized = beyond_size(kept, sizes, other, limit)
                 db.metrics.size_retentions.inc(len(sized))
             doomed = [*aged, *sized]
             if doomed:

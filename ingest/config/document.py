@@ -320,9 +320,29 @@ def _warnings(config: PrometheusConfig, jobs: Sequence[ScrapeConfig]) -> list[st
             for kind in UNSUPPORTED_CREDENTIALS
             if getattr(endpoint, kind) is not None
         ]
+    found += [f"{part} not supported yet" for part in _absent_parts(config)]
     if config.tracing is not None:
         found.append("tracing is not supported yet and sends no spans")
     return found
+
+
+def _absent_parts(config: PrometheusConfig) -> list[str]:
+    """Sections that are checked only, with their verbs."""
+    tsdb = config.storage.tsdb
+    return [
+        text
+        for text, given in (
+            ("rule_files are checked by `vedette check rules` only, evaluating rules is", config.rule_files),
+            ("remote_read is", config.remote_read),
+            ("alerting is", config.alerting.alertmanagers),
+            ("storage.tsdb.chunk_encoding is", tsdb is not None and tsdb.chunk_encoding.floats == "xor2"),
+            (
+                "storage.tsdb.stale_series_compaction_threshold is",
+                tsdb is not None and tsdb.stale_series_compaction_threshold,
+            ),
+        )
+        if given
+    ]
 
 
 __all__ = [

@@ -129,3 +129,18 @@ def test_a_bad_value_is_refused(argument: str) -> None:
 def test_every_flag_is_named_once() -> None:
     names = [flag.name for flag in FLAGS]
     assert len(names) == len(set(names))
+
+
+def test_flags_that_tune_what_is_not_here_are_accepted_and_named() -> None:
+    found: list[list[str]] = []
+
+    @click.command()
+    @serve_options
+    @click.pass_context
+    def command(context: click.Context, /, **values: Any) -> None:
+        found.append(ServeFlags.from_click(context, values).without_effect())
+
+    given = ["--web.console.templates=/etc/consoles", "--no-storage.tsdb.wal-compression", "--log.level=warn"]
+    result = CliRunner().invoke(command, given)
+    assert (result.exit_code, found) == (0, [["web.console.templates", "storage.tsdb.wal-compression"]])
+    assert "has no effect" not in CliRunner().invoke(command, ["--help"]).output

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cli.flags import FLAGS, ServeFlags
-from cli.serveroptions import storage_options
+from cli.serveroptions import retention_text, storage_options
 from ingest.config.document import parse_config
 from ingest.config.errors import ConfigError
 from tsdb.limits import DAY_MS, Limits, StorageOptions
@@ -49,12 +49,27 @@ def test_the_file_s_out_of_order_window_overrides_the_flag_even_when_it_is_zero(
 def test_flags_of_the_log_and_of_blocks_reach_the_store() -> None:
     values = {flag.name: flag.default for flag in FLAGS}
     values |= {"storage.tsdb.min-block-duration": "30m", "storage.tsdb.wal-segment-size": "16MB"}
+    values |= {"storage.tsdb.max-block-duration": "2h"}
     values |= {"storage.wal.sync": "interval", "enable-feature": ("st-storage",)}
     options = storage_options(ServeFlags(values, frozenset()), parse_config("global: {}\n"))
     assert options.block_range_ms == HOUR_MS // 2
+    assert options.longest_block_ms == 2 * HOUR_MS
     assert options.wal_segment_bytes == 16 << 20
     assert options.wal_sync == "interval"
     assert options.start_timestamps
+
+
+def test_retention_by_share_of_the_disk_stands_in_for_size_and_default() -> None:
+    flags = ServeFlags({flag.name: flag.default for flag in FLAGS}, frozenset())
+    for keys, expected in (
+        ("{percentage: 80.5}", (0, 80.5, "80.5%")),
+        ("{percentage: 80, size: 1GB, time: 3d}", (3 * DAY_MS, 80, "3d or 80%")),
+        ("{size: 1GB}", (0, 0, "1GiB")),
+    ):
+        config = parse_config(f"storage: {{tsdb: {{retention: {keys}}}}}\n")
+        options = storage_options(flags, config)
+        found = (options.retention_ms, options.retention_disk_percent, retention_text(flags, config))
+        assert found == expected
 
 
 def test_limits_reach_the_store() -> None:

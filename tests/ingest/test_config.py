@@ -222,6 +222,20 @@ def test_discovery_that_is_not_performed_is_a_warning() -> None:
     )
 
 
+def test_sections_that_are_checked_only_are_warnings() -> None:
+    loaded = parse_config(
+        "rule_files: [a.rules]\n"
+        "remote_read: [{url: 'http://a/read'}]\n"
+        "alerting: {alertmanagers: [{static_configs: [{targets: ['a:1']}]}]}\n"
+        "storage: {tsdb: {chunk_encoding: {floats: xor2}, stale_series_compaction_threshold: 0.5}}\n"
+    )
+    assert [text.split()[0] for text in loaded.warnings] == [
+        *("rule_files", "remote_read", "alerting"),
+        *("storage.tsdb.chunk_encoding", "storage.tsdb.stale_series_compaction_threshold"),
+    ]
+    assert parse_config("storage: {tsdb: {chunk_encoding: {floats: xor}}}\n").warnings == ()
+
+
 def test_extension_sections_are_kept_for_their_owners() -> None:
     config = parse_config(
         "security: {rules: [a.yaml]}\nstorage: {tsdb: {downsample: [{after: 6h, resolution: 5m}]}}\n"

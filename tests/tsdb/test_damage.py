@@ -14,6 +14,7 @@ from tests.tsdb.stores import HOUR, OPTIONS, T0, Store, matcher, name
 from tsdb import maintenance
 from tsdb.blockmeta import BlockMeta
 from tsdb.errors import CorruptionError, DiskFullError
+from tsdb.fs import FileSystem
 
 MINUTE = 60_000
 
@@ -30,7 +31,7 @@ def flip_first_page(block: Path) -> None:
     (block / "columns").write_bytes(bytes(data))
 
 
-def reconfigure(store: Store, **changes: int) -> None:
+def reconfigure(store: Store, **changes: float) -> None:
     store.db.reconfigure(replace(store.options, **changes))  # type: ignore[arg-type]
 
 
@@ -87,6 +88,51 @@ def test_retention_goes_on_while_the_disk_is_full(tmp_path: Path) -> None:
     store.db.maintenance.run()
     later = {t: v for t, v in store.expected[name(0)].items() if t >= T0 + 12 * HOUR}
     assert store.read(mint=T0 + 12 * HOUR)[name(0)] == later
+    store.db.close()
+
+
+def test_blocks_that_are_moved_in_are_taken_up_and_half_ones_later(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Store(tmp_path / "other")
+    write_hours(other, 6)
+    other.db.close()
+    moved = [stored.path for stored in other.db.blocks()]
+    target = store.path / moved[0].name
+    target.mkdir()
+    shutil.copy(moved[0] / "meta.json", target)
+    store.db.maintenance.run()
+    assert (store.db.blocks(), store.read()) == ((), {})
+    assert "A new block cannot be opened" in [record.message for record in caplog.records]
+    assert target.exists()
+    shutil.copytree(moved[0], target, dirs_exist_ok=True)
+    shutil.copytree(moved[1], store.path / moved[1].name)
+    store.db.maintenance.run()
+    assert [stored.path.name for stored in store.db.blocks()] == [path.name for path in moved]
+    assert store.read() == {
+        labels: {t: v for t, v in samples.items() if t < T0 + 4 * HOUR}
+        for labels, samples in other.expected.items()
+    }
+    store.db.close()
+
+
+class SmallDisk(FileSystem):
+    """A disk of 10,000 bytes."""
+
+    def disk_bytes(self, path: Path) -> int:
+        return 10_000
+
+
+def test_retention_by_a_share_of_the_disk(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data", fs=SmallDisk())
+    write_hours(store, 12)
+    count = len(store.db.blocks())
+    reconfigure(store, retention_disk_percent=100)
+    assert store.db.block_bytes() + store.db.wal_bytes() + store.db.head.chunk_storage_bytes() > 10_000
+    store.db.maintenance.retain()
+    left = store.db.blocks()
+    assert len(left) < count
+    assert store.metric("prometheus_tsdb_size_retentions_total") == count - len(left)
     store.db.close()
 
 

@@ -231,6 +231,14 @@ def test_the_longest_range_that_is_due_is_cut(oldest, newest, cut):
     assert compact.head_cut(oldest, newest, [2 * HOUR, 6 * HOUR, 18 * HOUR]) == cut
 
 
+def test_ranges_of_blocks_end_with_a_tenth_of_the_retention_or_the_longest_asked_for():
+    two = 2 * HOUR
+    assert compact.ranges(two, 15 * DAY) == [two, 6 * HOUR, 18 * HOUR]
+    assert compact.ranges(two, 0)[-1] == 2 * 3**5 * HOUR
+    assert compact.ranges(two, 15 * DAY, two) == [two]
+    assert compact.ranges(two, DAY, 20 * HOUR) == [two, 6 * HOUR, 18 * HOUR]
+
+
 def test_late_samples_before_the_head_have_smallest_ranges():
     late, main = (2 * HOUR, 4 * HOUR), (6 * HOUR, 12 * HOUR)
     assert compact.head_ranges(7 * HOUR, 8 * HOUR, 12 * HOUR, 2 * HOUR) == [main]
