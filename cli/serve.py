@@ -36,6 +36,12 @@ def serve(context: click.Context, /, **values: Any) -> None:
     for name in flags.without_effect():
         log.warning("Flag has no effect", extra={"flag": name})
 
+    from cli.earlystore import StoreOpening, has_log
+
+    opening = StoreOpening(flags)
+    if has_log(flags):
+        opening.begin()
+
     from cli.configuration import ConfigurationSource
     from ingest.config.errors import ConfigError
 
@@ -49,7 +55,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
     from cli.server import Server, StartError
 
     try:
-        Server(flags, source, config).run()
+        Server(flags, source, config, opening).run()
     except StartError as error:
         log.error("cannot start", extra={"err": str(error)})
         sys.exit(EXIT_START)

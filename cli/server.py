@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import gc
 import importlib
 import importlib.metadata
@@ -26,10 +25,11 @@ from urllib.parse import urlsplit
 
 import uvloop
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import Gauge
 
 from agent.config import read_agent_config
 from cli.configuration import ConfigurationSource, read_security_config
+from cli.earlystore import StoreOpening
 from cli.flags import ServeFlags
 from cli.kernelmemory import give_back
 from cli.kernels import import_all_kernels, load_for_first_query, load_rest
@@ -44,10 +44,9 @@ from ingest.remotewrite.receiver import Receiver, RemoteWriteLimits
 from ingest.scrape.service import ScrapeManager, ScrapeSettings
 from promql.activequeries import ActiveQueries
 from promql.engine import Engine
-from tsdb.database import Database, open_database
+from tsdb.database import Database
 from tsdb.errors import StorageError
 from tsdb.kernels import compile as kernels
-from tsdb.replay import ReplayProgress
 from web.app import create_app
 from web.listener import ConnectionLimit, LimitedSite
 from web.querylog import QueryLog
@@ -74,13 +73,17 @@ class StartError(Exception):
 class Server:
     """One server process. `run` blocks until SIGTERM, SIGINT or /-/quit."""
 
-    def __init__(self, flags: ServeFlags, source: ConfigurationSource, config: LoadedConfig) -> None:
+    def __init__(
+        self, flags: ServeFlags, source: ConfigurationSource, config: LoadedConfig, opening: StoreOpening
+    ) -> None:
+        """`opening` knows its options; it is begun here at the latest."""
         self._flags = flags
         self._source = source
         self._config = config
-        self._registry = CollectorRegistry()
+        self._opening = opening
+        self._registry = opening.registry
         self._readiness = Readiness()
-        self._replay = ReplayProgress()
+        self._replay = opening.progress
         self._database: Database | None = None
         self._scrape: ScrapeManager | None = None
         self._receiver: Receiver | None = None
@@ -160,11 +163,9 @@ class Server:
     async def _open(self) -> None:
         """Open the store (replaying its WAL) while the write path's kernels load, then what feeds it."""
         path = self._flags["storage.tsdb.path"]
-        options = storage_options(self._flags, self._config)
-        open_store = functools.partial(
-            open_database, path, options, registry=self._registry, progress=self._replay
-        )
-        store = asyncio.ensure_future(asyncio.to_thread(open_store))
+        self._opening.begin()
+        self._opening.settle(storage_options(self._flags, self._config))
+        store = asyncio.wrap_future(self._opening.database)
         write_path = asyncio.ensure_future(asyncio.to_thread(_warm_write_path))
         self._spawn(self._warm_read_path(write_path))
         try:

@@ -426,6 +426,24 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "tsdb.kernels",
+        "walscan.scan_records",
+        "tsdb/test_walscan.py::test_records_are_those_of_reading_them_one_by_one",
+        "tsdb.wal.read_segment",
+    ),
+    (
+        "tsdb.kernels",
+        "walscan.number_lists",
+        "tsdb/test_walscan.py::test_lists_of_the_same_bytes_have_the_same_number",
+        _DICT,
+    ),
+    (
+        "tsdb.kernels",
+        "walscan.gather_parts",
+        "tsdb/test_walscan.py::test_records_side_by_side_are_all_their_bytes",
+        _BYTES,
+    ),
+    (
+        "tsdb.kernels",
         "xor.decode_xor_chunks xor.encode_xor_chunk",
         "tsdb/test_xor.py::test_kernel_writes_the_bytes_of_the_slow_encoder_and_reads_them_back",
         f"{_SLOW}.xor.encode_chunk",

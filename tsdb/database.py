@@ -25,7 +25,7 @@ from tsdb.errors import ClosedError, StorageError
 from tsdb.exemplar import ExemplarStore, SeriesExemplars
 from tsdb.fs import DirectoryLock, FileSystem
 from tsdb.head import NO_MAX_TIME, NO_MIN_TIME, Head
-from tsdb.headsnapshot import load_snapshot, remove_snapshot, write_snapshot
+from tsdb.headsnapshot import has_snapshot, load_snapshot, remove_snapshot, write_snapshot
 from tsdb.labels import Matcher
 from tsdb.limits import StorageOptions
 from tsdb.maintenance import Maintenance
@@ -71,9 +71,11 @@ class Database:
         clock: Callable[[], float],
         fs: FileSystem,
         progress: ReplayProgress,
+        settled: Callable[[], StorageOptions] | None,
     ) -> None:
         """See `open_database`."""
         self.path, self.options, self.fs = path, options, fs
+        self._settled = settled
         self._clock = clock
         self._progress = progress
         self.metrics = StorageMetrics(registry)
@@ -134,11 +136,20 @@ class Database:
         fs, wal_directory = self.fs, self.path / WAL_DIRECTORY
         fs.make_directory(wal_directory)
         clear_directory(fs, self.path)
+        if has_snapshot(fs, self.path):
+            self._settle()
         snapshot = load_snapshot(fs, self.path, self.head, self.exemplar_store, self._metadata)
         replayer = Replayer(
-            fs, self.path, self.head, self.exemplar_store, self._metadata, self.metrics, self._progress
+            fs,
+            self.path,
+            self.head,
+            self._settled_exemplars,
+            self._metadata,
+            self.metrics,
+            self._progress,
         )
         result = replayer.run(snapshot.segment if snapshot is not None else 0)
+        self._settle()
         self.head_tombstones: tuple[HeadTombstone, ...] = tuple(replayer.tombstones)
         self.newest_t = result.newest_t
         if snapshot is not None:
@@ -183,6 +194,19 @@ class Database:
                 "snapshot": snapshot is not None,
             },
         )
+
+    def _settle(self) -> None:
+        """Take over the options that were not known when the opening began."""
+        if self._settled is None:
+            return
+        options, self._settled = self._settled(), None
+        self.options = options
+        self.head.late_window_ms = options.out_of_order_window_ms
+        self.exemplar_store.configure(options.limits.exemplars, options.out_of_order_window_ms)
+
+    def _settled_exemplars(self) -> ExemplarStore:
+        self._settle()
+        return self.exemplar_store
 
     # Writing.
 
@@ -364,12 +388,15 @@ def open_database(
     *,
     fs: FileSystem | None = None,
     progress: ReplayProgress | None = None,
+    settled: Callable[[], StorageOptions] | None = None,
 ) -> Database:
     """Open or create a store in a directory; blocks until the log is replayed.
 
-    `clock` gives Unix seconds. `progress` is filled while the replay runs. Raises LockedError for a directory
-    in use, UnknownVersionError for files of a newer format, StorageError where it is not writable or holds
-    something else than a store.
+    `clock` gives Unix seconds. `progress` is filled while the replay runs. `settled` is called once, may
+    wait, and gives the options that count; no segment is begun and no snapshot removed before that. `options`
+    must then be right in `block_range_ms`, `lock_file`, `cache_bytes` and `limits.metadata_entries` only.
+    Raises LockedError for a directory in use, UnknownVersionError for files of a newer format, StorageError
+    where it is not writable or holds something else than a store, and what `settled` raises.
     """
     root = Path(path)
     files = fs if fs is not None else FileSystem()
@@ -385,4 +412,5 @@ def open_database(
         clock,
         files,
         progress if progress is not None else ReplayProgress(),
+        settled,
     )

@@ -151,6 +151,11 @@ def write_snapshot(
     fs.rename(temporary, root / FILE_NAME)
 
 
+def has_snapshot(fs: FileSystem, root: Path) -> bool:
+    """Whether there is a snapshot, damaged or not."""
+    return fs.exists(root / FILE_NAME)
+
+
 def load_snapshot(
     fs: FileSystem, root: Path, head: Head, exemplars: ExemplarStore, metadata: MetadataStore
 ) -> LoadedSnapshot | None:

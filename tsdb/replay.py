@@ -62,6 +62,9 @@ SWITCH_INTERVAL_S = 0.0005
 """A thread that comes out of a kernel waits so long for the one that reads to let Python go; by default it is
 5 ms, as long as storing a whole bundle takes."""
 
+EXEMPLAR_BYTES_HELD = 1 << 24
+"""Payloads that wait for `exemplars`, which may be known last."""
+
 
 @dataclass(slots=True)
 class ReplayProgress:
@@ -104,15 +107,17 @@ class Replayer:
         fs: FileSystem,
         root: Path,
         head: Head,
-        exemplars: ExemplarStore,
+        exemplars: Callable[[], ExemplarStore],
         metadata: MetadataStore,
         metrics: StorageMetrics,
         progress: ReplayProgress,
     ) -> None:
+        """`exemplars` is asked for when there are some, and may wait."""
         self._fs, self._root, self._head = fs, root, head
         self._directory = root / "wal"
         self._exemplars, self._metadata, self._metrics = exemplars, metadata, metrics
         self._progress = progress
+        self._held_exemplars: list[U8Array] = []
         self._result = ReplayResult()
         self._starts: I64Array | None = None
         """Start timestamps of the next samples record."""
@@ -158,6 +163,7 @@ class Replayer:
                     self._read_segment(number, last=number == wanted[-1])
         finally:
             sys.setswitchinterval(interval)
+        self._release_exemplars()
         self._head.finish_replay()
         return self._result
 
@@ -313,7 +319,15 @@ class Replayer:
             newest[self._segment] = max(newest.get(self._segment, NO_MAX_TIME), newest_t)
 
     def _add_exemplars(self, data: U8Array) -> None:
-        self._exemplars.add(decode_exemplars(data))
+        # They concern nothing else, so that they may come later than what follows them in the log.
+        self._held_exemplars.append(data)
+        if sum(map(len, self._held_exemplars)) > EXEMPLAR_BYTES_HELD:
+            self._release_exemplars()
+
+    def _release_exemplars(self) -> None:
+        held, self._held_exemplars = self._held_exemplars, []
+        for data in held:
+            self._exemplars().add(decode_exemplars(data))
 
     def _add_metadata(self, data: U8Array) -> None:
         self._metadata.update(decode_metadata(data))

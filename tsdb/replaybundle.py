@@ -16,7 +16,7 @@ from tsdb.arena import reserve
 from tsdb.errors import CorruptionError, LimitError
 from tsdb.head import NO_MAX_TIME, NO_MIN_TIME, Head
 from tsdb.kernels import append as k
-from tsdb.kernels.bundletimes import PART_WORDS, RUN_WORDS, plain_series, read_times
+from tsdb.kernels.bundletimes import CODED_SIZE, COUNT, KEYS_SIZE, RUN_WORDS, plain_series, read_times
 from tsdb.kernels.runchunks import (
     CHUNK_WORDS,
     PEN_WORDS,
@@ -26,6 +26,7 @@ from tsdb.kernels.runchunks import (
     place_chunks,
 )
 from tsdb.kernels.walruns import CODED_PADDING, STATE_WORDS, decode_runs
+from tsdb.kernels.walscan import gather_parts
 from tsdb.walwindow import Bundle
 
 U8Array = npt.NDArray[np.uint8]
@@ -77,7 +78,7 @@ class BundleStore:
 
         Samples before `oldest` are left out. Raises CorruptionError, LimitError.
         """
-        head, lists, parts = self._head, bundle.lists, bundle.parts
+        head, lists, table = self._head, bundle.lists, bundle.records
         if not lists:
             return None
         refs = np.concatenate(lists)
@@ -86,19 +87,14 @@ class BundleStore:
         series = head.series
         if plain_series(refs, series.slots_used, series.alive, series.generation, self._seen, slots):
             return None
-        count = sum(part.count for part in parts)
+        count = int(table[:, COUNT].sum())
         if not self._make_room(count, len(refs)):
             return None
         runs = self._runs[: len(refs)]
-        table = np.array(
-            [
-                (which, part.count, part.refs_size, part.times_size, len(part.keys), len(part.coded))
-                for which, part in zip(bundle.listed, parts, strict=True)
-            ],
-            dtype=np.int64,
-        ).reshape(-1, PART_WORDS)
-        keys = np.concatenate([part.keys for part in parts])
-        coded = np.concatenate([*(part.coded for part in parts), np.zeros(CODED_PADDING, dtype=np.uint8)])
+        keys = np.empty(int(table[:, KEYS_SIZE].sum()), dtype=np.uint8)
+        coded = np.empty(int(table[:, CODED_SIZE].sum()) + CODED_PADDING, dtype=np.uint8)
+        coded[-CODED_PADDING:] = 0
+        gather_parts(bundle.data, bundle.extra, table, keys, coded)
         marks, records = np.empty(len(refs), dtype=np.uint8), np.empty(len(lists), dtype=np.int64)
         times = read_times(keys, table, ends, records, marks, runs, self._t_ms)
         if times < 0 or decode_runs(

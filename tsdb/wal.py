@@ -94,17 +94,32 @@ def read_segment(data: U8Array, number: int, state: SegmentRead) -> Iterator[lis
 
     Raises UnknownVersionError for a file written by a newer program.
     """
+    if read_header(data, number, state):
+        yield from read_batches(data, state)
+
+
+def read_header(data: U8Array, number: int, state: SegmentRead) -> bool:
+    """Whether a segment's header is right, and what is wrong or where its records begin.
+
+    Raises UnknownVersionError for a file written by a newer program.
+    """
     size = FILE_HEADER.size
     if len(data) < size or data[: size - 4].tobytes()[:4] != MAGIC:
         state.damage = "no segment header"
-        return
+        return False
     if data[4] != VERSION:
         raise UnknownVersionError(f"WAL segment {number} has format version {data[4]}, known is {VERSION}")
     padding = int(FILE_HEADER.unpack_from(data.data, 0)[2])
     if data[:size].tobytes() != file_header(number, padding)[:size]:
         state.damage = "segment header does not match its checksum"
-        return
-    at = state.good_bytes = min(size + padding, len(data))
+        return False
+    state.good_bytes = min(size + padding, len(data))
+    return True
+
+
+def read_batches(data: U8Array, state: SegmentRead) -> Iterator[list[Record]]:
+    """Batches from `state.good_bytes` on, up to the first damage."""
+    at = state.good_bytes
     batch: list[Record] = []
     while at < len(data):
         if at + RECORD_HEADER.size > len(data):

@@ -9,8 +9,9 @@ after them.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,27 @@ import numpy.typing as npt
 from tsdb.arena import reserve
 from tsdb.errors import CorruptionError
 from tsdb.kernels.append import SLOT_MASK
+from tsdb.kernels.bundletimes import (
+    CODED_AT,
+    CODED_SIZE,
+    COUNT,
+    KEYS_AT,
+    KEYS_SIZE,
+    LIST,
+    PART_WORDS,
+    REFS_SIZE,
+    TIMES_SIZE,
+)
 from tsdb.kernels.recordgroups import group_records
 from tsdb.kernels.walcodec import read_keys
+from tsdb.kernels.walscan import number_lists
 from tsdb.walrecords import RecordType, SamplesPayload, series_refs
 
 U8Array = npt.NDArray[np.uint8]
 U32Array = npt.NDArray[np.uint32]
 I64Array = npt.NDArray[np.int64]
+
+NO_BYTES: U8Array = np.empty(0, dtype=np.uint8)
 
 BUNDLE_SERIES = 2048
 """Their rows and open chunks are half a megabyte."""
@@ -42,12 +57,43 @@ or go to tables of their own."""
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Samples of one or several records. `lists` are their refs, where those were read, each list once;
-    `listed` says which one a record has."""
+    """Samples of one or several records: `records` i64[P, 8] has a row for each (kernels.bundletimes), whose
+    bytes are in `data`, or in `extra` where positions are below 0. `lists` are their refs, where those were
+    read, each list once."""
 
-    parts: Sequence[SamplesPayload]
+    data: U8Array
+    extra: U8Array
+    records: I64Array
     lists: Sequence[U32Array] = ()
-    listed: Sequence[int] = ()
+
+    @classmethod
+    def of(cls, parts: Sequence[SamplesPayload]) -> Bundle:
+        """Records that have been taken apart, each with a list of its own."""
+        texts = [text for part in parts for text in (part.keys, part.coded)]
+        ends = np.cumsum([0, *map(len, texts)]).tolist()
+        rows = np.empty((len(parts), PART_WORDS), dtype=np.int64)
+        for n, part in enumerate(parts):
+            rows[n, [LIST, COUNT, REFS_SIZE, TIMES_SIZE]] = n, part.count, part.refs_size, part.times_size
+            rows[n, [KEYS_SIZE, CODED_SIZE]] = len(part.keys), len(part.coded)
+            rows[n, [KEYS_AT, CODED_AT]] = ends[2 * n : 2 * n + 2]
+        return cls(np.concatenate(texts) if texts else NO_BYTES, NO_BYTES, rows)
+
+    @property
+    def parts(self) -> list[SamplesPayload]:
+        """The records one by one."""
+        return [
+            SamplesPayload(
+                row[COUNT],
+                row[REFS_SIZE],
+                row[TIMES_SIZE],
+                self._bytes(row[KEYS_AT], row[KEYS_SIZE]),
+                self._bytes(row[CODED_AT], row[CODED_SIZE]),
+            )
+            for row in self.records.tolist()
+        ]
+
+    def _bytes(self, at: int, size: int) -> U8Array:
+        return self.data[at : at + size] if at >= 0 else self.extra[~at : ~at + size]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +118,8 @@ class WindowOrder:
 
     def __init__(self, slot_capacity: int) -> None:
         """Raises MemoryError."""
+        # Whoever chooses label sets chooses refs, hence what records spell.
+        self._seeds = (np.uint64(secrets.randbits(64)), np.uint64(secrets.randbits(64)))
         self._owners: U32Array = reserve(np.uint32, slot_capacity)
         self._marks = 0
         self._lists: dict[bytes, U32Array] = {}
@@ -83,40 +131,42 @@ class WindowOrder:
     def arrange(self, window: Sequence[ReadRecord]) -> Portion:
         """The same records: first all that are no samples, then the samples in bundles, as one record.
 
+        Bundles of the window have the same `data` and `extra`; LIST of their rows is numbered anew.
         Raises CorruptionError for refs that do not decode.
         """
-        sampled = [record for record in window if record.samples]
         others = [record for record in window if not record.samples]
-        if not sampled:
+        blocks = [bundle for record in window for bundle in record.samples]
+        if not blocks:
             return others
-        parts = [part for record in sampled for bundle in record.samples for part in bundle.parts]
-        numbers: dict[bytes, int] = {}
-        spelt = [part.keys[: part.refs_size].tobytes() for part in parts]
-        listed = np.array([numbers.setdefault(text, len(numbers)) for text in spelt])
-        _, firsts = np.unique(listed, return_index=True)
-        lists = [self._refs(spelt[i], parts[i]) for i in firsts.tolist()]
+        first = next(record for record in window if record.samples)
+        data, extra = blocks[0].data, blocks[0].extra
+        records = np.concatenate([block.records for block in blocks])
+        firsts = self._number_lists(data, extra, records)
+        lists = [self._refs(part) for part in Bundle(data, extra, records[firsts]).parts]
         refs = np.concatenate(lists)
         low, high = WINDOW_LIMITS
         newest_slot = int((refs & np.uint32(SLOT_MASK)).max()) if len(refs) else 0
         self.sample_limit = min(max(low, SAMPLES_PER_SLOT * newest_slot), high)
         if _replaces_a_series(others, refs):
-            return list(window)
-        bundles = self._bundles(refs, lists)[listed]
+            return [each for record in window for each in _one_by_one(record)]
+        bundles = self._bundles(refs, lists)[records[:, LIST]]
         order = np.argsort(bundles, kind="stable")
         ends = np.searchsorted(bundles[order], np.arange(int(bundles.max()) + 1), side="right")
-        joined = np.split(order, ends[:-1])
-        first = sampled[0]
         packed = []
-        for places in joined:
-            own, places_of = np.unique(listed[places], return_inverse=True)
-            packed.append(
-                Bundle(
-                    [parts[i] for i in places.tolist()], [lists[i] for i in own.tolist()], places_of.tolist()
-                )
-            )
+        for own in np.split(records[order], ends[:-1]):
+            used, own[:, LIST] = np.unique(own[:, LIST], return_inverse=True)
+            packed.append(Bundle(data, extra, own, [lists[i] for i in used.tolist()]))
         return [*others, ReadRecord(first.kind, first.sequence, first.payload, tuple(packed))]
 
-    def _refs(self, spelt: bytes, part: SamplesPayload) -> U32Array:
+    def _number_lists(self, data: U8Array, extra: U8Array, records: I64Array) -> I64Array:
+        """The first record of each list of refs; LIST of all says which one they have."""
+        firsts = np.empty(len(records), dtype=np.int64)
+        table = np.empty(2 << len(records).bit_length(), dtype=np.int64)
+        count = number_lists(data, extra, records, *self._seeds, table, firsts)
+        return firsts[:count]
+
+    def _refs(self, part: SamplesPayload) -> U32Array:
+        spelt = part.keys[: part.refs_size].tobytes()
         refs = self._lists.get(spelt)
         if refs is None or len(refs) != part.count:
             refs, _ = read_refs_and_times([part])
@@ -138,6 +188,17 @@ class WindowOrder:
         group_records(refs, ends, self._marks, BUNDLE_SERIES, self._owners, parents, sizes, bundles)
         self._marks += count
         return bundles
+
+
+def _one_by_one(record: ReadRecord) -> Portion:
+    """A record with samples as one for each record of the log."""
+    if not record.samples:
+        return [record]
+    return [
+        replace(record, samples=(Bundle(each.data, each.extra, each.records[i : i + 1]),))
+        for each in record.samples
+        for i in range(len(each.records))
+    ]
 
 
 def read_refs_and_times(parts: Sequence[SamplesPayload]) -> tuple[U32Array, I64Array]:

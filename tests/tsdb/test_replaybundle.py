@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +16,7 @@ from tsdb.arena import reserve
 from tsdb.errors import CorruptionError
 from tsdb.head import NO_MAX_TIME, Head
 from tsdb.kernels import append as k
+from tsdb.kernels.bundletimes import LIST
 from tsdb.kernels.walcodec import replay_samples
 from tsdb.labels import Labels
 from tsdb.replaybundle import BundleStore
@@ -89,7 +91,9 @@ class Writer:
             samples += made
         own = sorted(set(listed))
         lists = [self.lists[which] for which in own]
-        return Bundle(parts, lists, [own.index(which) for which in listed]), samples
+        bundle = Bundle.of(parts)
+        bundle.records[:, LIST] = [own.index(which) for which in listed]
+        return replace(bundle, lists=lists), samples
 
 
 def store_singly(head: Head, bundle: Bundle, oldest: int) -> int:
@@ -188,7 +192,7 @@ def test_what_is_no_bundle_is_left_to_others() -> None:
     elder = bundle.lists[0] ^ np.uint32(1 << 24)
     unknown = bundle.lists[0] | np.uint32(0x800000)
     for lists in ([], [twice], [elder], [unknown]):
-        assert store.take(Bundle(bundle.parts, lists, bundle.listed), SEGMENT, NO_MAX_TIME) is None
+        assert store.take(replace(bundle, lists=lists), SEGMENT, NO_MAX_TIME) is None
     assert np.array_equal(head.rows, before)
     assert store.take(bundle, SEGMENT, NO_MAX_TIME) is not None
 
@@ -222,7 +226,7 @@ def test_bytes_that_do_not_decode_are_refused() -> None:
         SamplesPayload(part.count + 1, part.refs_size, part.times_size, part.keys, part.coded),
     ):
         parts = [*bundle.parts[:2], damaged, *bundle.parts[3:]]
+        made = replace(Bundle.of(parts), lists=bundle.lists)
+        made.records[:, LIST] = bundle.records[:, LIST]
         with pytest.raises(CorruptionError, match="does not decode"):
-            BundleStore(head, threading.Lock()).take(
-                Bundle(parts, bundle.lists, bundle.listed), SEGMENT, NO_MAX_TIME
-            )
+            BundleStore(head, threading.Lock()).take(made, SEGMENT, NO_MAX_TIME)

@@ -16,7 +16,7 @@ from tsdb import walreader, walwindow
 from tsdb.errors import UnknownVersionError
 from tsdb.wal import SegmentRead, file_header, read_segment, record_bytes, segment_name
 from tsdb.walreader import read_ahead
-from tsdb.walrecords import PayloadCodec, RecordType
+from tsdb.walrecords import SAMPLES_HEADER, PayloadCodec, RecordType
 from tsdb.walwindow import ENDS_WINDOW, ReadRecord, WindowOrder, read_refs_and_times
 
 
@@ -25,6 +25,10 @@ def segment(tmp_path: Path) -> np.ndarray:
     for n in range(30):
         rows = [(i, T0 + n * 15_000, float(n * i), 7 if n == 12 else 0) for i in range(20)]
         append(store, [*rows, (3, T0 - n, 1.0, 0)] if n % 5 == 4 else rows)
+        if n % 7 == 3:
+            # So many series to and fro that their refs are packed.
+            order = np.arange(20, 220).reshape(2, 100).T.ravel().tolist()
+            append(store, [(i, T0 + n * 15_000 + i, float(i), 0) for i in order])
     number = store.db.wal.segment
     store.db.close()
     return np.fromfile(tmp_path / "wal" / segment_name(number), dtype=np.uint8)
@@ -66,8 +70,14 @@ def test_records_and_damage_are_those_of_reading(tmp_path, monkeypatch):
     number = int.from_bytes(data[8:12].tobytes(), "little")
     rng = np.random.default_rng(4)
     codec = PayloadCodec()
+    whole = [record for batch in read_segment(data, number, SegmentRead()) for record in batch]
+    assert any(
+        record.kind == RecordType.SAMPLES and SAMPLES_HEADER.unpack_from(record.payload.data, 0)[3]
+        for record in whole
+    )
     for turn in range(40):
         monkeypatch.setattr(walwindow, "WINDOW_LIMITS", [(1, 1), (50, 200), (1 << 20, 1 << 20)][turn % 3])
+        monkeypatch.setattr(walreader, "RECORDS_AT_ONCE", [4096, 5, 1][turn // 3 % 3])
         damaged = data[: int(rng.integers(0, len(data) + 1))].copy() if turn % 2 else data.copy()
         if turn % 4 > 1 and len(damaged) > 16:
             damaged[int(rng.integers(16, len(damaged)))] ^= 1 << int(rng.integers(0, 8))

@@ -19,10 +19,10 @@ U8Array = npt.NDArray[np.uint8]
 U32Array = npt.NDArray[np.uint32]
 I64Array = npt.NDArray[np.int64]
 
-# Columns of `parts` i64[P, 6], one row a record: which list of refs it has, samples, bytes of refs and times,
-# of all keys, of coded values.
-LIST, COUNT, REFS_SIZE, TIMES_SIZE, KEYS_SIZE, CODED_SIZE = range(6)
-PART_WORDS = 6
+# Columns of `parts` i64[P, 8], one row a record: which list of refs it has, samples, bytes of refs and times,
+# of all keys, of coded values, and where keys and coded values begin (kernels.walscan).
+LIST, COUNT, REFS_SIZE, TIMES_SIZE, KEYS_SIZE, CODED_SIZE, KEYS_AT, CODED_AT = range(8)
+PART_WORDS = 8
 
 # Columns of `runs` i64[S, 3], one row a series: where its values and times begin, and how many they are.
 VALUES_AT, TIMES_AT, LENGTH = range(3)
