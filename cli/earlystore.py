@@ -15,7 +15,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from cli.flags import ServeFlags
-from tsdb.database import WAL_DIRECTORY, Database, open_database
+from tsdb.database import Database, open_database
+from tsdb.datadirectory import WAL_DIRECTORY
 from tsdb.limits import StorageOptions
 from tsdb.replay import ReplayProgress
 
