@@ -215,8 +215,7 @@ class Engine:
                     f'invalid expression type "{value_type.value}" for range query, '
                     "must be Scalar or instant Vector"
                 )
-            # Each node holds its result, and at most twice that with the vectors of a step.
-            ctx.budget.expected_max = self.options.samples_max // (2 * query.nodes)
+            ctx.budget.expected_max = query.cells_max(self.options.samples_max, ctx.grid.steps)
             with Entered(self._active, text):
                 if stats or ctx.grid.steps > ctx.budget.expected_max:
                     ctx = self._counting(ctx)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from promql.ast import Expr, Position, ValueType
+from promql.ast import (
+    Expr,
+    MatrixSelector,
+    NumberLiteral,
+    ParenExpr,
+    Position,
+    StringLiteral,
+    SubqueryExpr,
+    ValueType,
+)
 from promql.histogramhints import selectors_with_resolved_hints
 from promql.limits import CACHED_QUERIES_MAX, CACHED_QUERY_BYTES_MAX
 from promql.optimize import fold_constants, is_step_invariant, shared_expressions
@@ -18,15 +28,23 @@ from promql.visit import walk
 @dataclass(frozen=True, slots=True)
 class PreparedQuery:
     """A checked tree with its constants folded, its type as it was written, the sub-expressions to share,
-    the selectors whose reset hints are resolved, and the size of the tree."""
+    the selectors whose reset hints are resolved, the size of the tree, and how many of its nodes hold a
+    result as large as that of a selector (`holders`) or one number a step (`literals`)."""
 
     expr: Expr
     type: ValueType
     shared: frozenset[Expr]
     resolved_hints: frozenset[Position]
     nodes: int
+    holders: int
+    literals: int
     _invariant: dict[int, tuple[Expr, bool]] = field(default_factory=dict, compare=False, repr=False)
     """What `is_step_invariant` said, by the nodes' identity; with the nodes, so that they stay."""
+
+    def cells_max(self, samples_max: int, steps: int) -> int:
+        """Cells that selectors may announce before `samples_max` samples could be held at a time: each holder
+        has its result, and at most twice that with the vectors of a step."""
+        return (samples_max - 2 * self.literals * steps) // (2 * self.holders)
 
     def is_step_invariant(self, node: Expr) -> bool:
         """`optimize.is_step_invariant`, worked out once a node."""
@@ -37,6 +55,9 @@ class PreparedQuery:
         if len(self._invariant) < self.nodes:
             self._invariant[id(node)] = node, answer
         return answer
+
+
+_HOLD_NOTHING = (ParenExpr, MatrixSelector, NumberLiteral, StringLiteral)
 
 
 def prepare_query(text: str, options: ParserOptions) -> PreparedQuery:
@@ -50,7 +71,21 @@ def _prepare(text: str, options: ParserOptions) -> PreparedQuery:
     tree = parse(text, options)
     expr = fold_constants(tree)
     shared, resolved = shared_expressions(expr), selectors_with_resolved_hints(expr)
-    return PreparedQuery(expr, type_of(tree), shared, resolved, sum(1 for _ in walk(expr)))
+    nodes = list(walk(expr))
+    holders, literals = _holders(nodes)
+    return PreparedQuery(expr, type_of(tree), shared, resolved, len(nodes), holders, literals)
+
+
+def _holders(nodes: Sequence[Expr]) -> tuple[int, int]:
+    """(holders, literals). Of a range selector, and the selector in it, only the window of one series is held
+    at a time, which it announces besides its cells. Literals in a subquery have as many steps as that
+    announces."""
+    inside = {id(node.selector) for node in nodes if isinstance(node, MatrixSelector)}
+    holders = sum(not (isinstance(node, _HOLD_NOTHING) or id(node) in inside) for node in nodes)
+    literals = sum(isinstance(node, NumberLiteral) for node in nodes)
+    if any(isinstance(node, SubqueryExpr) for node in nodes):
+        return holders + literals, literals
+    return max(holders, 1), literals
 
 
 _prepare_cached = lru_cache(maxsize=CACHED_QUERIES_MAX)(_prepare)

@@ -427,7 +427,8 @@ class RangeScan(RangeOperator):
         self._selection = select(self.ctx, selector, mint, times.last_ms + after, hints)
         bounds = self._selection.sample_bounds()
         self._sample_count = int(bounds.sum())
-        self.ctx.budget.expect(int(bounds.max(initial=0)))
+        # A function holds a window at a time; without one all windows are the result.
+        self.ctx.budget.expect(int(bounds.max(initial=0)) if self._hints.function else self._sample_count)
         if rollup_of(self._selection) is not None and not self._rolled:
             self.ctx.annotations.info(LAST_ONLY, selector.pos)
         self.is_distinct = True

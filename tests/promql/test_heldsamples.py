@@ -36,6 +36,8 @@ INSTANT = [
     ("1", 1),
     ("one", 1),
     ("one[20s]", 2),
+    # All windows of all series.
+    ("{__name__=~'one|two'}[200s]", 3 * 20),
     ("one[20s:5s]", 4),
     # A window of two, and its result before the window goes.
     ("rate(one[20s])", 3),
