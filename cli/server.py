@@ -188,6 +188,7 @@ class Server:
                 registry=self._registry,
                 accepted_messages=self._flags["web.remote-write-receiver.accepted-protobuf-messages"],
             )
+            database.gather_for(self._receiver.waiting_count)
             self._services.receiver = self._receiver
         self._scrape = ScrapeManager(appender, self._registry, settings=self._scrape_settings())
         self._services.scrape = self._scrape

@@ -43,6 +43,11 @@ U64Array = npt.NDArray[np.uint64]
 
 MESSAGES_LIMIT = 10
 _NO_COUNTS = [0] * 256
+_NO_REFS = np.empty(0, dtype=np.uint32)
+_NO_TIMES = np.empty(0, dtype=np.int64)
+_NO_BITS = np.empty(0, dtype=np.uint64)
+_NO_CODES = np.empty(0, dtype=np.uint8)
+_NO_UNDO = np.empty((0, 3), dtype=np.uint64)
 LogRecord = tuple[int, bytes, bool]
 
 _TEXTS = {
@@ -58,16 +63,18 @@ _TEXTS = {
 class _Column:
     """One kind of samples of a batch on its way in."""
 
-    __slots__ = ("bits", "codes", "counts", "refs", "start_t_ms", "t_ms", "undo")
+    __slots__ = ("all_new", "bits", "codes", "counts", "refs", "start_t_ms", "t_ms", "undo")
 
     def __init__(
         self, refs: U32Array, t_ms: I64Array, bits: U64Array, start_t_ms: I64Array | None = None
     ) -> None:
         self.refs, self.t_ms, self.bits, self.start_t_ms = refs, t_ms, bits, start_t_ms
-        self.codes: U8Array = np.empty(0, dtype=np.uint8)
-        self.undo: U64Array = np.empty((0, 3), dtype=np.uint64)
+        self.codes: U8Array = _NO_CODES
+        self.undo: U64Array = _NO_UNDO
         self.counts: list[int] = _NO_COUNTS
         """Samples of each code."""
+        self.all_new = False
+        """Whether every sample was accepted, which is all that is counted then."""
 
     def judged(self, codes: U8Array, undo: U64Array) -> None:
         """Note what the head decided."""
@@ -83,6 +90,10 @@ def _done() -> Future[None]:
     future: Future[None] = Future()
     future.set_result(None)
     return future
+
+
+_DONE = _done()
+"""What is durable because there is nothing to log."""
 
 
 class HeadAppender:
@@ -186,7 +197,7 @@ class HeadAppender:
             head.retract(histograms.refs, histograms.codes, histograms.undo)
             head.retract(floats.refs, floats.codes, floats.undo)
             self._count(floats, histograms, stored=False)
-            return _result(floats, histograms, 0, _done(), messages)
+            return _result(floats, histograms, 0, _DONE, messages)
         records = self._records(floats, batch, histograms)
         sealed = int(head.counters[k.SEALED_END])
         head.store(floats.refs, floats.t_ms, floats.bits, floats.codes, floats.start_t_ms)
@@ -209,8 +220,10 @@ class HeadAppender:
             floats.judged(codes, undo)
             return None
         logged = outcome[LOGGED]
-        floats.codes, floats.counts = codes, [0] * len(_NO_COUNTS)
-        floats.counts[k.ACCEPTED], floats.counts[k.REPEATED] = logged, len(codes) - logged
+        floats.codes, floats.all_new = codes, logged == len(codes)
+        if not floats.all_new:
+            floats.counts = [0] * len(_NO_COUNTS)
+            floats.counts[k.ACCEPTED], floats.counts[k.REPEATED] = logged, len(codes) - logged
         self._count_chunks(sealed)
         records = self._side_records(batch)
         if logged:
@@ -235,12 +248,16 @@ class HeadAppender:
         messages: Sequence[str] = (),
     ) -> AppendResult:
         """Log what the head has stored under the lock that is still held, and count it."""
-        durable = _done()
+        durable = _DONE
         if records:
             segment = self._wal.segment
             durable = self._wal.log(records)
             self._newest_t[segment] = max(self._newest_t.get(segment, newest), newest)
         self.batches += 1
+        if floats.all_new:
+            count = len(floats.codes)
+            self._metrics.floats_appended.inc(count)
+            return AppendResult(floats.codes, _NO_CODES, count, durable, (), self._refused_exemplars)
         self._count(floats, histograms, stored=True)
         stored = len(floats.codes) + len(histograms.codes) - refused
         return _result(floats, histograms, stored, durable, messages, self._refused_exemplars)
@@ -395,8 +412,7 @@ def _without_starts(batch: WriteBatch) -> WriteBatch:
 
 def _float_column(samples: SampleColumns | None) -> _Column:
     if samples is None:
-        empty = np.empty(0, dtype=np.int64)
-        return _Column(np.empty(0, dtype=np.uint32), empty, empty.view(np.uint64))
+        return _Column(_NO_REFS, _NO_TIMES, _NO_BITS)
     return _Column(
         np.ascontiguousarray(samples.refs, dtype=np.uint32),
         np.ascontiguousarray(samples.t_ms, dtype=np.int64),

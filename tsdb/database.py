@@ -225,6 +225,13 @@ class Database:
 
     # Reading.
 
+    def gather_for(self, expected: Callable[[], int]) -> None:
+        """Let the log's groups wait, for two milliseconds at most, for requests that are being read.
+
+        `expected`, which any thread may call, says how many requests are in the house.
+        """
+        self.wal.expected = expected
+
     def querier(self) -> StoreQuerier:
         """A view over all time. Raises ClosedError."""
         if self._closed:

@@ -89,6 +89,8 @@ class Outcome:
     @property
     def text(self) -> str:
         """Body of the answer."""
+        if not self.error_count:
+            return ""
         more = self.error_count - len(self.errors)
         lines = [*self.errors, f"and {more} more errors"] if more else self.errors
         return "".join(line + "\n" for line in lines)
@@ -105,6 +107,12 @@ class RequestAppender:
     def append(self, request: DecodedRequest, reader: Reader) -> Outcome:
         """Store a request. Raises MalformedMessageError for bytes that only slow code reads, StorageError."""
         partial = isinstance(reader, v2.Reader)
+        first: AppendResult | None = None
+        if request.plain:
+            samples = request.plain_columns()
+            first = self._appender.append(WriteBatch(samples), atomic=not partial)
+            if _is_stored(first):
+                return self._stored(len(samples.refs), first.durable, partial)
         outcome = Outcome()
         self._resolve(request, reader, request.missing_rows(), outcome)
         if partial and not request.single:
@@ -121,7 +129,9 @@ class RequestAppender:
         if not len(rows) and histograms is None and not exemplars and not metadata:
             return outcome
         batch = WriteBatch(samples if len(rows) else None, histograms, exemplars, metadata)
-        result = self._append_known(batch, request, reader, rows, histogram_rows, exemplar_rows, outcome)
+        result = self._append_known(
+            batch, request, reader, rows, histogram_rows, exemplar_rows, outcome, first
+        )
         outcome.durable = result.durable
         if _is_stored(result):
             outcome.samples_written, outcome.histograms_written = len(rows), len(histogram_rows)
@@ -135,6 +145,13 @@ class RequestAppender:
         self._report_exemplars(result, reader, exemplar_rows, outcome)
         self._count_written(request, outcome, partial)
         return outcome
+
+    def _stored(self, count: int, durable: Future[None], partial: bool) -> Outcome:
+        """The outcome of a request that was nothing but `count` samples, all of which are stored."""
+        self._metrics.written_floats.inc(count)
+        if partial:
+            self._metrics.without_metadata.inc(count)
+        return Outcome(samples_written=count, durable=durable)
 
     # Series.
 
@@ -324,10 +341,12 @@ class RequestAppender:
         histogram_rows: I64Array,
         exemplar_rows: list[int],
         outcome: Outcome,
+        first: AppendResult | None,
     ) -> AppendResult:
-        """Append; look up again, and append again, what was garbage collected in between."""
+        """Append, unless the batch was (`first`); look up again, and append again, what was garbage collected
+        in between."""
         atomic = isinstance(reader, v1.Reader)
-        result = self._appender.append(batch, atomic=atomic)
+        result = first or self._appender.append(batch, atomic=atomic)
         for _ in range(UNKNOWN_SERIES_RETRIES):
             if _is_stored(result):
                 return result

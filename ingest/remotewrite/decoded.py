@@ -17,11 +17,9 @@ import numpy.typing as npt
 from ingest.kernels.remotewrite import (
     MISSING,
     STATE_LENGTH,
-    STATE_MISSING,
     STATE_OFFSET,
     STATE_ROWS,
     STATE_SAMPLES,
-    STATE_SINGLE,
     STATE_SPANS,
     STATE_SYMBOLS,
 )
@@ -116,7 +114,14 @@ class DecodeArrays:
 
         Raises RequestLimitError.
         """
-        grown = False
+        rows, samples, spans, symbols = self.state.tolist()[:STATE_OFFSET]
+        if (
+            rows <= min(len(self.row_start), ROWS_MAX)
+            and samples <= min(len(self.t), SAMPLES_MAX)
+            and spans <= min(len(self.span_kind), SPANS_MAX)
+            and symbols <= min(len(self.symbol_start), SYMBOLS_MAX)
+        ):
+            return False
         for index, array, resize, most, name in (
             (STATE_ROWS, self.row_start, self._size_rows, ROWS_MAX, "series"),
             (STATE_SAMPLES, self.t, self._size_samples, SAMPLES_MAX, "samples"),
@@ -128,8 +133,7 @@ class DecodeArrays:
                 raise RequestLimitError(f"request with {needed} {name} exceeds the limit of {most}")
             if needed > len(array):
                 resize(_larger(needed))
-                grown = True
-        return grown
+        return True
 
     def give_back(self) -> None:
         """Free what an unusually large request made grow; its views must not be used any more."""
@@ -170,6 +174,15 @@ class DecodedRequest:
         """Number of TimeSeries messages."""
         return len(self.refs)
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is nothing but series that are known, with one sample each."""
+        return self.single and not self.missing_count and not len(self.span_kind) and len(self.refs) > 0
+
+    def plain_columns(self) -> SampleColumns:
+        """Samples of a plain request, uncopied."""
+        return SampleColumns(self.refs, self.t_ms, self.value_bits.view(np.float64), self.start_t_ms)
+
     def missing_rows(self) -> list[int]:
         """Rows whose series is not known."""
         return np.flatnonzero(self.refs == np.uint32(MISSING)).tolist() if self.missing_count else []
@@ -179,9 +192,7 @@ class DecodedRequest:
         keeps none of the arrays that it is given."""
         rows: I64Array = np.arange(self.row_count)
         if self.single and not self.missing_count:
-            return SampleColumns(
-                self.refs, self.t_ms, self.value_bits.view(np.float64), self.start_t_ms
-            ), rows
+            return self.plain_columns(), rows
         counts = self.first[1:] - self.first[:-1]
         if len(self.t_ms) == len(rows) and counts.all():
             refs = self.refs.copy()
@@ -217,8 +228,7 @@ def run_decoder(
         code = decode()
     if code < 0:
         raise MalformedMessageError(code, int(arrays.state[STATE_OFFSET]))
-    row_count, sample_count = int(arrays.state[STATE_ROWS]), int(arrays.state[STATE_SAMPLES])
-    span_count = int(arrays.state[STATE_SPANS])
+    row_count, sample_count, span_count, _, _, missing, single = arrays.state.tolist()
     return DecodedRequest(
         message=message,
         row_start=arrays.row_start[:row_count],
@@ -235,6 +245,6 @@ def run_decoder(
         span_row=arrays.span_row[:span_count],
         span_start=arrays.span_start[:span_count],
         span_end=arrays.span_end[:span_count],
-        missing_count=int(arrays.state[STATE_MISSING]),
-        single=bool(arrays.state[STATE_SINGLE]),
+        missing_count=missing,
+        single=bool(single),
     )

@@ -12,7 +12,6 @@ import logging
 import os
 import threading
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
@@ -29,6 +28,7 @@ from ingest.remotewrite.framing import (
 )
 from ingest.remotewrite.metrics import ReceiverMetrics
 from ingest.remotewrite.wire import MalformedMessageError
+from ingest.remotewrite.workers import Workers
 from tsdb.columns import Appender
 from tsdb.errors import ClosedError, DiskFullError, StorageError
 
@@ -83,9 +83,10 @@ class Receiver:
         self._table = series_table
         self._accepted = tuple(accepted_messages)
         self._stored = {message: self._metrics.requests.labels(message, "204") for message in self._accepted}
-        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="remote-write")
+        self._pool = Workers(threads or os.cpu_count() or 1, "remote-write")
         self._scratch = _Scratch()
         self._waiting = 0
+        self._metrics.waiting.set_function(self.waiting_count)
 
     async def handle(self, body: bytes | bytearray | memoryview, headers: Mapping[str, str]) -> Answer:
         """Store one request. Never raises for what a sender can cause."""
@@ -104,13 +105,15 @@ class Receiver:
             text = f"{self._waiting} remote write requests are waiting, the limit is {waiting_max}"
             return self._answer(message, Outcome(503, [text], 1))
         self._waiting += 1
-        self._metrics.waiting.set(self._waiting)
         try:
             outcome = await self._store(body, message)
         finally:
             self._waiting -= 1
-            self._metrics.waiting.set(self._waiting)
         return self._answer(message, outcome)
+
+    def waiting_count(self) -> int:
+        """Requests that are not answered yet. Any thread."""
+        return self._waiting
 
     async def _store(self, body: bytes | bytearray | memoryview, message: str) -> Outcome:
         try:
@@ -190,7 +193,7 @@ class Receiver:
 
     def close(self) -> None:
         """Finish what runs and stop the threads."""
-        self._pool.shutdown(wait=True)
+        self._pool.close()
 
 
 def _settle(answer: asyncio.Future[Outcome], outcome: Outcome | None, error: BaseException | None) -> None:

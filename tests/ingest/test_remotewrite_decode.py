@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import types
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ from ingest.remotewrite.wire import MalformedMessageError
 from tests.ingest.guardpage import GuardedBuffer
 from tests.ingest.remotewrite_messages import damaged, requests
 from tests.reference import remotewrite as twin
+from tests.reference.hashing import hash_region as twin_hash
 from tsdb.machinecode.compiler import replace_placeholders
 from tsdb.series import SeriesTable
 from tsdb.symbols import SymbolTable
@@ -185,6 +187,82 @@ def test_known_spellings_are_found_in_the_table(version: int) -> None:
     assert other.refs.tolist() == [MISSING]
 
 
+def all_known(data: bytes) -> SeriesTable:
+    """A table in which every label region of a message has the ref of its row."""
+    table = SeriesTable(SymbolTable(), SEEDS, series_limit=4096)
+    found = decode(1, data)
+    fast = np.flatnonzero(found.row_slow == ROW_FAST)
+    checks = (found.row_check[fast] >> np.uint64(32)).astype(np.uint32)
+    table.insert_aliases(found.row_hash[fast], checks, fast.astype(np.uint32))
+    return table
+
+
+USUAL_TIMES = st.one_of(
+    st.integers(1 << 35, (1 << 42) - 1), st.sampled_from([0, 1, (1 << 35) - 1, 1 << 42, -1])
+)
+USUAL_SERIES = st.builds(
+    lambda size, t, value, more: (size, t, value, more),
+    st.integers(0, 200),
+    USUAL_TIMES,
+    st.sampled_from([0.0, -0.0, 1.5, float("nan")]),
+    st.sampled_from([b"", b"", b"", b"\x1a\x02ab", b"\xa0\x06\x01"]),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(rows=st.lists(USUAL_SERIES, min_size=1, max_size=6), cut=st.sampled_from([0, 0, 0, 1, 5, 20]))
+def test_messages_of_known_series_are_read_as_by_the_twin(
+    rows: list[tuple[int, int, float, bytes]], cut: int
+) -> None:
+    parts = []
+    for number, (size, t, value, more) in enumerate(rows):
+        region = encode.labels_v1([(b"__name__", b"m%d" % number), (b"text", b"x" * size)])
+        sample = encode.double_field(1, value) if value or math.copysign(1, value) < 0 else b""
+        sample = encode.length_delimited(2, sample + encode.varint_field(2, t % 2**64))
+        parts.append(encode.length_delimited(1, region + sample + more))
+    whole = b"".join(parts)
+    data = whole[: len(whole) - cut]
+    expected = expectation(1, data)
+    table = all_known(whole).snapshot()
+    if isinstance(expected, int):
+        with pytest.raises(MalformedMessageError) as raised:
+            decode(1, data, table=table)
+        assert raised.value.code == expected
+        return
+    found = decode(1, data, table=table)
+    samples = [sample for row in expected.rows for sample in row.samples]
+    assert list(zip(found.t_ms.tolist(), found.value_bits.tolist(), strict=True)) == [
+        (t, bits) for t, bits, _ in samples
+    ]
+    assert found.first.tolist() == list(range(len(expected.rows) + 1))
+    if all(row.label_spans for row in expected.rows):
+        assert found.refs.tolist() == list(range(len(expected.rows)))
+        spans = list(zip(found.row_start.tolist(), found.row_end.tolist(), strict=True))
+        assert spans == [(row.label_spans[0][0], row.label_spans[-1][1]) for row in expected.rows]
+    assert len(found.span_kind) == len(expected.spans)
+
+
+def test_known_regions_are_not_read_again() -> None:
+    """What the table knows is labels: bytes that are none and are in it show that nobody looked."""
+    region = b"\xff" * 30
+    message = encode.length_delimited(
+        1, region + encode.length_delimited(2, encode.sample(1_700_000_000_000, 1.5, 0))
+    )
+    with pytest.raises(MalformedMessageError):
+        decode(1, message)
+    key, second = twin_hash(region, *SEEDS)
+    table = SeriesTable(SymbolTable(), SEEDS, series_limit=4096)
+    table.insert_aliases(
+        np.array([key], dtype=np.uint64),
+        np.array([second >> 32], dtype=np.uint32),
+        np.array([7], dtype=np.uint32),
+    )
+    found = decode(1, message, table=table.snapshot())
+    assert found.refs.tolist() == [7]
+    assert found.t_ms.tolist() == [1_700_000_000_000]
+    assert found.value_bits.view(np.float64).tolist() == [1.5]
+
+
 def test_version_2_key_depends_on_the_order_of_symbols() -> None:
     rows = [encode.Series([(b"a", b"b")]), encode.Series([(b"b", b"a")]), encode.Series([(b"a", b"b")] * 2)]
     found = decode(2, encode.write_request_v2(rows))
@@ -209,8 +287,11 @@ def rebuilt(function: Any, names: dict[str, Any]) -> Any:
 def test_series_that_share_a_key_are_never_merged(monkeypatch: pytest.MonkeyPatch) -> None:
     replace_placeholders()
     weak = numba.njit(weak_hash)
-    read_series = rebuilt(remotewrite._read_series_v1, {"hash_region": weak})
-    weakened = rebuilt(remotewrite.decode_v1.function, {"_read_series_v1": read_series})
+    replaced = {
+        each: rebuilt(getattr(remotewrite, each), {"hash_region": weak})
+        for each in ("_read_series_v1", "read_plain")
+    }
+    weakened = rebuilt(remotewrite.decode_v1.function, replaced)
     monkeypatch.setattr(v1, "decode_v1", weakened)
     rows = [encode.Series([(b"__name__", b"m"), (b"i", str(n).encode())], [(1, float(n))]) for n in range(64)]
     message = encode.write_request_v1(rows)

@@ -207,6 +207,36 @@ def test_batches_logged_together_share_one_sync(tmp_path):
     assert state.damage == ""
 
 
+def test_a_group_waits_for_batches_that_are_expected_and_for_no_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("tsdb.wal.GATHER_S", 3600.0)
+    wal, observer = make_wal(tmp_path / "wal", FileSystem())
+    wal.expected = lambda: 3
+    first, second = (wal.log([(2, b"early", False)]) for _ in range(2))
+    assert not first.done()
+    third = wal.log([(2, b"late", False)])
+    for future in (first, second, third):
+        future.result(10)
+    assert observer.syncs == 1
+    # Who asks for the log to be on disk does not wait for others, nor does one who closes it.
+    asked = wal.log([(2, b"asked", False)])
+    wal.flush()
+    assert asked.done()
+    wal.expected = lambda: 1
+    wal.log([(2, b"alone", False)]).result(10)
+    wal.expected = lambda: 2
+    last = wal.log([(2, b"last", False)])
+    wal.close()
+    assert last.done()
+    assert len(read((tmp_path / "wal" / "00000001").read_bytes())[0]) == 6
+
+
+def test_an_expected_batch_that_does_not_come_holds_nobody_up(tmp_path):
+    wal, _ = make_wal(tmp_path / "wal", FileSystem())
+    wal.expected = lambda: 2
+    wal.log([(2, b"one", False)]).result(10)
+    wal.close()
+
+
 def test_a_segment_is_closed_at_its_size_and_records_are_not_split(tmp_path):
     wal, observer = make_wal(tmp_path / "wal", FileSystem(), segment_bytes=1000)
     for _ in range(10):
