@@ -58,7 +58,7 @@ FLAGS: tuple[Flag, ...] = (
     ),
     Flag("web.max-connections", 512, _POSITIVE, "Most connections at one time; others wait."),
     Flag("web.max-body-size", "64MB", _S, "Largest request body; a larger one is answered 413."),
-    Flag("web.external-url", "", str, "URL under which the server is reachable from outside."),
+    Flag("web.external-url", "", flagtypes.URL, "URL under which the server is reachable from outside."),
     Flag("web.route-prefix", "", str, "Prefix of all routes; the path of --web.external-url by default."),
     Flag("web.enable-lifecycle", False, bool, "Allow shutdown and reload over HTTP."),
     Flag("web.enable-admin-api", False, bool, "Allow deleting series and taking snapshots over HTTP."),
@@ -90,16 +90,25 @@ FLAGS: tuple[Flag, ...] = (
         "Most readers of the stream of notifications at a time.",
     ),
     Flag("web.page-title", "Vedette", str, "Title of the browser page."),
-    Flag("web.cors.origin", ".*", str, "Regular expression of allowed CORS origins, fully anchored."),
+    Flag(
+        "web.cors.origin",
+        ".*",
+        flagtypes.PATTERN,
+        "Regular expression of allowed CORS origins, fully anchored.",
+    ),
     Flag("storage.tsdb.path", "data/", str, "Folder of the store."),
     Flag(
-        "storage.tsdb.retention.time", "", str, "How long to keep samples; 15d where size is not set either."
+        "storage.tsdb.retention.time", "", _D, "How long to keep samples; 15d where size is not set either."
     ),
     Flag("storage.tsdb.retention.size", "0", _S, "Most bytes of blocks to keep; 0 means no limit."),
     Flag("storage.tsdb.no-lockfile", False, bool, "Do not create a lock file in the store's folder."),
     Flag("storage.tsdb.out-of-order-time-window", "1h", _D, "How old an out-of-order sample may be."),
     Flag(
-        "storage.tsdb.min-block-duration", "2h", _D, "Time range of a block before compaction.", hidden=True
+        "storage.tsdb.min-block-duration",
+        "2h",
+        flagtypes.POSITIVE_DURATION,
+        "Time range of a block before compaction.",
+        hidden=True,
     ),
     Flag(
         "storage.tsdb.max-block-duration",
@@ -108,7 +117,13 @@ FLAGS: tuple[Flag, ...] = (
         "Longest range of a block; 0 is a tenth of the retention, at most 31 days.",
         hidden=True,
     ),
-    Flag("storage.tsdb.wal-segment-size", "128MB", _S, "Size of a WAL segment.", hidden=True),
+    Flag(
+        "storage.tsdb.wal-segment-size",
+        "128MB",
+        flagtypes.SEGMENT_SIZE,
+        "Size of a WAL segment.",
+        hidden=True,
+    ),
     Flag(
         "storage.wal.sync",
         "batch",

@@ -379,7 +379,7 @@ class Server:
             page_title=flags["web.page-title"],
             cors_origin=flags["web.cors.origin"],
             external_url=external,
-            route_prefix=flags["web.route-prefix"] or urlsplit(external).path or "/",
+            route_prefix="/" + (flags["web.route-prefix"] or urlsplit(external).path).strip("/"),
             storage_retention=retention_text(flags, self._config),
             enable_admin_api=flags["web.enable-admin-api"],
             enable_lifecycle=flags["web.enable-lifecycle"],

@@ -144,3 +144,35 @@ def test_flags_that_tune_what_is_not_here_are_accepted_and_named() -> None:
     result = CliRunner().invoke(command, given)
     assert (result.exit_code, found) == (0, [["web.console.templates", "storage.tsdb.wal-compression"]])
     assert "has no effect" not in CliRunner().invoke(command, ["--help"]).output
+
+
+def test_a_retention_that_is_no_duration_is_refused_and_none_is_the_default() -> None:
+    @click.command()
+    @serve_options
+    def command(**values: Any) -> None:
+        click.echo(repr(values["storage_tsdb_retention_time"]))
+
+    refused = CliRunner().invoke(command, ["--storage.tsdb.retention.time=soon"])
+    assert (refused.exit_code, 'not a valid duration string: "soon"' in refused.output) == (2, True)
+    assert CliRunner().invoke(command, []).output == "''\n"
+    assert CliRunner().invoke(command, ["--storage.tsdb.retention.time=0"]).output == "'0'\n"
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [
+        ("storage.tsdb.min-block-duration=0", "must be greater than 0"),
+        ("storage.tsdb.wal-segment-size=9MB", "must be between 10MB and 256MB"),
+        ("web.cors.origin=(", "error parsing regexp: missing )"),
+        ("web.external-url=:x", "not a URL: ':x'"),
+        ("storage.wal.sync=soon", "'soon' is not one of 'batch', 'interval', 'never'"),
+        ("web.max-notifications-subscribers=-1", "not in the range x>=0"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_before_anything_starts(flag: str, text: str) -> None:
+    @click.command()
+    @serve_options
+    def command(**values: Any) -> None: ...
+
+    result = CliRunner().invoke(command, [f"--{flag}"])
+    assert (result.exit_code, text in result.output) == (2, True), result.output
