@@ -45,6 +45,16 @@ def _pipeline() -> list[Processor]:
     ]
 
 
+class _NoClosedConnections(logging.Filter):
+    """Leaves out what uvloop raises where a server stops, or does not start, while it answers: the client is
+    told by the end of the connection, and the reason of the stop is a line of its own."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be written."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not (isinstance(error, RuntimeError) and "the handler is closed" in str(error))
+
+
 def set_up_logs(level: str, log_format: str) -> None:
     """Send all logs, those of libraries included, to stderr in one form.
 
@@ -67,6 +77,7 @@ def set_up_logs(level: str, log_format: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(LEVELS[level])
+    logging.getLogger("aiohttp.server").addFilter(_NoClosedConnections())
     # Their debug logs describe themselves, not the server.
     for chatty in ("numba", "asyncio", "aiohttp.access"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, LEVELS[level]))
