@@ -32,6 +32,9 @@ WHOLE_BYTES_MAX = 512 * 1024
 SENT_BYTES = 64 * 1024
 """Pieces of a stream have at least this size."""
 
+Piece = bytes | memoryview
+"""A part of a body; what a memoryview shows is not written to any more."""
+
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 
 
@@ -50,7 +53,7 @@ def choose_encoding(accept: str) -> str:
     return ""
 
 
-def compressed(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
+def compressed(pieces: Iterator[Piece], encoding: str) -> Iterator[Piece]:
     """The pieces in an encoding; empty pieces are left out."""
     if not encoding:
         yield from pieces
@@ -63,18 +66,18 @@ def compressed(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
     yield compressor.flush()
 
 
-def buffered(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
+def buffered(pieces: Iterator[Piece], size: int) -> Iterator[Piece]:
     """The same bytes in pieces of about `size`, small ones joined."""
-    waiting: list[bytes] = []
+    waiting: list[Piece] = []
     held = 0
     for piece in pieces:
         if held and held + len(piece) > size:
-            yield b"".join(waiting)
+            yield waiting[0] if len(waiting) == 1 else b"".join(waiting)
             waiting, held = [], 0
         waiting.append(piece)
         held += len(piece)
     if waiting:
-        yield b"".join(waiting)
+        yield waiting[0] if len(waiting) == 1 else b"".join(waiting)
 
 
 async def respond(
@@ -96,7 +99,7 @@ def _whole(body: bytes, encoding: str) -> bytes:
     return b"".join(compressed(iter((body,)), encoding))
 
 
-async def _in_threads(pieces: Iterator[bytes], executor: Executor) -> AsyncIterator[bytes]:
+async def _in_threads(pieces: Iterator[Piece], executor: Executor) -> AsyncIterator[Piece]:
     loop = asyncio.get_running_loop()
     while (piece := await loop.run_in_executor(executor, next, pieces, None)) is not None:
         yield piece
@@ -108,22 +111,22 @@ class Body:
 
     encoding: str
     first: bytes
-    rest: Iterator[bytes] | None = None
+    rest: Iterator[Piece] | None = None
 
 
-def begin_body(pieces: Iterator[bytes], encoding: str) -> Body:
+def begin_body(pieces: Iterator[Piece], encoding: str) -> Body:
     """Make a body, or the first WHOLE_BYTES_MAX of it. Takes time, so not for the event loop."""
     source = buffered(pieces, PIECE_BYTES)
     if encoding:
         source = compressed(source, encoding)
-    made: list[bytes] = []
+    made: list[Piece] = []
     size = 0
     for piece in source:
         made.append(piece)
         size += len(piece)
         if size > WHOLE_BYTES_MAX:
             return Body(encoding, b"".join(made), buffered(source, SENT_BYTES))
-    return Body(encoding, made[0] if len(made) == 1 else b"".join(made))
+    return Body(encoding, b"".join(made))
 
 
 async def respond_begun(request: web.Request, body: Body, executor: Executor) -> web.StreamResponse:

@@ -143,6 +143,7 @@ def test_a_result_larger_than_a_buffer_is_cut_anywhere_and_joins_to_the_same_jso
     monkeypatch.setattr(render, "CHUNK_HISTOGRAMS_MAX", 100)
     for size in (1500, 1501, 1999, 4096, 40_000):
         monkeypatch.setattr(render, "BUFFER_BYTES", size)
+        monkeypatch.setattr(render, "LATER_BUFFER_BYTES", size)
         pieces = list(answer_pieces(Answer(matrix, False, 0)))
         assert json.loads(b"".join(pieces), parse_float=str, parse_int=str)["data"]["result"] == expected
         assert len(pieces) > 5
