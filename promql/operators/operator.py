@@ -236,8 +236,11 @@ FunctionBuilder = Callable[[Call, Builder], "VectorOperator | ScalarOperator"]
 
 
 PIECE_WORK_MAX = 1 << 19
-"""Samples plus cells of one piece: 4 MiB of cells stay near the cache, and the fixed cost of a piece (about
-0.2 ms of Python) stays below a tenth of its kernels."""
+"""Samples plus cells of one piece: 4 MiB of them stay near the cache, and the fixed cost of a piece (0.2 ms
+of Python, and going through the pages that it shares with others) stays below a tenth of its kernels."""
+
+PIECE_CELLS_MAX = 1 << 17
+"""Cells of one piece: up to five of them wait for their turn, while samples are gone by then."""
 
 
 def refined(splits: Sequence[tuple[int, int]], steps: int) -> list[tuple[int, int]]:

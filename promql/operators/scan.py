@@ -27,6 +27,7 @@ from promql.kernels import scan as kernels
 from promql.limits import AT_ONCE_SERIES_MAX
 from promql.matrix import ABSENT, F64Array, Grid, HistogramCells
 from promql.operators.operator import (
+    PIECE_CELLS_MAX,
     PIECE_WORK_MAX,
     Explain,
     Piece,
@@ -134,15 +135,17 @@ def announced(ctx: EvalContext, selection: Selection, sample_count: int) -> Seri
 
 
 def split_rows(bounds: I64Array, steps: int) -> list[tuple[int, int]]:
-    """Runs of rows whose samples and cells stay near PIECE_WORK_MAX; a single row may exceed it."""
+    """Runs of rows whose samples and cells stay near PIECE_WORK_MAX, and cells near PIECE_CELLS_MAX; a single
+    row may exceed them."""
     count = len(bounds)
     if not count:
         return []
-    work = int(bounds.sum()) + count * (steps + 1)
+    cells = count * (steps + 1)
+    work = int(bounds.sum()) + cells
     if work <= PIECE_WORK_MAX:
         return [(0, count)]
     done = np.cumsum(bounds + (steps + 1))
-    pieces = -(-work // PIECE_WORK_MAX)
+    pieces = max(-(-work // PIECE_WORK_MAX), -(-cells // PIECE_CELLS_MAX))
     marks = np.arange(1, pieces, dtype=np.int64) * work // pieces
     cuts = np.unique([0, *(np.searchsorted(done, marks) + 1).tolist(), count]).tolist()
     return list(itertools.pairwise(cuts))
