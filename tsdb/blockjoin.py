@@ -121,7 +121,7 @@ class JoinedTimes(NamedTuple):
 
 
 def _same_labels(left: SeriesLabels, right: SeriesLabels) -> bool:
-    return (
+    return left is right or (  # the head gives what it kept (tsdb.keptseries)
         np.array_equal(left.offsets, right.offsets)
         and np.array_equal(left.value_ids, right.value_ids)
         and np.array_equal(left.name_ids, right.name_ids)
@@ -234,7 +234,7 @@ class BlockJoins:
                 raise NotAtOnceError("series of blocks are not joined yet")
             return join_selections([block.select(matchers, _BEGIN_MS, _END_MS) for block in blocks])
 
-        return self._runs.get((tuple(block.meta.ulid for block in blocks), tuple(matchers)), join)
+        return self._runs.get((tuple([block.meta.ulid for block in blocks]), tuple(matchers)), join)
 
     def times(self, blocks: Sequence[Block], runs: JoinedRuns, at_once: bool) -> JoinedTimes:
         """The timestamps of joined runs, which selections of the same targets have in common. Raises as
@@ -245,7 +245,7 @@ class BlockJoins:
                 raise NotAtOnceError("timestamps of blocks are not decoded yet")
             return _read_times(blocks, runs)
 
-        return self._times.get((tuple(block.meta.ulid for block in blocks), runs.times_key), read)
+        return self._times.get((tuple([block.meta.ulid for block in blocks]), runs.times_key), read)
 
     def clear(self) -> None:
         """Forget everything: blocks were replaced."""

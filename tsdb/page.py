@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -219,12 +220,14 @@ def decode_into(
     lengths: I64Array,
     out: U64Array,
     floats: bool,
-    where: str,
+    where: str | Callable[[], str],
 ) -> None:
     """Decode streams `wanted` (ascending) to out[starts[k] : starts[k] + lengths[k]].
 
-    `out` gets float bits, or integers as their two's complement. Raises CorruptionError.
+    `out` gets float bits, or integers as their two's complement. Raises CorruptionError, which names the page
+    as `where` does: a text, or what makes one.
     """
     code = kernels.decode_streams(raw, wanted, starts, lengths, floats, out, out.view(np.float64))
     if code:
-        raise CorruptionError(f"{where}: page of {len(raw)} bytes: {_REASONS[code]}")
+        named = where if isinstance(where, str) else where()
+        raise CorruptionError(f"{named}: page of {len(raw)} bytes: {_REASONS[code]}")

@@ -9,6 +9,7 @@ None, and `mergeselect` has to do it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -98,7 +99,9 @@ class SharedReader:
         """Raise NotAtOnceError where there is much to decode."""
         runs = self._runs
         needed = (self._hi > self._lo)[runs.vector]
-        decoded, pages = int(runs.length[needed].sum()), len(np.unique(runs.page[needed]))
+        touched = np.zeros(len(runs.pages), dtype=np.bool_)
+        touched[runs.page[needed]] = True
+        decoded, pages = int(runs.length[needed].sum()), int(np.count_nonzero(touched))
         if decoded > DECODED_AT_ONCE_MAX or pages > PAGES_AT_ONCE_MAX:
             raise NotAtOnceError(f"{decoded} samples of {pages} pages are to be decoded")
 
@@ -133,7 +136,7 @@ class SharedReader:
         copy_runs(newest.values.view(np.int64), head_lo, head_hi, head_places, values.view(np.int64))
         column, owners = self._share(lo, hi, head_lo, head_hi, newest.t_ms)
         column_offsets = np.zeros(len(owners) + 1, dtype=np.int64)
-        np.cumsum((offsets[1:] - offsets[:-1])[owners], out=column_offsets[1:])
+        (offsets[1:] - offsets[:-1])[owners].cumsum(out=column_offsets[1:])
         t_ms, starts = scratch(int(column_offsets[-1]), np.int64), column_offsets[:-1]
         rows, runs = self._rows, self._runs
         kernels.fill_columns(
@@ -162,9 +165,8 @@ class SharedReader:
             source, at = runs.pages[number]
             columns, a, b = self._sources[source], begins[i], begins[i + 1]
             raw = columns.page(FLOATS, at, self._at_once)
-            page.decode_into(
-                raw, streams[a:b], starts[a:b], lengths[a:b], out, True, columns.where(FLOATS, at)
-            )
+            where = partial(columns.where, FLOATS, at)  # the text takes longer than a small page
+            page.decode_into(raw, streams[a:b], starts[a:b], lengths[a:b], out, True, where)
         if part_count:
             numbers, (part_lo, part_hi, part_at) = out.view(np.int64), parts[:, :part_count]
             copy_runs(numbers, part_lo, part_hi, part_at, numbers)
@@ -187,7 +189,8 @@ class SharedReader:
     def _share(
         self, lo: int, hi: int, head_lo: I64Array, head_hi: I64Array, head_t: I64Array
     ) -> tuple[I64Array, I64Array]:
-        newest = np.full(self._rows.kind_count, -1, dtype=np.int64)
+        newest = np.empty(self._rows.kind_count, dtype=np.int64)
+        newest.fill(-1)
         older, owners, column = np.empty((3, hi - lo), dtype=np.int64)
         count = kernels.share_columns(
             self._rows.kinds[lo:hi], head_lo, head_hi, head_t, newest, older, owners, column
