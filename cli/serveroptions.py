@@ -7,6 +7,7 @@ from typing import TypedDict
 from cli import flagtypes
 from cli.flags import ServeFlags
 from ingest.config.document import LoadedConfig
+from ingest.config.durations import ByteSize, Duration
 from promql.options import EngineOptions
 from tsdb.limits import Limits, StorageOptions
 from tsdb.rollup import SeriesRetention, Tier
@@ -38,11 +39,17 @@ def _disk_percent(config: LoadedConfig) -> float:
 
 
 def retention_text(flags: ServeFlags, config: LoadedConfig) -> str:
-    """What /status/runtimeinfo says, e.g. `15d or 512MB`."""
+    """What /status/runtimeinfo says, in Prometheus's spelling, e.g. `15d or 512MiB`."""
     time_text, size_text = _retention(flags, config)
     percent = _disk_percent(config)
-    texts = (time_text, f"{percent:g}%" if percent else size_text)
-    return " or ".join(text for text in texts if text != "0")
+    texts = []
+    if flagtypes.parse_duration_ms(time_text):
+        texts.append(str(Duration.parse(time_text)))
+    if percent:
+        texts.append(f"{percent:g}%")
+    elif flagtypes.parse_size_bytes(size_text):
+        texts.append(str(ByteSize.parse(size_text)))
+    return " or ".join(texts)
 
 
 def storage_options(flags: ServeFlags, config: LoadedConfig) -> StorageOptions:

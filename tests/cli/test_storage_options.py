@@ -72,6 +72,15 @@ def test_retention_by_share_of_the_disk_stands_in_for_size_and_default() -> None
         assert found == expected
 
 
+def test_retention_of_flags_is_spelt_as_prometheus_does() -> None:
+    values = {flag.name: flag.default for flag in FLAGS}
+    values |= {"storage.tsdb.retention.time": "720h", "storage.tsdb.retention.size": "1024MB"}
+    flags = ServeFlags(values, frozenset())
+    assert retention_text(flags, parse_config("global: {}\n")) == "30d or 1GiB"
+    flags = ServeFlags(values | {"storage.tsdb.retention.time": "0s"}, frozenset())
+    assert retention_text(flags, parse_config("global: {}\n")) == "1GiB"
+
+
 def test_limits_reach_the_store() -> None:
     assert options_of("global: {}\n").limits == Limits()
     assert options_of("storage: {limits: {}}\n").limits == Limits()
