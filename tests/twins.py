@@ -175,7 +175,7 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "tsdb.kernels",
-        "append.admit append.retract append.store headread.capture headread.decode_rows "
+        "admit.admit admit.retract append.store headread.capture headread.decode_rows "
         "headread.measure headread.sort_late_rows truncate.compact_late truncate.compact_sealed "
         "truncate.sweep_series",
         "tsdb/test_head.py::test_head_judges_and_stores_as_the_slow_twin",

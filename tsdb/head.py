@@ -22,6 +22,7 @@ from tsdb.headstarts import HeadStarts
 from tsdb.histogram import HistogramBatch
 from tsdb.keptseries import ROWS_MAX, FoundSeries, KeptSeries
 from tsdb.kernels import append as k
+from tsdb.kernels.admit import admit, retract
 from tsdb.kernels.appendbatch import OUTCOME_WORDS, STORED, UNUSUAL, append_batch
 from tsdb.kernels.truncate import JUST_CREATED, compact_late, compact_sealed, sweep_series
 from tsdb.kernels.walcodec import CODED_PADDING, KEY_BYTES_LIMIT, VALUE_BYTES_LIMIT
@@ -293,7 +294,7 @@ class Head:
         """Codes u8[N] (kernels.append) and the undo log; moves the newest sample of each series on."""
         codes = np.empty(len(refs), dtype=np.uint8)
         undo = np.empty((len(refs), 3), dtype=np.uint64)
-        k.admit(refs, t_ms, bits, self.series.alive, self.series.generation, self.rows, rules, codes, undo)
+        admit(refs, t_ms, bits, self.series.alive, self.series.generation, self.rows, rules, codes, undo)
         return codes, undo
 
     def append_plain(
@@ -342,7 +343,7 @@ class Head:
 
     def retract(self, refs: U32Array, codes: U8Array, undo: U64Array) -> None:
         """Take back what `admit` did."""
-        k.retract(refs, codes, undo, self.rows)
+        retract(refs, codes, undo, self.rows)
 
     def store(
         self,

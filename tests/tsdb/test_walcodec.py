@@ -16,6 +16,7 @@ from tsdb.errors import CorruptionError
 from tsdb.head import NewSeries
 from tsdb.kernels import append as k
 from tsdb.kernels import walvalues
+from tsdb.kernels.admit import admit
 from tsdb.kernels.walcodec import (
     BELOW_OLDEST,
     CODED_PADDING,
@@ -82,7 +83,7 @@ class Rows:
         rules[k.RULE_SLOTS], rules[k.RULE_FUTURE] = SLOTS, 2**62
         rules[k.RULE_MIN_VALID], rules[k.RULE_HEAD_MAX] = -(2**62), 2**61
         codes, undo = np.zeros(len(refs), dtype=np.uint8), np.zeros((len(refs), 3), dtype=np.uint64)
-        k.admit(refs, t, bits, self.alive, self.generation, self.rows, rules, codes, undo)
+        admit(refs, t, bits, self.alive, self.generation, self.rows, rules, codes, undo)
         return refs, t, bits, codes, undo
 
     def encode(self, samples) -> tuple[int, list[bytes]]:

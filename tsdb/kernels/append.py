@@ -1,4 +1,4 @@
-"""Append samples to the head: admit by Prometheus's rules, then store into tails, chunks and chains.
+"""Store samples that were admitted (`tsdb.kernels.admit`) into tails, chunks and chains; the layout of a row.
 
 State of a series is a row of 128 bytes, two cache lines. Every other append touches only the first: newest
 sample and the beginning of a tail of four raw samples. The second has the rest of the tail and what is needed
@@ -93,113 +93,10 @@ _LOW8 = np.uint64(0xFF)
 _HIGH32 = np.uint64(0xFFFFFFFF00000000)
 _ZERO = np.uint64(0)
 _TAIL_MASK = np.uint64(TAIL_MASK)
-_HAS_SAMPLE = np.uint64(HAS_SAMPLE)
-_LAST_IS_HISTOGRAM = np.uint64(LAST_IS_HISTOGRAM)
 _SLOT_MASK = np.uint32(SLOT_MASK)
-_GENERATION_SHIFT = np.uint32(24)
 _FIRST_CHUNK_SAMPLES = np.uint64(FIRST_CHUNK_SAMPLES)
 _FIRST_CHUNK_CHOICES = np.uint64(CHUNK_SAMPLES - FIRST_CHUNK_SAMPLES + 1)
 _SPREAD = np.uint64(0x9E3779B1)
-
-
-@inline
-def _judge(t: Word, value: Word, row: U64Array, rules: I64Array) -> Word:
-    """The code of one sample of a known series."""
-    if t > rules[RULE_FUTURE]:
-        return OUT_OF_BOUNDS
-    window, newest = rules[RULE_LATE_WINDOW], rules[RULE_HEAD_MAX]
-    if t >= rules[RULE_MIN_VALID]:
-        meta = row[META]
-        last = np.int64(row[LAST_T])
-        if meta & _HAS_SAMPLE == _ZERO or t > last:
-            return ACCEPTED
-        if t == last:
-            if rules[RULE_HISTOGRAM] != 0:
-                return COMPARE if meta & _LAST_IS_HISTOGRAM != _ZERO else DUPLICATE
-            if meta & _LAST_IS_HISTOGRAM != _ZERO or row[LAST_V] != value:
-                return DUPLICATE
-            return REPEATED
-    if window > 0:
-        # Times are subtracted as unsigned: a signed difference of far times overflows, which is undefined.
-        return LATE if t >= newest or np.uint64(newest) - np.uint64(t) <= np.uint64(window) else TOO_OLD
-    return OUT_OF_BOUNDS if t < rules[RULE_MIN_VALID] else OUT_OF_ORDER
-
-
-@device
-def admit_all(
-    refs: U32Array,
-    t_ms: I64Array,
-    values: U64Array,
-    alive: U8Array,
-    generation: U8Array,
-    rows: U64Array,
-    rules: I64Array,
-    codes: U8Array,
-    undo: U64Array,
-) -> Word:
-    """Judge each sample in turn and move the newest time and value of its series on.
-
-    `codes[i]` becomes a code of the module; `undo` u64[N, 3] remembers what `retract` puts back. Returns the
-    number of samples refused.
-    """
-    refused = 0
-    mark = _HAS_SAMPLE | _LAST_IS_HISTOGRAM if rules[RULE_HISTOGRAM] != 0 else _HAS_SAMPLE
-    for i in range(len(refs)):
-        if i + AHEAD < len(refs):
-            prefetch(rows, np.int64(refs[i + AHEAD] & _SLOT_MASK) << ROW_SHIFT)
-        slot = refs[i] & _SLOT_MASK
-        if (
-            slot >= rules[RULE_SLOTS]
-            or alive[slot] == 0
-            or generation[slot] != np.uint8(refs[i] >> _GENERATION_SHIFT)
-        ):
-            codes[i] = UNKNOWN_SERIES
-            refused += 1
-            continue
-        row = rows[slot]
-        code = _judge(t_ms[i], values[i], row, rules)
-        codes[i] = code
-        if code == ACCEPTED:
-            undo[i, 0] = row[LAST_T]
-            undo[i, 1] = row[LAST_V]
-            undo[i, 2] = row[META]
-            row[LAST_T] = np.uint64(t_ms[i])
-            row[LAST_V] = values[i]
-            row[META] = (row[META] & ~_LAST_IS_HISTOGRAM) | mark
-        elif code < COMPARE:
-            refused += 1
-    return refused
-
-
-@kernel(
-    "int64(uint32[::1], int64[::1], uint64[::1], uint8[::1], uint8[::1], uint64[:,::1], int64[::1],"
-    " uint8[::1], uint64[:,::1])",
-    group="write",
-)
-def admit(
-    refs: U32Array,
-    t_ms: I64Array,
-    values: U64Array,
-    alive: U8Array,
-    generation: U8Array,
-    rows: U64Array,
-    rules: I64Array,
-    codes: U8Array,
-    undo: U64Array,
-) -> Word:
-    """`admit_all` by itself."""
-    return admit_all(refs, t_ms, values, alive, generation, rows, rules, codes, undo)
-
-
-@kernel("void(uint32[::1], uint8[::1], uint64[:,::1], uint64[:,::1])", group="write")
-def retract(refs: U32Array, codes: U8Array, undo: U64Array, rows: U64Array) -> None:
-    """Undo what `admit` did for accepted samples, newest first."""
-    for i in range(len(refs) - 1, -1, -1):
-        if codes[i] == ACCEPTED:
-            row = rows[refs[i] & _SLOT_MASK]
-            row[LAST_T] = undo[i, 0]
-            row[LAST_V] = undo[i, 1]
-            row[META] = undo[i, 2]
 
 
 @inline

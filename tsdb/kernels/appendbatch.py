@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tsdb.kernels.append import ACCEPTED, REPEATED, admit_all, store_all
+from tsdb.kernels.admit import admit_all
+from tsdb.kernels.append import ACCEPTED, REPEATED, store_all
 from tsdb.kernels.compile import kernel
 from tsdb.kernels.walcodec import encode_all
 
