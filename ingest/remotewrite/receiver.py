@@ -30,7 +30,7 @@ from ingest.remotewrite.metrics import ReceiverMetrics
 from ingest.remotewrite.wire import MalformedMessageError
 from ingest.remotewrite.workers import Workers
 from tsdb.columns import Appender
-from tsdb.errors import ClosedError, DiskFullError, StorageError
+from tsdb.errors import ClosedError, DiskFullError, LimitError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,8 @@ class Receiver:
     async def _store(self, body: bytes | bytearray | memoryview, message: str) -> Outcome:
         try:
             return await self._durable(body, message)
-        except (DiskFullError, ClosedError) as error:
+        except (DiskFullError, ClosedError, LimitError) as error:
+            # Of LimitErrors only those of the head's room come here: there is some again after the next cut.
             return Outcome(503, [str(error)], 1)
         except StorageError as error:
             log.error("Error while remote writing the request: %s", error)

@@ -17,7 +17,7 @@ from benchmarks.load.encode import Series
 from ingest.remotewrite import decoded
 from ingest.remotewrite.receiver import Receiver, RemoteWriteLimits
 from tests.ingest.memoryappender import NOW_MS, MemoryAppender
-from tsdb.errors import DiskFullError, StorageError
+from tsdb.errors import DiskFullError, LimitError, StorageError
 from tsdb.histogram import ResetHint
 from tsdb.labels import Labels
 from tsdb.series import SeriesTable
@@ -329,6 +329,7 @@ async def test_answer_waits_until_the_record_is_durable(setup: Setup) -> None:
 
 FAILURES = [
     (DiskFullError("no space left"), 503, "no space left\n"),
+    (LimitError("7 late samples, the limit is 6"), 503, "7 late samples, the limit is 6\n"),
     (StorageError("broken"), 500, "broken\n"),
     (RuntimeError("odd"), 500, "RuntimeError: odd\n"),
 ]
