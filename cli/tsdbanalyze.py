@@ -49,6 +49,8 @@ def analyze(db: Path, block: str, limit: int, extended: bool, match: str | None)
         if extended:
             for line in run_report(selection):
                 click.echo(line)
+    except BrokenPipeError:
+        raise  # `| head` has read enough; click ends without a word.
     except (StorageError, OSError) as error:
         raise click.ClickException(str(error)) from None
 

@@ -26,6 +26,8 @@ def list_blocks(db: Path, human_readable: bool) -> None:
     """List the blocks of the store DB (default data/)."""
     try:
         click.echo(block_table(db, block_metas(db), human_readable), nl=False)
+    except BrokenPipeError:
+        raise  # `| head` has read enough; click ends without a word.
     except (StorageError, OSError) as error:
         raise click.ClickException(str(error)) from None
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -255,6 +257,21 @@ def test_bars_are_percent_of_all_runs() -> None:
         f"[  1,  10]: 1 {'#' * 25}",
         f"[ 11,  20]: 2 {'#' * 50}",
     ]
+
+
+@pytest.mark.parametrize("command", ["list", "analyze", "dump", "dump-openmetrics"])
+def test_a_reader_that_has_seen_enough_is_no_error(imported: Path, command: str) -> None:
+    """As of `| head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = Path(sys.executable).parent / "vedette"
+    try:
+        done = subprocess.run(
+            [program, "tsdb", command, imported], stdout=writing, stderr=subprocess.PIPE, timeout=60
+        )
+    finally:
+        os.close(writing)
+    assert done.stderr == b""
 
 
 @pytest.mark.parametrize("command", ["list", "analyze", "dump", "dump-openmetrics"])
