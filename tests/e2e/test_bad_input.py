@@ -341,6 +341,8 @@ def metric(api: Api, name: str) -> float:
 
 
 def test_refusals_are_counted(running: Running) -> None:
+    assert running.api.write([encode.Series([(b"job", b"nameless")], [(running.good_ms, 1.0)])]) == (204, "")
+    assert running.api.write_raw(b"no snappy")[0] == 400
     assert metric(running.api, "prometheus_api_remote_write_invalid_labels_samples_total") > 0
     _, _, body = running.api.request("GET", "/metrics")
     assert 'vedette_remote_write_requests_total{code="400"' in body.decode()
