@@ -278,11 +278,11 @@ class WindowOperator(RowwiseOperator):
             present = self._with_start_times(lo, samples, out)
         else:
             present = self._function.floats(samples, window, self._arg_values, out)
+        done = Piece(lo, out) if samples.histograms is None else self._with_histograms(piece, out)
         if present and self._suspects:
-            self._report_suspects(lo, out)
-        if samples.histograms is None:
-            return Piece(lo, out)
-        return self._with_histograms(piece, out)
+            # By now windows that mix floats and histograms have no result; their warning is enough.
+            self._report_suspects(lo, done.values)
+        return done
 
     def _with_start_times(self, lo: int, samples: SampleBatch, out: F64Array) -> int:
         seen: set[int] = set()
@@ -330,11 +330,7 @@ class WindowOperator(RowwiseOperator):
         if kind == "floats":
             has_result = np.asarray(out.view(np.uint64) != ABSENT.view(np.uint64))
             for row in np.flatnonzero((mixed & has_result).any(axis=1)).tolist():
-                note(
-                    row,
-                    "info",
-                    "ignored histograms in a range containing both floats and histograms{for_metric}",
-                )
+                note(row, "info", IGNORED_HISTOGRAMS)
             return Piece(piece.lo, out)
         if kind == "count":
             if piece.rolled is not None:

@@ -23,6 +23,7 @@ from promql.engineerrors import (
     TooManySamples,
 )
 from promql.functions import FUNCTIONS
+from promql.histogramvalue import Histogram
 from promql.kernels import subquery as subquery_kernels
 from promql.memory import MemoryQuerier, MemorySelection, MemoryStore
 from promql.operators import scan
@@ -376,6 +377,20 @@ def test_annotations_of_buckets_name_the_metric_only_where_names_are_dropped_lat
     text = f'PromQL warning: bucket label "le" is missing or has a malformed value of "x"{named} (1:25)'
     assert result.warnings == (text,)
     assert f"#histogram_quantile){named}, from" in result.infos[0]
+
+
+def test_only_a_result_of_rate_makes_its_metric_suspect() -> None:
+    data = MemoryStore()
+    for t_ms in (60_000, 120_000):
+        data.add_float(parse_metric("x"), t_ms, 1.0)
+    data.add_histogram(parse_metric("x"), 180_000, Histogram(count=1.0, sum=1.0))
+    mixed = ENGINE.instant(data.querier(), "rate(x[5m])", 180_000)
+    assert mixed.infos == ()
+    assert mixed.warnings == (
+        'PromQL warning: encountered a mix of histograms and floats for metric name "x" (1:6)',
+    )
+    floats = ENGINE.instant(data.querier(), "rate(x[5m])", 120_000)
+    assert (len(floats.infos), floats.warnings) == (1, ())
 
 
 @pytest.mark.parametrize("enabled", [False, True])
