@@ -12,7 +12,12 @@ from promql.ast import Expr, Position, VectorSelector
 from promql.builder import TreeBuilder
 from promql.errors import ParseError
 from promql.lalr import SyntaxProblem, run
-from promql.limits import CACHED_QUERIES_MAX, CACHED_QUERY_BYTES_MAX, QUERY_BYTES_MAX
+from promql.limits import (
+    CACHED_QUERIES_MAX,
+    CACHED_QUERY_BYTES_MAX,
+    QUERY_BYTES_MAX,
+    allow_deep_trees,
+)
 from promql.parseroptions import ParserOptions
 from promql.parsetable import parse_table
 from promql.syntaxerrors import unexpected
@@ -47,6 +52,7 @@ def prepare() -> None:
 
 
 def _parse(text: str, options: ParserOptions) -> Expr:
+    allow_deep_trees()
     source = _source(text)
     builder = TreeBuilder(text, options)
     expr: Expr = _run("expression", text, source, builder)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from promql import limits
 from promql.ast import BinaryExpr, NumberLiteral, ValueType
 from promql.budget import QueryBudget, new_cancel_flag
 from promql.engine import Engine
@@ -32,7 +33,9 @@ from promql.optimize import fold_constants, is_step_invariant, shared_expression
 from promql.options import EngineOptions
 from promql.parser import ParserOptions, parse, parse_metric
 from promql.plan import function_builders
+from promql.printer import pretty, to_string
 from promql.result import RangeVectors
+from promql.treejson import to_json
 from tests.promql.sampledata import cells, same_cells, store
 from tsdb.errors import StorageError
 from tsdb.labels import Matcher
@@ -346,6 +349,33 @@ def test_failure_of_the_store_is_not_the_users_error(caplog: pytest.LogCaptureFi
 def test_range_query_of_another_type_is_refused(query: str) -> None:
     with pytest.raises(PreparationError, match=r"invalid expression type .* for range query, must be Scalar"):
         ENGINE.range(DATA.querier(), query, 0, 1000, 1000)
+
+
+DEEP = limits.TREE_DEPTH_MAX - 1
+
+
+@pytest.mark.parametrize("stats", ["", "true"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        " or ".join(f'm{{i="{number % 2 + 1}"}}' for number in range(DEEP)),
+        "m" + "+m" * (DEEP - 1),
+        "m" + "+1" * (DEEP - 1),
+        "abs(" * DEEP + "m" + ")" * DEEP,
+        "sum(" * DEEP + "m" + ")" * DEEP,
+        "(" * DEEP + "m" + ")" * DEEP,
+        "-" * DEEP + "m",
+        "max_over_time(" * (DEEP // 2) + "m" + "[1m:30s])" * (DEEP // 2),
+        "label_replace(" * DEEP + "m" + ", 'a', 'b', 'c', '')" * DEEP,
+    ],
+    ids=lambda query: query[:14],
+)
+def test_the_deepest_expression_that_parses_can_be_evaluated_and_printed(query: str, stats: str) -> None:
+    engine = Engine(EngineOptions(threads=2))
+    assert len(engine.instant(DATA.querier(), query, 60_000, stats=stats).value.values) in (1, 2)
+    assert parse(to_string(parse(query)))
+    assert pretty(parse(query))
+    assert to_json(parse(query))
 
 
 def test_subquery_with_too_many_steps_is_refused_before_it_runs() -> None:
