@@ -82,6 +82,17 @@ class WindowGrid(NamedTuple):
         """i64[steps]: inclusive right borders."""
         return self.first_end_ms + self.step_ms * np.arange(self.steps, dtype=np.int64)
 
+    def part(self, at: int, end: int) -> WindowGrid:
+        """The windows of steps `at .. end`."""
+        grid = self.eval_grid
+        return WindowGrid(
+            self.first_end_ms + at * self.step_ms,
+            self.step_ms,
+            end - at,
+            self.range_ms,
+            Grid(grid.start_ms + at * grid.step_ms, grid.step_ms, end - at),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class RangePiece:

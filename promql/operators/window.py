@@ -44,6 +44,7 @@ from promql.operators.rangeresult import rows_between
 from promql.operators.rollups import ROLLED_FUNCTIONS
 from promql.operators.samples import clean
 from promql.operators.sharedwindow import EXTRAPOLATED, extrapolated
+from promql.operators.stepruns import FloatKernel, in_runs, steps_of_run
 from tsdb.labels import METRIC_NAME, TYPE_LABEL
 from tsdb.select import SampleBatch
 
@@ -70,9 +71,6 @@ HISTOGRAM_CELLS_MAX = 1 << 13
 IGNORED_HISTOGRAMS = "ignored histograms in a range containing both floats and histograms{for_metric}"
 
 Note = Callable[[int, str, str], None]
-
-FloatKernel = Callable[[SampleBatch, WindowGrid, Sequence[F64Array], F64Array], int]
-"""(samples, windows, scalar arguments f64[K] each, out f64[R, K]) -> cells present."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +275,9 @@ class WindowOperator(RowwiseOperator):
         elif self._uses_starts and samples.start_t_ms is not None:
             present = self._with_start_times(lo, samples, out)
         else:
-            present = self._function.floats(samples, window, self._arg_values, out)
+            run = steps_of_run(samples, window, SAMPLE_NS.get(self._name, 0))
+            kernel, check = self._function.floats, self.ctx.budget.check
+            present = in_runs(kernel, samples, window, self._arg_values, out, run, check)
         done = Piece(lo, out) if samples.histograms is None else self._with_histograms(piece, out)
         if present and self._suspects:
             # By now windows that mix floats and histograms have no result; their warning is enough.

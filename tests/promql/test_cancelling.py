@@ -11,7 +11,7 @@ from promql.engine import Engine
 from promql.engineerrors import QueryCancelled
 from promql.memory import MemoryStore
 from promql.operators import operator as protocol
-from promql.operators import scan, window
+from promql.operators import scan, stepruns, window
 from promql.options import EngineOptions
 from tests.fuzz.data import END_MS, fill_store, make_series
 from tests.fuzz.differ import Result, differing, rows_of_result
@@ -51,6 +51,49 @@ def test_a_cancelled_query_ends_after_the_piece_it_is_at(
     with pytest.raises(QueryCancelled, match="query was canceled in expression evaluation"):
         ENGINE.range(_store().querier(), function, 0, 199_000, 1000, cancel=flag)
     assert rows == [expected], "a row has 200 windows of 88 samples on average"
+
+
+LONG_WINDOWS = (
+    *("stddev_over_time(m[160s])", "quantile_over_time(scalar(m{row='3'}) / 20, m[60s:5s])"),
+    *("predict_linear(m[50s], 30)", "deriv(m[50s])", "rate(m[90s:7s])", "sum_over_time(m[100s] @ 150)"),
+    *("mad_over_time(m[30s] offset 20s)", "predict_linear(m[60s] @ end(), 10)", "avg_over_time(m[40s:3s])"),
+    "double_exponential_smoothing(m[30s], 0.5, 0.3)",
+)
+
+
+@pytest.mark.parametrize("query", LONG_WINDOWS)
+def test_long_windows_taken_in_runs_of_steps_give_the_same(
+    query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(EngineOptions(threads=1, features=frozenset({"promql-experimental-functions"})))
+    store, runs = _store(), []
+    whole = rows_of_result(engine.range(store.querier(), query, 0, 199_000, 7000))
+    part = protocol.WindowGrid.part
+
+    def watched(self: protocol.WindowGrid, at: int, end: int) -> protocol.WindowGrid:
+        runs.append(end - at)
+        return part(self, at, end)
+
+    monkeypatch.setattr(protocol.WindowGrid, "part", watched)
+    monkeypatch.setattr(stepruns, "RUN_NS", 1)
+    assert not differing(whole, rows_of_result(engine.range(store.querier(), query, 0, 199_000, 7000)))
+    assert set(runs) == ({1} if "@" not in query or "predict" in query else set())
+
+
+def test_a_cancelled_query_ends_within_a_row_of_long_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    flag, runs = new_cancel_flag(), []
+    part = protocol.WindowGrid.part
+
+    def watched(self: protocol.WindowGrid, at: int, end: int) -> protocol.WindowGrid:
+        runs.append((at, end))
+        flag[0] = 1
+        return part(self, at, end)
+
+    monkeypatch.setattr(protocol.WindowGrid, "part", watched)
+    monkeypatch.setattr(stepruns, "RUN_NS", 1)
+    with pytest.raises(QueryCancelled):
+        ENGINE.range(_store().querier(), "stddev_over_time(m[160s])", 0, 199_000, 1000, cancel=flag)
+    assert runs == [(0, 1)]
 
 
 def test_windows_of_quick_functions_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
