@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler
 
 from tsdb.regex import compile_regex
 from web.context import CONTEXT, context_of
+from web.emptyanswer import VARY
 from web.envelope import JSON_TYPE, ApiError, ErrorType, failure
 from web.evaluation import client_is_gone
 from web.negotiation import respond
@@ -142,8 +143,8 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     """CORS and Vary headers of the API; a signal, so that streamed answers have them too."""
     if not request.path.startswith(_api_prefix(request)):
         return
-    response.headers.add("Vary", "Origin")
-    response.headers.add("Vary", "Accept-Encoding")
+    for name in VARY:
+        response.headers.add("Vary", name)
     origin = request.headers.get("Origin")
     if not origin:
         return

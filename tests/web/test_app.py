@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -445,6 +448,47 @@ async def test_remote_write_goes_to_the_receiver(make_site: SiteFactory) -> None
     status, text = await site.post("/api/v1/write", data=b"x" * 101, headers=headers)
     assert (status, text) == (413, "request body exceeds the limit of 100 bytes (--web.max-body-size)\n")
     assert (await site.get("/api/v1/write"))[0] == 405
+
+
+async def test_a_stored_write_in_one_piece_is_answered_as_in_the_usual_way(make_site: SiteFactory) -> None:
+    site: Site = await make_site(receiver=FakeReceiver())
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.client.server.port)
+
+    async def answer(version: str, more: str) -> list[str]:
+        """Status line, then sorted headers, without the date."""
+        head = f"POST /api/v1/write {version}\r\nHost: a\r\nContent-Encoding: snappy\r\n"
+        writer.write(f"{head}Content-Length: 4\r\n{more}\r\ngood".encode())
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        dates = [line for line in lines if line.startswith("Date: ")]
+        assert len(dates) == 1
+        age_s = time.time() - parsedate_to_datetime(dates[0][6:]).timestamp()
+        assert -2 < age_s < 3600
+        return [lines[0], *sorted(line for line in lines[1:] if line and line not in dates)]
+
+    plain = await answer("HTTP/1.1", "")
+    assert plain[0] == "HTTP/1.1 204 No Content"
+    assert await answer("HTTP/1.1", "") == plain
+    crossing = await answer("HTTP/1.1", "Origin: http://b\r\n")
+    assert "Access-Control-Allow-Origin: *" in crossing
+    assert [line for line in crossing if not line.startswith("Access-Control-")] == plain
+    old = await answer("HTTP/1.0", "Connection: keep-alive\r\n")
+    assert old[0] == "HTTP/1.0 204 No Content"
+    assert [line for line in old[1:] if line != "Connection: keep-alive"] == plain[1:]
+    last = await answer("HTTP/1.1", "Connection: close\r\n")
+    assert [line for line in last if line != "Connection: close"] == plain
+    assert "Connection: close" in last
+    assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
+    _, text = await site.get("/metrics")
+    counted = [
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "prometheus_http_requests_total"
+        and sample.labels == {"handler": "/api/v1/write", "code": "204"}
+    ]
+    assert counted == [5]
 
 
 async def test_remote_write_without_a_receiver_is_not_found(site: Site) -> None:

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from web.bearertoken import CHALLENGE, MISSING, carries
 from web.context import context_of
+from web.emptyanswer import NO_CONTENT, EmptyAnswer
 from web.parameters import read_body
 
 DISABLED = "remote write receiver needs to be enabled with --web.enable-remote-write-receiver\n"
@@ -20,8 +21,8 @@ async def write(request: web.Request) -> web.Response:
         return web.Response(status=401, text=f"{MISSING}\n", headers=CHALLENGE)
     body = await read_body(request, services.remote_write_body_bytes_max, "--web.max-body-size")
     status, headers, text = await services.receiver.handle(body, request.headers)
-    if status == 204:
-        return web.Response(status=204, headers=headers)
+    if status == NO_CONTENT:
+        return EmptyAnswer(headers)
     body_text = text if text.endswith("\n") else text + "\n"
     answer = {"Content-Type": "text/plain; charset=utf-8", **headers}
     return web.Response(status=status, headers=answer, body=body_text.encode("utf-8", "replace"))
