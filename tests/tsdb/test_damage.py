@@ -94,6 +94,7 @@ def test_retention_goes_on_while_the_disk_is_full(tmp_path: Path) -> None:
 def test_blocks_that_are_moved_in_are_taken_up_and_half_ones_later(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, "tsdb")
     other = Store(tmp_path / "other")
     write_hours(other, 6)
     other.db.close()
