@@ -73,6 +73,8 @@ class Raised:
     )
     outputs: dict[str, list[EventOutput]] = field(default_factory=lambda: defaultdict(list))
     delays_s: list[float] = field(default_factory=list)
+    again: dict[str, str] = field(default_factory=dict)
+    """Actions that were done a second time, with what they printed the first time."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def process(self, batch: EventBatch) -> object:
@@ -111,20 +113,34 @@ def run(actions: Sequence[Action], show_logs: bool = False) -> Raised:
     watcher = Watcher(raised, CollectorRegistry(), container_info=INFOS.get)
     watcher.start()
     try:
-        with sandbox() as box:
-            run_actions(box, actions)
-            _wait_for_last(raised, box)
-            for action in actions if show_logs else ():
-                if raised.of(action) is None:
-                    print(f"--- {action.name}: {box.logs(action.place, action).strip()[:600]}")
-                    print("    raised:", sorted({item.rule for item in raised.outputs[action.name]}))
+        _act(raised, actions, show_logs)
+        # Sixty programs at once on a busy machine: one may fail by itself, or its event may be lost. Silent is
+        # what does not raise its rule alone either.
+        silent = [action for action in actions if not action.missing and raised.of(action) is None]
+        if silent:
+            _act(raised, silent, show_logs)
     finally:
         watcher.stop()
     return raised
 
 
+def _act(raised: Raised, actions: Sequence[Action], show_logs: bool) -> None:
+    with sandbox() as box:
+        run_actions(box, actions)
+        _wait_for_last(raised, box)
+        for action in actions:
+            if action.missing or raised.of(action) is not None:
+                continue
+            rules = sorted({item.rule for item in raised.outputs[action.name]})
+            text = f"raised {rules}; printed: {box.logs(action.place, action).strip()[:600]}"
+            raised.again.setdefault(action.name, text)
+            if show_logs:
+                print(f"--- {action.name} {text}")
+
+
 def _wait_for_last(raised: Raised, box: Sandbox) -> None:
     """Until the watcher has come to an action after all others: the machine may be busy."""
+    raised.outputs.pop(LAST, None)
     script = box.folder / "actions" / f"{LAST}.sh"
     script.parent.mkdir()
     script.write_text("cat /etc/shadow >/dev/null\n:\n")
