@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -223,8 +223,11 @@ class BlockJoins:
         self._times: CachePart[tuple[tuple[str, ...], bytes], JoinedTimes]
         self._times = cache.part(_times_bytes)
 
-    def runs(self, blocks: Sequence[Block], matchers: Sequence[Matcher], at_once: bool) -> JoinedRuns | None:
-        """Of blocks ascending in time the series that match. None where they cannot be joined.
+    def runs(
+        self, blocks: Sequence[Block], matchers: Sequence[Matcher], at_once: bool, check: Callable[[], None]
+    ) -> JoinedRuns | None:
+        """Of blocks ascending in time the series that match. None where they cannot be joined. `check` is
+        called between two blocks and may raise.
 
         Raises NotAtOnceError where `at_once` is asked for and nothing is remembered; CorruptionError,
         InvalidRegexError."""
@@ -232,7 +235,11 @@ class BlockJoins:
         def join() -> JoinedRuns | None:
             if at_once:
                 raise NotAtOnceError("series of blocks are not joined yet")
-            return join_selections([block.select(matchers, _BEGIN_MS, _END_MS) for block in blocks])
+            found = []
+            for block in blocks:
+                found.append(block.select(matchers, _BEGIN_MS, _END_MS))
+                check()
+            return join_selections(found)
 
         return self._runs.get((tuple([block.meta.ulid for block in blocks]), tuple(matchers)), join)
 

@@ -80,6 +80,7 @@ class StoreQuerier:
             return self._select_at_once(matchers, mint, maxt, hints)
         lead = self._lead_ms(mint, maxt, hints.border_ms)
         newest = self.select_head(matchers, mint - lead, maxt, hints)
+        hints.check()
         blocks = self._blocks()
         parts = self._stand_ins(blocks, mint - lead, maxt, hints.border_ms)
         if parts:
@@ -92,7 +93,7 @@ class StoreQuerier:
             parts = [stored.select(matchers, mint, maxt, hints) for stored in touched]
             return merge_selections([*parts, newest])
 
-        joined = self._joined(touched, newest, matchers, (mint, maxt), merged)
+        joined = self._joined(touched, newest, matchers, (mint, maxt), merged, hints)
         return merged() if joined is None else joined
 
     def _joined(
@@ -102,7 +103,7 @@ class StoreQuerier:
         matchers: Sequence[Matcher],
         span_ms: tuple[int, int],
         otherwise: Callable[[], Selection],
-        at_once: bool = False,
+        hints: SelectHints,
     ) -> Selection | None:
         """Blocks of which nothing is deleted and the head as one; None where they cannot be joined."""
         if not isinstance(newest, HeadSelection):
@@ -111,12 +112,14 @@ class StoreQuerier:
         if any(s.mint <= maxt and s.maxt >= mint for each in stored for s in each.tombstones):
             return None
         blocks = [each.block for each in stored]
-        runs = self._joins.runs(blocks, matchers, at_once)
+        at_once = hints.at_once > 0
+        runs = self._joins.runs(blocks, matchers, at_once, hints.check)
         if runs is None:
             return None
         if not len(runs.labels):
             return newest
         times = self._joins.times(blocks, runs, at_once)
+        hints.check()
         head = newest if len(newest.labels) else None
         return JoinedSelection(blocks, (runs, times), head, span_ms, otherwise, at_once)
 
@@ -136,7 +139,7 @@ class StoreQuerier:
         def refused() -> Selection:
             raise NotAtOnceError("blocks and head are to be merged")
 
-        found = self._joined(touched, newest, matchers, (mint, maxt), refused, at_once=True)
+        found = self._joined(touched, newest, matchers, (mint, maxt), refused, hints)
         if found is None or len(found.labels) > hints.at_once:
             raise NotAtOnceError("blocks have many series, deleted samples, histograms or start timestamps")
         return found

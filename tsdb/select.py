@@ -6,7 +6,7 @@ decodes a contiguous run of rows. Several threads may call `read` at the same ti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -75,6 +75,10 @@ class SharedSamples:
         return SampleBatch(self.offsets, t_ms, self.values)
 
 
+def _go_on() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class SelectHints:
     """What the caller means to do, so that the store can do less. All optional, none changes the result.
@@ -90,6 +94,8 @@ class SelectHints:
 
     `at_once` > 0: the caller is a thread that must not wait (`tsdb.atonce`). The select raises NotAtOnceError
     where it would, and where it finds more series than that.
+
+    `check` is called between the parts of a long select and may raise to end it.
     """
 
     step_ms: int = 0
@@ -102,12 +108,20 @@ class SelectHints:
     latest_only: bool = False
     border_ms: int = 0
     at_once: int = 0
+    check: Callable[[], None] = field(default=_go_on, compare=False)
 
     def aimed(self, border_ms: int, latest_only: bool, at_once: int) -> SelectHints:
         """The same with what a scan knows last; `dataclasses.replace` takes 10 us."""
         return SelectHints(
             self.step_ms, self.range_ms, self.function, self.grouping, self.by, self.limit,
-            self.labels_only, latest_only, border_ms, at_once,
+            self.labels_only, latest_only, border_ms, at_once, self.check,
+        )  # fmt: skip
+
+    def checked(self, check: Callable[[], None]) -> SelectHints:
+        """The same with another `check`."""
+        return SelectHints(
+            self.step_ms, self.range_ms, self.function, self.grouping, self.by, self.limit,
+            self.labels_only, self.latest_only, self.border_ms, self.at_once, check,
         )  # fmt: skip
 
 

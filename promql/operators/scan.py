@@ -112,7 +112,9 @@ def at_once(ctx: EvalContext) -> int:
 def select(ctx: EvalContext, selector: VectorSelector, mint: int, maxt: int, hints: SelectHints) -> Selection:
     """Ask the store; its failures become StorageReadError."""
     ctx.budget.check()
-    if ctx.budget.at_once and not hints.at_once:
+    if not ctx.budget.at_once:
+        hints = hints.checked(ctx.budget.check)
+    elif not hints.at_once:
         hints = hints.aimed(hints.border_ms, hints.latest_only, at_once(ctx))
     try:
         return ctx.querier.select(selector.matchers, mint, maxt, hints)

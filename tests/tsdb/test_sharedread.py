@@ -72,7 +72,7 @@ def merged(blocks: list[Block], mint: int, maxt: int) -> Selection:
 
 def joined(blocks: list[Block], mint: int, maxt: int, joins: BlockJoins | None = None) -> Selection | None:
     joins = BlockJoins(BlockCache()) if joins is None else joins
-    runs = joins.runs(blocks, (), False)
+    runs = joins.runs(blocks, (), False, lambda: None)
     if runs is None:
         return None
     times = joins.times(blocks, runs, False)
