@@ -114,8 +114,8 @@ def run(actions: Sequence[Action], show_logs: bool = False) -> Raised:
     watcher.start()
     try:
         _act(raised, actions, show_logs)
-        # Sixty programs at once on a busy machine: one may fail by itself, or its event may be lost. Silent is
-        # what does not raise its rule alone either.
+        # Sixty programs at once on a busy machine: one may fail by itself, or its event may be lost. What is
+        # silent in a second round of its own really is.
         silent = [action for action in actions if not action.missing and raised.of(action) is None]
         if silent:
             _act(raised, silent, show_logs)
