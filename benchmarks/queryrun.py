@@ -3,6 +3,8 @@
 Each server takes the load over remote write, is stopped, and started again on its folder; then it is asked
 all classes, and for each that takes memory it is started once more. `--phase load` and `--phase measure` do
 one half only, over the same `--folder`: a load takes minutes, and only the measurement needs a quiet machine.
+`--only NAME` loads one server, with the samples that those loaded before into the folder have; `--over HOURS`
+asks about the newest hours of what was loaded.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from benchmarks import cancelling, ingest, queries, querymemory, queryreport, servers
@@ -30,6 +32,7 @@ STEP_MS = 15_000
 SEED = 20_260_102
 NATIVE_HOSTS_MAX = 100
 RESULTS = Path(__file__).parent / "results"
+_DATA_FILE = "data.json"
 
 _WRITE_TIMEOUT_S = 60.0
 _HEAVY_S = 1.0
@@ -69,7 +72,7 @@ def load_servers(
     """Send the load to each server in a folder of its own, and stop them when they have come to rest."""
     series = make_series(hosts)
     writer = LoadWriter(series, Values(series, SEED), step_ms=STEP_MS, lane_count=LANES, seed=SEED)
-    end_ms = int(time.time() * 1000) // STEP_MS * STEP_MS
+    end_ms = _loaded_end_ms(folder, len(series), steps) or int(time.time() * 1000) // STEP_MS * STEP_MS
     first_ms = end_ms - steps * STEP_MS
     with servers.running_all(kinds, port, folder) as running:
         started = time.monotonic()
@@ -88,7 +91,17 @@ def load_servers(
             server.settle(quiet_s=2.0, timeout_s=settle_s)
     _say(f"{count:,} samples of {len(series):,} series loaded in {time.monotonic() - started:.0f} s")
     data = Data(len(series), count, first_ms, end_ms)
-    (folder / "data.json").write_text(json.dumps(asdict(data)), encoding="utf-8")
+    (folder / _DATA_FILE).write_text(json.dumps(asdict(data)), encoding="utf-8")
+
+
+def _loaded_end_ms(folder: Path, series_count: int, steps: int) -> int:
+    """End of what other servers have been given in this folder, 0 if there is none of this size."""
+    with contextlib.suppress(FileNotFoundError):
+        data = Data(**json.loads((folder / _DATA_FILE).read_text(encoding="utf-8")))
+        if data.series_count == series_count and data.end_ms - data.start_ms == steps * STEP_MS:
+            return data.end_ms
+        raise SystemExit(f"{folder} holds a load of another size; choose another folder")
+    return 0
 
 
 def _first(server: servers.Server, data: Data) -> queries.QueryResult:
@@ -119,9 +132,13 @@ def _samples_read(server: servers.Server, query: queries.QueryClass, data: Data)
     return int(json.loads(body)["data"]["stats"]["samples"]["samplesRead"])
 
 
-def measure_servers(kinds: list[servers.Kind], folder: Path, repeats: int, port: int) -> queryreport.Results:
-    """Start each server on its data and ask it everything."""
-    data = Data(**json.loads((folder / "data.json").read_text(encoding="utf-8")))
+def measure_servers(
+    kinds: list[servers.Kind], folder: Path, repeats: int, port: int, over_hours: float | None = None
+) -> queryreport.Results:
+    """Start each server on its data and ask it everything about its newest hours, or all of it."""
+    data = Data(**json.loads((folder / _DATA_FILE).read_text(encoding="utf-8")))
+    if over_hours is not None:
+        data = replace(data, start_ms=max(data.start_ms, data.end_ms - int(over_hours * 3_600_000)))
     classes = classes_over((data.end_ms - data.start_ms) // 1000)
     found: dict[str, dict[str, queryreport.Measured]] = {kind.name: {} for kind in kinds}
     samples: dict[str, int] = {FIRST.name: 0}
@@ -159,6 +176,8 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=6.0, help="of samples at 15 s (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--phase", choices=("load", "measure", "both"), default="both")
+    parser.add_argument("--only", action="append", help="load this server only, may be given again")
+    parser.add_argument("--over", type=float, metavar="HOURS", help="ask about the newest of the hours")
     parser.add_argument("--settle", type=float, default=30.0, help="seconds to wait for rest after the load")
     parser.add_argument("--port", type=int, default=PORT_FIRST, help="first of three (default %(default)s)")
     parser.add_argument("--folder", type=Path, required=True, help="where the data is; not removed")
@@ -168,9 +187,10 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     if options.phase != "measure":
         steps = int(options.hours * 3_600_000 / STEP_MS)
-        load_servers(kinds, options.folder, options.hosts, steps, options.settle, options.port)
+        loaded = [kind for kind in kinds if not options.only or kind.name in options.only]
+        load_servers(loaded, options.folder, options.hosts, steps, options.settle, options.port)
     if options.phase != "load":
-        results = measure_servers(kinds, options.folder, options.repeats, options.port)
+        results = measure_servers(kinds, options.folder, options.repeats, options.port, options.over)
         date = datetime.datetime.now(datetime.UTC)
         text = queryreport.table(results, f"{date:%Y-%m-%d}")
         RESULTS.mkdir(exist_ok=True)
