@@ -34,8 +34,9 @@ _ATTACH = (
     "c = ctypes.CDLL(None); c.ptrace(16, p.pid, 0, 0); os.waitpid(p.pid, 0x40000000); "
     "c.ptrace(17, p.pid, 0, 0); p.kill()"
 )
+# Not /bin/true: ModifyBinaryDirs moves that one away for a moment, in the same root folder at the same time.
 _MEMFD = (
-    "import os; f = os.memfd_create('program'); os.write(f, open('/bin/true', 'rb').read()); "
+    "import os; f = os.memfd_create('program'); os.write(f, open('/bin/echo', 'rb').read()); "
     "os.execv(f'/proc/self/fd/{f}', ['program'])"
 )
 _JAVA = (
