@@ -88,6 +88,7 @@ def send_in_parts(
     """
     sample_count = 0
     part_steps = max(1, min(PART_STEPS, PART_SAMPLES // writer.series_count))
+    part_steps = -(-part_steps // writer.steps_together) * writer.steps_together
     for step in range(0, steps, part_steps):
         part = writer.write(path, first_ms + step * writer.step_ms, min(part_steps, steps - step))
         for server in servers:

@@ -97,7 +97,7 @@ class Load:
     def send_step(self, connection: http.client.HTTPConnection) -> list[int]:
         """Send the next scrape of all groups; a host to delete if some have gone. Raises RuntimeError."""
         for _, writer in self._groups:
-            for body in writer.scrape(self.next_ms):
+            for body in writer.scrapes(self.next_ms):
                 connection.request("POST", "/api/v1/write", body, WRITE_HEADERS)
                 answer = connection.getresponse()
                 text = answer.read()

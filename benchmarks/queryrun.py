@@ -29,6 +29,7 @@ from benchmarks.queryclasses import CANCELLED, FIRST, NATIVE_ONLY, classes_over
 LANES = 4
 PORT_FIRST = 19400
 STEP_MS = 15_000
+STEPS_TOGETHER = 20
 SEED = 20_260_102
 NATIVE_HOSTS_MAX = 100
 RESULTS = Path(__file__).parent / "results"
@@ -71,7 +72,14 @@ def load_servers(
 ) -> None:
     """Send the load to each server in a folder of its own, and stop them when they have come to rest."""
     series = make_series(hosts)
-    writer = LoadWriter(series, Values(series, SEED), step_ms=STEP_MS, lane_count=LANES, seed=SEED)
+    writer = LoadWriter(
+        series,
+        Values(series, SEED),
+        step_ms=STEP_MS,
+        lane_count=LANES,
+        seed=SEED,
+        steps_together=STEPS_TOGETHER,
+    )
     end_ms = _loaded_end_ms(folder, len(series), steps) or int(time.time() * 1000) // STEP_MS * STEP_MS
     first_ms = end_ms - steps * STEP_MS
     with servers.running_all(kinds, port, folder) as running:
@@ -173,7 +181,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hosts", type=int, default=40, help="256 series each (default %(default)s)")
-    parser.add_argument("--hours", type=float, default=6.0, help="of samples at 15 s (default %(default)s)")
+    parser.add_argument(
+        "--hours", type=float, default=6.0, help="of samples at 15 s, to five minutes (default %(default)s)"
+    )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--phase", choices=("load", "measure", "both"), default="both")
     parser.add_argument("--only", action="append", help="load this server only, may be given again")
@@ -186,7 +196,7 @@ def main() -> None:
     kinds = [kind for kind in servers.KINDS if kind.name not in missing]
     options.folder.mkdir(parents=True, exist_ok=True)
     if options.phase != "measure":
-        steps = int(options.hours * 3_600_000 / STEP_MS)
+        steps = int(options.hours * 3_600_000 / STEP_MS) // STEPS_TOGETHER * STEPS_TOGETHER
         loaded = [kind for kind in kinds if not options.only or kind.name in options.only]
         load_servers(loaded, options.folder, options.hosts, steps, options.settle, options.port)
     if options.phase != "load":
