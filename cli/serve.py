@@ -52,6 +52,9 @@ def serve(context: click.Context, /, **values: Any) -> None:
         log.error("Error loading config", extra={"file": str(source.path), "err": str(error)})
         sys.exit(EXIT_CONFIGURATION)
 
+    from cli.httplibrary import import_http_library
+
+    import_http_library()
     from cli.server import Server, StartError
 
     try:

@@ -14,6 +14,7 @@ import click
 
 from cli.kernels import import_all_kernels
 from promql.parser import prepare as prepare_parser
+from security.activerules import ActiveRules
 from tsdb.kernels import compile as kernels
 
 PACKAGES = ("agent", "cli", "ingest", "promql", "security", "tsdb", "web")
@@ -52,10 +53,11 @@ def _compile_in_processes(count: int) -> None:
 @click.option("--share", type=int, hidden=True)
 @click.option("--shares", type=int, hidden=True)
 def warm(group: str | None, processes: int, share: int | None, shares: int | None) -> None:
-    """Compile every kernel into the cache, or load it from there; also the byte code and the parse table."""
+    """Compile every kernel into the cache, or load it from there; also byte code, parse table, rules."""
     if share is None:
         _compile_modules()
         prepare_parser()
+        ActiveRules().reload(())
     import_all_kernels()
     if share is not None and shares is not None:
         _compile_share(share, shares)

@@ -13,6 +13,8 @@ from security.rules.compiler import SUGGESTED_OUTPUT, ExtraOutput
 from security.rules.index import Selection, select
 from security.rules.items import PRIORITIES
 from security.rules.loader import RuleLoader, rule_files
+from security.rules.resolver import ParseCache
+from security.rules.storedtrees import read_trees, write_trees
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,10 @@ class ActiveRules:
 
         The running engine is replaced only when all is well.
         """
-        paths = list(paths) or [starter_rules()]
-        loader = RuleLoader(extra=self.options.extra_outputs)
+        given = list(paths)
+        paths = given or [starter_rules()]
+        stored = {} if given else read_trees()
+        loader = RuleLoader(extra=self.options.extra_outputs, cache=ParseCache(stored.copy()))
         self.reloads_count += 1
         try:
             for path in rule_files(paths):
@@ -68,6 +72,8 @@ class ActiveRules:
         if self.problems:
             self.reload_failures_count += 1
             return loader
+        if not given and not stored:
+            write_trees(loader.cache.trees)
         chosen = select(loader.rules, self.options.selections, self.options.minimum_priority)
         self.engine = RuleEngine(chosen, self.options.rule_matching)
         self.files = {

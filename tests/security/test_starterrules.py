@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 
 import pytest
 
 from security.activerules import ActiveRules, starter_rules
+from security.rules import resolver
+from security.rules.ast import render
+from security.rules.condition import ConditionError
 from security.rules.loader import RuleLoader
+from security.rules.storedtrees import read_trees, write_trees
 from tests.reference.securityrules import Event
 from tests.security.randomrules import batch_of
 
@@ -97,3 +102,35 @@ def test_starter_rule_fires_on_what_it_describes(values: Event, rule: str | None
     assert [output.rule for output in outputs] == ([rule] if rule else [])
     container = values["container.id", None]
     assert all(f"container_id={container} container_name=<NA>" in output.message for output in outputs)
+
+
+def test_conditions_of_starter_rules_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ActiveRules().reload(())
+
+    def unused(text: str) -> None:
+        raise ConditionError(f"parsed again: {text}")
+
+    monkeypatch.setattr(resolver, "parse_condition", unused)
+    again = ActiveRules()
+    again.reload(())
+    assert not again.problems
+    assert again.engine is not None
+    # Rules of somebody else are parsed whatever is kept.
+    other = ActiveRules()
+    other.reload([starter_rules()])
+    assert "parsed again" in other.problems[0]
+
+
+def test_kept_trees_are_those_of_the_parser(tmp_path: Path) -> None:
+    assert read_trees(tmp_path) == {}
+    parsed = RuleLoader()
+    parsed.load_file(starter_rules())
+    trees = parsed.cache.trees
+    write_trees(trees, tmp_path)
+    kept = read_trees(tmp_path)
+    assert [(text, render(tree)) for text, tree in kept.items()] == [
+        (text, render(tree)) for text, tree in trees.items()
+    ]
+    (file,) = (tmp_path / "__pycache__").iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    assert read_trees(tmp_path) == {}
