@@ -115,6 +115,24 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "promql.kernels",
+        "wholewindow.row_sums",
+        "promql/test_wholewindow.py::test_a_whole_window_equals_its_twin[avg_over_time]",
+        f"{_SLOW}.windows.mean",
+    ),
+    (
+        "promql.kernels",
+        "wholewindow.row_extremes",
+        "promql/test_wholewindow.py::test_a_whole_window_equals_its_twin[max_over_time]",
+        f"{_SLOW}.windows.extreme",
+    ),
+    (
+        "promql.kernels",
+        "wholewindow.row_edges",
+        "promql/test_wholewindow.py::test_a_whole_window_equals_its_twin[count_over_time]",
+        "builtins.len",
+    ),
+    (
+        "promql.kernels",
         "labelhash.hash_rows",
         "promql/test_labelhash.py::test_rows_hash_as_the_library_hashes_their_bytes",
         "xxhash.xxh64_intdigest",

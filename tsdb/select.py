@@ -75,6 +75,19 @@ class SharedSamples:
         return SampleBatch(self.offsets, t_ms, self.values)
 
 
+@dataclass(frozen=True, slots=True)
+class RowValues:
+    """Float samples of R rows without their times: row i has values[offsets[i]:offsets[i+1]], bits as stored.
+    `timed` adds the times."""
+
+    offsets: I64Array
+    values: F64Array
+    timed: Callable[[], SharedSamples]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
 def _go_on() -> None:
     pass
 
@@ -193,6 +206,10 @@ class SharedRows(Protocol):
 
     def read(self, lo: int, hi: int) -> SharedSamples | None:
         """What `Selection.read` gives; None where that has to be asked. Any thread."""
+        ...
+
+    def read_values(self, lo: int, hi: int) -> RowValues | None:
+        """The same without times."""
         ...
 
 

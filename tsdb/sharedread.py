@@ -24,9 +24,10 @@ from tsdb.kernels import sharedrows as kernels
 from tsdb.kernels.blockrows import copy_runs
 from tsdb.samplerows import empty_samples
 from tsdb.scratch import scratch
-from tsdb.select import SampleBatch, SharedSamples
+from tsdb.select import RowValues, SampleBatch, SharedSamples
 
 I64Array = npt.NDArray[np.int64]
+F64Array = npt.NDArray[np.float64]
 U64Array = npt.NDArray[np.uint64]
 U8Array = npt.NDArray[np.uint8]
 
@@ -121,6 +122,11 @@ class SharedReader:
 
     def read(self, lo: int, hi: int) -> SharedSamples | None:
         """Samples of rows lo to hi (exclusive); None where another has to do it. Raises CorruptionError."""
+        found = self.read_values(lo, hi)
+        return None if found is None else found.timed()
+
+    def read_values(self, lo: int, hi: int) -> RowValues | None:
+        """The same without times; returns and raises as `read`."""
         newest, newest_rows = self._newest(lo, hi)
         if newest.histograms is not None or newest.start_t_ms is not None:
             return None
@@ -134,7 +140,22 @@ class SharedReader:
             return None
         values = self._decode(lo, hi, offsets)
         copy_runs(newest.values.view(np.int64), head_lo, head_hi, head_places, values.view(np.int64))
-        column, owners = self._share(lo, hi, head_lo, head_hi, newest.t_ms)
+        floats = values.view(np.float64)
+        return RowValues(
+            offsets, floats, lambda: self._timed(lo, hi, offsets, floats, (head_lo, head_hi, newest.t_ms))
+        )
+
+    def _timed(
+        self,
+        lo: int,
+        hi: int,
+        offsets: I64Array,
+        values: F64Array,
+        newest: tuple[I64Array, I64Array, I64Array],
+    ) -> SharedSamples:
+        """Values of rows with their times; of the head's, `newest`, row r has t_ms[head_lo[r]:head_hi[r]]."""
+        head_lo, head_hi, head_t = newest
+        column, owners = self._share(lo, hi, head_lo, head_hi, head_t)
         column_offsets = np.zeros(len(owners) + 1, dtype=np.int64)
         (offsets[1:] - offsets[:-1])[owners].cumsum(out=column_offsets[1:])
         t_ms, starts = scratch(int(column_offsets[-1]), np.int64), column_offsets[:-1]
@@ -143,8 +164,8 @@ class SharedReader:
             rows.begins, rows.ends, runs.vector, self._places, self._lo, self._hi, self._times.t_ms,
             owners + lo, starts, t_ms,
         )  # fmt: skip
-        copy_runs(newest.t_ms, head_lo[owners], head_hi[owners], starts + counts[owners], t_ms)
-        return SharedSamples(offsets, values.view(np.float64), column, column_offsets, t_ms)
+        copy_runs(head_t, head_lo[owners], head_hi[owners], starts + self.counts[lo:hi][owners], t_ms)
+        return SharedSamples(offsets, values, column, column_offsets, t_ms)
 
     def _decode(self, lo: int, hi: int, offsets: I64Array) -> U64Array:
         """The values of rows lo to hi, each row from out[offsets[row - lo]] on, with room for the head's."""

@@ -26,7 +26,7 @@ _EXACT_MAX = 2.0**52
 
 
 @inline
-def _sums_exactly(v: F64, lo: int, hi: int) -> bool:
+def sums_exactly(v: F64, lo: int, hi: int) -> bool:
     """Whether any run of v[lo:hi] sums without rounding: integers, no negative zero among them."""
     total = 0.0
     for i in range(lo, hi):
@@ -231,7 +231,7 @@ def _result(v: F64, a: int, width: int, is_mean: int, total: float, comp: float)
 
 
 @inline
-def _sum_lanes(v: F64, jobs: I64, n: int, is_mean: int, packed: F64, total: F64, comp: F64, out: F64) -> None:
+def sum_lanes(v: F64, jobs: I64, n: int, is_mean: int, packed: F64, total: F64, comp: F64, out: F64) -> None:
     """Work off n windows of jobs[1, i] samples from v[jobs[0, i]] on, of cells jobs[2, i], jobs[3, i]."""
     if n == 0:
         return
@@ -263,7 +263,7 @@ def sum_or_mean(
     present = 0
     for row in range(out.shape[0]):
         lo, hi = offsets[row], offsets[row + 1]
-        if _sums_exactly(v, lo, hi):
+        if sums_exactly(v, lo, hi):
             present += _exact_row(
                 t_ms, v, lo, hi, first_end_ms, step_ms, range_ms, is_mean, out[row], out_bits[row]
             )
@@ -283,7 +283,7 @@ def sum_or_mean(
                 present += 1
                 k += 1
                 if waiting == LANES:
-                    _sum_lanes(v, jobs, waiting, is_mean, packed, total, comp, out)
+                    sum_lanes(v, jobs, waiting, is_mean, packed, total, comp, out)
                     waiting = 0
                 continue
             _run_sums(v[a : a + width + n - 1], width, n, is_mean, total, comp)
@@ -291,7 +291,7 @@ def sum_or_mean(
                 out[row, k + i] = _result(v, a + i, width, is_mean, total[i], comp[i])
             present += n
             k += n
-    _sum_lanes(v, jobs, waiting, is_mean, packed, total, comp, out)
+    sum_lanes(v, jobs, waiting, is_mean, packed, total, comp, out)
     return present
 
 

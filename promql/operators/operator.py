@@ -30,7 +30,7 @@ from promql.ast import Call, Expr, VectorSelector
 from promql.context import EvalContext
 from promql.matrix import BoolArray, F64Array, Grid, HistogramCells
 from tsdb.labels import METRIC_NAME, TYPE_LABEL, UNIT_LABEL
-from tsdb.select import SampleBatch, SharedSamples
+from tsdb.select import RowValues, SampleBatch, SharedSamples
 from tsdb.serieslabels import SeriesLabels
 
 if TYPE_CHECKING:
@@ -202,6 +202,11 @@ class RangeOperator(_SeriesOperator):
     def load_shared(self, lo: int, hi: int) -> SharedSamples | RangePiece:
         """As `load`, or the same floats with timestamps that rows share, where that is less work; stale
         markers are not removed from those."""
+        return self.load(lo, hi)
+
+    def load_values(self, lo: int, hi: int) -> RowValues | RangePiece:
+        """As `load` of an operator whose one window holds all samples, or their values without times, where
+        that is less work; stale markers are not removed from those."""
         return self.load(lo, hi)
 
 

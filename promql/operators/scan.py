@@ -20,7 +20,6 @@ from promql.context import EvalContext
 from promql.contiguous import contiguous
 from promql.engineerrors import StorageReadError
 from promql.histogramhints import resolve_hints
-from promql.histogrampool import sample_weight
 from promql.kernels import extended
 from promql.kernels import rollup as rollup_kernels
 from promql.kernels import scan as kernels
@@ -44,6 +43,7 @@ from promql.operators.rollups import (
     common_border_ms,
     moved_borders,
 )
+from promql.operators.samplereads import read, read_shared, read_values
 from promql.operators.samples import clean, gather, values_at
 from promql.operators.sharedwindow import latest_values, window_bounds
 from tsdb.errors import NotAtOnceError, StorageError
@@ -51,12 +51,12 @@ from tsdb.labels import METRIC_NAME
 from tsdb.select import (
     STALE_BITS,
     Rollup,
+    RowValues,
     SampleBatch,
     SelectHints,
     Selection,
     SharedSamples,
     rollup_of,
-    shared_rows_of,
     work_bounds_of,
 )
 from tsdb.serieslabels import SeriesLabels
@@ -78,9 +78,6 @@ class SelectorTimes:
         """End of the last step."""
         return self.first_ms + self.step_ms * (self.steps - 1)
 
-
-SHARED_ROWS_MIN = 8
-"""Rows of a selection whose timestamps are shared: grouping them takes as long as reading some more."""
 
 PINNED_MS_MAX = 1 << 62
 
@@ -151,47 +148,6 @@ def split_rows(bounds: I64Array, steps: int) -> list[tuple[int, int]]:
     marks = np.arange(1, pieces, dtype=np.int64) * work // pieces
     cuts = np.unique([0, *(np.searchsorted(done, marks) + 1).tolist(), count]).tolist()
     return list(itertools.pairwise(cuts))
-
-
-def read(ctx: EvalContext, selection: Selection, lo: int, hi: int, lead: bool = False) -> SampleBatch:
-    """Samples of rows as writable contiguous arrays, counted and checked against the budget. With `lead` they
-    begin early enough for borders that roll-ups move back."""
-    ctx.budget.check()
-    rollup = rollup_of(selection) if lead else None
-    try:
-        batch = selection.read(lo, hi) if rollup is None else rollup.samples(lo, hi)
-    except NotAtOnceError:
-        raise
-    except StorageError as error:
-        raise StorageReadError(str(error)) from error
-    ctx.budget.count_read(len(batch.t_ms))
-    if batch.histograms is not None:
-        ctx.budget.expect(sample_weight(batch.histograms, (hi - lo) * ctx.grid.steps))
-    return SampleBatch(
-        contiguous(batch.offsets, np.int64),
-        contiguous(batch.t_ms, np.int64),
-        contiguous(batch.values, np.float64),
-        batch.start_t_ms,
-        batch.histograms if batch.histograms is not None and len(batch.histograms) else None,
-    )
-
-
-def read_shared(ctx: EvalContext, selection: Selection, lo: int, hi: int) -> SharedSamples | None:
-    """As `read`, with timestamps that rows share; None where the store has no such samples, or so few rows
-    that it is not worth finding out."""
-    if len(selection.labels) < SHARED_ROWS_MIN:
-        return None
-    ctx.budget.check()
-    try:
-        rows = shared_rows_of(selection)
-        samples = None if rows is None else rows.read(lo, hi)
-    except NotAtOnceError:
-        raise
-    except StorageError as error:
-        raise StorageReadError(str(error)) from error
-    if samples is not None:
-        ctx.budget.count_read(len(samples.values))
-    return samples
 
 
 class VectorScan(RowwiseOperator):
@@ -470,6 +426,11 @@ class RangeScan(RangeOperator):
         if shared is not None:
             return shared
         return RangePiece(lo, self._cleaned(read(self.ctx, selection, lo, hi)))
+
+    def load_values(self, lo: int, hi: int) -> RowValues | RangePiece:
+        """As `load`, or values without times where the store has them so."""
+        found = read_values(self.ctx, cast(Selection, self._selection), lo, hi)
+        return self.load(lo, hi) if found is None else found
 
     def _samples(self, lo: int, hi: int) -> SampleBatch:
         selection = cast(Selection, self._selection)

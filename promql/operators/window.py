@@ -45,6 +45,7 @@ from promql.operators.rollups import ROLLED_FUNCTIONS
 from promql.operators.samples import clean
 from promql.operators.sharedwindow import EXTRAPOLATED, extrapolated
 from promql.operators.stepruns import FloatKernel, in_runs, steps_of_run
+from promql.operators.wholewindow import WHOLE_WINDOW
 from tsdb.labels import METRIC_NAME, TYPE_LABEL
 from tsdb.select import SampleBatch
 
@@ -250,7 +251,15 @@ class WindowOperator(RowwiseOperator):
         return Piece(lo, values, concat_cells(cells, rows, steps))
 
     def _read(self, lo: int, hi: int) -> Piece | RangePiece:
-        """The samples of rows, or what comes of them where timestamps are shared."""
+        """The samples of rows, or what comes of them where timestamps are shared, or do not matter."""
+        if self._child.window.steps == 1 and not self._extended and self._name in WHOLE_WINDOW:
+            rows = self._child.load_values(lo, hi)
+            if isinstance(rows, RangePiece):
+                return rows
+            out = np.empty((len(rows), 1))
+            if WHOLE_WINDOW[self._name](rows, out) < 0:
+                return RangePiece(lo, clean(rows.timed().batch()))
+            return Piece(lo, out)
         if self._name not in EXTRAPOLATED or self._extended:
             return self._child.load(lo, hi)
         found = self._child.load_shared(lo, hi)
