@@ -65,13 +65,13 @@ class AgentConfig(Section):
     """Between two collections of host and container metrics."""
     instance: str = ""
     """Label `instance` of all own series; the node name where empty."""
-    statsd: StatsdConfig = StatsdConfig()
-    processes: ProcessesConfig = ProcessesConfig()
-    connections: ConnectionsConfig = ConnectionsConfig()
-    checks: ChecksConfig = ChecksConfig()
-    discovery: DiscoveryConfig = DiscoveryConfig()
-    budget: BudgetConfig = BudgetConfig()
-    push: PushConfig = PushConfig()
+    statsd: StatsdConfig = StatsdConfig.model_construct()
+    processes: ProcessesConfig = ProcessesConfig.model_construct()
+    connections: ConnectionsConfig = ConnectionsConfig.model_construct()
+    checks: ChecksConfig = ChecksConfig.model_construct()
+    discovery: DiscoveryConfig = DiscoveryConfig.model_construct()
+    budget: BudgetConfig = BudgetConfig.model_construct()
+    push: PushConfig = PushConfig.model_construct()
 
     @model_validator(mode="after")
     def _interval(self) -> Self:

@@ -57,7 +57,7 @@ class ProcessesConfig(Section):
     enabled: bool = True
     limit: int = Field(default=1000, ge=1, le=20_000)
     """Groups; what exceeds it is counted under the group `other`."""
-    calls: CallsConfig = Field(default_factory=CallsConfig)
+    calls: CallsConfig = CallsConfig.model_construct()
     groups: list[GroupRuleConfig] = Field(default_factory=list)
     """The first one that fits names a process; otherwise its own name, and its script for interpreters."""
 

@@ -97,7 +97,7 @@ class OutputMatch(_Section):
 class AppendOutput(_Section):
     """One entry of `append_output`."""
 
-    match: OutputMatch = OutputMatch()
+    match: OutputMatch = OutputMatch.model_construct()
     extra_output: str = ""
     extra_fields: list[str | dict[str, str]] = Field(default_factory=list)
     suggested_output: bool = False
@@ -218,8 +218,8 @@ class CloudTrailSource(_Section):
 class SourcesConfig(_Section):
     """Where events besides system calls come from."""
 
-    k8s_audit: AuditSource = AuditSource()
-    aws_cloudtrail: CloudTrailSource = CloudTrailSource()
+    k8s_audit: AuditSource = AuditSource.model_construct()
+    aws_cloudtrail: CloudTrailSource = CloudTrailSource.model_construct()
 
 
 class SecurityConfig(_Section):
@@ -231,7 +231,9 @@ class SecurityConfig(_Section):
     rule_matching: Literal["first", "all"] = "first"
     priority: Priority = len(PRIORITIES) - 1
     rules: list[RuleSelection] = Field(default_factory=list)
-    append_output: list[AppendOutput] = Field(default_factory=lambda: [AppendOutput(suggested_output=True)])
+    append_output: list[AppendOutput] = Field(
+        default_factory=lambda: [AppendOutput.model_construct(suggested_output=True)]
+    )
     time_format_iso_8601: bool = False
     json_include_output_property: bool = True
     json_include_message_property: bool = False
@@ -240,7 +242,7 @@ class SecurityConfig(_Section):
     outputs: Annotated[list[OutputConfig], Field(max_length=OUTPUTS_COUNT_LIMIT)] = Field(
         default_factory=list
     )
-    sources: SourcesConfig = SourcesConfig()
+    sources: SourcesConfig = SourcesConfig.model_construct()
 
     @model_validator(mode="after")
     def _names(self) -> Self:

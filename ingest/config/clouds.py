@@ -204,7 +204,7 @@ class OpenStackSDConfig(Section):
     refresh_interval: Duration = MINUTE
     port: int = 80
     all_tenants: bool = False
-    tls_config: TLSConfig = TLSConfig()
+    tls_config: TLSConfig = TLSConfig.model_construct()
     availability: Annotated[
         str,
         one_of(

@@ -158,9 +158,9 @@ class KubernetesSDConfig(HTTPClientConfig):
     api_server: Url = ""
     role: Role
     kubeconfig_file: FilePath = ""
-    namespaces: Namespaces = Namespaces()
+    namespaces: Namespaces = Namespaces.model_construct()
     selectors: list[Selector] = Field(default_factory=list)
-    attach_metadata: AttachMetadata = AttachMetadata()
+    attach_metadata: AttachMetadata = AttachMetadata.model_construct()
 
     @model_validator(mode="after")
     def _access_keys_agree(self) -> Self:

@@ -60,14 +60,14 @@ class PrometheusConfig(Section):
     `load_config` to `LoadedConfig.jobs`, not here."""
 
     global_: GlobalConfig = Field(default_factory=GlobalConfig, alias="global")
-    runtime: RuntimeConfig = RuntimeConfig()
-    alerting: AlertingConfig = AlertingConfig()
+    runtime: RuntimeConfig = RuntimeConfig.model_construct()
+    alerting: AlertingConfig = AlertingConfig.model_construct()
     rule_files: Annotated[list[FilePath], _glob_paths("rule file")] = Field(default_factory=list)
     scrape_config_files: Annotated[list[FilePath], _glob_paths("scrape config file")] = Field(
         default_factory=list
     )
     scrape_configs: ScrapeConfigList
-    storage: StorageConfig = StorageConfig()
+    storage: StorageConfig = StorageConfig.model_construct()
     tracing: TracingConfig | None = None
     remote_write: Annotated[
         list[RemoteWriteConfig], BeforeValidator(no_null_items("empty or null remote write config section"))
@@ -75,7 +75,7 @@ class PrometheusConfig(Section):
     remote_read: Annotated[
         list[RemoteReadConfig], BeforeValidator(no_null_items("empty or null remote read config section"))
     ] = Field(default_factory=list)
-    otlp: OTLPConfig = OTLPConfig()
+    otlp: OTLPConfig = OTLPConfig.model_construct()
     security: Any = None
     agent: Any = None
 
@@ -160,7 +160,8 @@ def read_extension(loaded: LoadedConfig, key: str, model: type[_S]) -> _S:
     Raises ConfigError with file, line and key.
     """
     if getattr(loaded.config, key) is None:
-        return model()
+        # Defaults need no check, so that no validator is made for it.
+        return model.model_construct()
     return _validate(model, read_yaml(loaded.text, loaded.files[0]), {}, key)
 
 

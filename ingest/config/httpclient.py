@@ -70,7 +70,7 @@ class TLSConfig(Section):
     @property
     def is_empty(self) -> bool:
         """Whether nothing was configured."""
-        return self == TLSConfig()
+        return self == TLSConfig.model_construct()
 
 
 class BasicAuth(Section):
@@ -164,7 +164,7 @@ class OAuth2(ProxyConfig):
     scopes: list[str] = Field(default_factory=list)
     token_url: str = ""
     endpoint_params: dict[str, str] = Field(default_factory=dict)
-    tls_config: TLSConfig = TLSConfig()
+    tls_config: TLSConfig = TLSConfig.model_construct()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -218,7 +218,7 @@ class HTTPClientConfig(ProxyConfig):
     oauth2: OAuth2 | None = None
     bearer_token: Secret = _NO_SECRET
     bearer_token_file: FilePath = ""
-    tls_config: TLSConfig = TLSConfig()
+    tls_config: TLSConfig = TLSConfig.model_construct()
     follow_redirects: bool = True
     enable_http2: bool = True
     http_headers: dict[str, HTTPHeader] = Field(default_factory=dict)

@@ -185,7 +185,7 @@ class TritonSDConfig(Section):
     refresh_interval: Duration = MINUTE
     role: Literal["container", "cn"] = "container"
     version: int = 1
-    tls_config: TLSConfig = TLSConfig()
+    tls_config: TLSConfig = TLSConfig.model_construct()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

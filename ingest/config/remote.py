@@ -121,8 +121,8 @@ class RemoteWriteConfig(HTTPClientConfig):
     round_robin_dns: bool = False
     failed_request_logging: bool = False
     protobuf_message: str = MESSAGES[0]
-    queue_config: QueueConfig = QueueConfig()
-    metadata_config: MetadataConfig = MetadataConfig()
+    queue_config: QueueConfig = QueueConfig.model_construct()
+    metadata_config: MetadataConfig = MetadataConfig.model_construct()
     sigv4: SigV4Config | None = None
     azuread: AzureADConfig | None = None
     google_iam: GoogleIAMConfig | None = None

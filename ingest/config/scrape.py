@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -13,12 +14,11 @@ from pydantic import (
     model_validator,
 )
 
-from ingest.config import clouds, orchestrators
+from ingest.config.deferred import ListOf
 from ingest.config.discovery import (
     DNSSDConfig,
     FileSDConfig,
     HTTPSDConfig,
-    KubernetesSDConfig,
     TargetGroup,
 )
 from ingest.config.durations import ByteSize, Duration
@@ -41,6 +41,9 @@ StaticConfigs = Annotated[
     BeforeValidator(no_null_items("empty or null section in static_configs")),
     Field(default_factory=list),
 ]
+Sections = Annotated[list[Section], Field(default_factory=list)]
+_cloud = partial(ListOf, "ingest.config.clouds")
+_orchestrator = partial(ListOf, "ingest.config.orchestrators")
 
 
 class DiscoveryConfigs(Section):
@@ -50,35 +53,35 @@ class DiscoveryConfigs(Section):
     file_sd_configs: list[FileSDConfig] = Field(default_factory=list)
     http_sd_configs: list[HTTPSDConfig] = Field(default_factory=list)
     dns_sd_configs: list[DNSSDConfig] = Field(default_factory=list)
-    kubernetes_sd_configs: list[KubernetesSDConfig] = Field(default_factory=list)
-    aws_sd_configs: list[clouds.AWSSDConfig] = Field(default_factory=list)
-    azure_sd_configs: list[clouds.AzureSDConfig] = Field(default_factory=list)
-    consul_sd_configs: list[orchestrators.ConsulSDConfig] = Field(default_factory=list)
-    digitalocean_sd_configs: list[clouds.DigitalOceanSDConfig] = Field(default_factory=list)
-    docker_sd_configs: list[orchestrators.DockerSDConfig] = Field(default_factory=list)
-    dockerswarm_sd_configs: list[orchestrators.DockerSwarmSDConfig] = Field(default_factory=list)
-    ec2_sd_configs: list[clouds.EC2SDConfig] = Field(default_factory=list)
-    eureka_sd_configs: list[orchestrators.EurekaSDConfig] = Field(default_factory=list)
-    gce_sd_configs: list[clouds.GCESDConfig] = Field(default_factory=list)
-    hetzner_sd_configs: list[clouds.HetznerSDConfig] = Field(default_factory=list)
-    ionos_sd_configs: list[clouds.IonosSDConfig] = Field(default_factory=list)
-    kuma_sd_configs: list[orchestrators.KumaSDConfig] = Field(default_factory=list)
-    lightsail_sd_configs: list[clouds.LightsailSDConfig] = Field(default_factory=list)
-    linode_sd_configs: list[clouds.LinodeSDConfig] = Field(default_factory=list)
-    marathon_sd_configs: list[orchestrators.MarathonSDConfig] = Field(default_factory=list)
-    nerve_sd_configs: list[orchestrators.NerveSDConfig] = Field(default_factory=list)
-    nomad_sd_configs: list[orchestrators.NomadSDConfig] = Field(default_factory=list)
-    oci_sd_configs: list[clouds.OCISDConfig] = Field(default_factory=list)
-    openstack_sd_configs: list[clouds.OpenStackSDConfig] = Field(default_factory=list)
-    outscale_sd_configs: list[clouds.OutscaleSDConfig] = Field(default_factory=list)
-    ovhcloud_sd_configs: list[clouds.OVHCloudSDConfig] = Field(default_factory=list)
-    puppetdb_sd_configs: list[orchestrators.PuppetDBSDConfig] = Field(default_factory=list)
-    scaleway_sd_configs: list[clouds.ScalewaySDConfig] = Field(default_factory=list)
-    serverset_sd_configs: list[orchestrators.ServersetSDConfig] = Field(default_factory=list)
-    stackit_sd_configs: list[clouds.StackITSDConfig] = Field(default_factory=list)
-    triton_sd_configs: list[orchestrators.TritonSDConfig] = Field(default_factory=list)
-    uyuni_sd_configs: list[orchestrators.UyuniSDConfig] = Field(default_factory=list)
-    vultr_sd_configs: list[clouds.VultrSDConfig] = Field(default_factory=list)
+    kubernetes_sd_configs: Annotated[Sections, ListOf("ingest.config.discovery", "KubernetesSDConfig")]
+    aws_sd_configs: Annotated[Sections, _cloud("AWSSDConfig")]
+    azure_sd_configs: Annotated[Sections, _cloud("AzureSDConfig")]
+    consul_sd_configs: Annotated[Sections, _orchestrator("ConsulSDConfig")]
+    digitalocean_sd_configs: Annotated[Sections, _cloud("DigitalOceanSDConfig")]
+    docker_sd_configs: Annotated[Sections, _orchestrator("DockerSDConfig")]
+    dockerswarm_sd_configs: Annotated[Sections, _orchestrator("DockerSwarmSDConfig")]
+    ec2_sd_configs: Annotated[Sections, _cloud("EC2SDConfig")]
+    eureka_sd_configs: Annotated[Sections, _orchestrator("EurekaSDConfig")]
+    gce_sd_configs: Annotated[Sections, _cloud("GCESDConfig")]
+    hetzner_sd_configs: Annotated[Sections, _cloud("HetznerSDConfig")]
+    ionos_sd_configs: Annotated[Sections, _cloud("IonosSDConfig")]
+    kuma_sd_configs: Annotated[Sections, _orchestrator("KumaSDConfig")]
+    lightsail_sd_configs: Annotated[Sections, _cloud("LightsailSDConfig")]
+    linode_sd_configs: Annotated[Sections, _cloud("LinodeSDConfig")]
+    marathon_sd_configs: Annotated[Sections, _orchestrator("MarathonSDConfig")]
+    nerve_sd_configs: Annotated[Sections, _orchestrator("NerveSDConfig")]
+    nomad_sd_configs: Annotated[Sections, _orchestrator("NomadSDConfig")]
+    oci_sd_configs: Annotated[Sections, _cloud("OCISDConfig")]
+    openstack_sd_configs: Annotated[Sections, _cloud("OpenStackSDConfig")]
+    outscale_sd_configs: Annotated[Sections, _cloud("OutscaleSDConfig")]
+    ovhcloud_sd_configs: Annotated[Sections, _cloud("OVHCloudSDConfig")]
+    puppetdb_sd_configs: Annotated[Sections, _orchestrator("PuppetDBSDConfig")]
+    scaleway_sd_configs: Annotated[Sections, _cloud("ScalewaySDConfig")]
+    serverset_sd_configs: Annotated[Sections, _orchestrator("ServersetSDConfig")]
+    stackit_sd_configs: Annotated[Sections, _cloud("StackITSDConfig")]
+    triton_sd_configs: Annotated[Sections, _orchestrator("TritonSDConfig")]
+    uyuni_sd_configs: Annotated[Sections, _orchestrator("UyuniSDConfig")]
+    vultr_sd_configs: Annotated[Sections, _cloud("VultrSDConfig")]
 
     def discovery_key(self) -> tuple[tuple[str, Any], ...]:
         """The configured mechanisms, comparable between two configurations."""

@@ -79,7 +79,10 @@ def _null_value(annotation: Any) -> Any:
 
 
 class Section(BaseModel):
-    """A mapping of the configuration file. Immutable once validated."""
+    """A mapping of the configuration file. Immutable once validated.
+
+    Defaults that are sections are made by `model_construct`, as validators are made at the first validation.
+    """
 
     model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, validate_default=False)
 

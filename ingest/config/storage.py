@@ -74,7 +74,7 @@ class TSDBConfig(Section):
 
     out_of_order_time_window: Duration = Duration(0)
     stale_series_compaction_threshold: NonNegativeFloat = Field(default=0.0, le=1.0)
-    chunk_encoding: ChunkEncodingConfig = ChunkEncodingConfig()
+    chunk_encoding: ChunkEncodingConfig = ChunkEncodingConfig.model_construct()
     retention: RetentionConfig | None = None
     downsample: list[DownsampleTier] = Field(default_factory=list)
 

@@ -18,7 +18,7 @@ class TracingConfig(Section):
     endpoint: str = ""
     sampling_fraction: float = 0.0
     insecure: bool = False
-    tls_config: TLSConfig = TLSConfig()
+    tls_config: TLSConfig = TLSConfig.model_construct()
     headers: dict[str, str] = Field(default_factory=dict)
     compression: str = ""
     timeout: Duration = Duration(0)
