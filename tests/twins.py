@@ -364,8 +364,8 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "tsdb.kernels",
-        "bundletimes.plain_series bundletimes.read_times runchunks.encode_runs runchunks.place_chunks "
-        "walruns.decode_runs",
+        "bundletimes.plain_series bundletimes.read_times runchunks.store_runs placechunks.place_chunks "
+        "walruns.part_runs",
         "tsdb/test_replaybundle.py::test_a_bundle_leaves_what_its_samples_leave_one_by_one",
         f"{_SLOW}.walcodec.encode",
     ),

@@ -90,8 +90,9 @@ def _start_arrays(head: Head) -> list[tuple[npt.NDArray[Any], int]]:
 def _layout() -> list[int]:
     """Sizes that the arrays' bytes depend on; a snapshot of other ones is replayed instead."""
     sizes = [k.ROW_WORDS, k.SEALED_WORDS, k.LATE_WORDS, k.SLAB_BYTES, SEGMENT_BYTES]
-    # Rows hold the state of the log's coder.
-    return [*sizes, WAL_VERSION]
+    # Rows hold the state of the log's coder, and so do closed chunks; the last number counts the forms that
+    # those have.
+    return [*sizes, WAL_VERSION, 2]
 
 
 def write_snapshot(

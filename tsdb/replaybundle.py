@@ -1,8 +1,9 @@
 """A bundle of the replay as a whole: records of some lists of series become runs, and runs become chunks.
 
 What it does not take (`take` says so) is stored sample by sample as it was written: records that share a
-series without being alike, series that are not there any more. Decoding and encoding touch only what belongs
-to the series of the bundle, so that several threads do it at once; chunks are placed under a lock.
+series without being alike, series that are not there any more. Bringing runs together and making chunks of
+them touch only what belongs to the series of the bundle, so that several threads do it at once; chunks are
+placed under a lock.
 """
 
 from __future__ import annotations
@@ -16,17 +17,23 @@ from tsdb.arena import reserve
 from tsdb.errors import CorruptionError, LimitError
 from tsdb.head import NO_MAX_TIME, NO_MIN_TIME, Head
 from tsdb.kernels import append as k
-from tsdb.kernels.bundletimes import CODED_SIZE, COUNT, KEYS_SIZE, RUN_WORDS, plain_series, read_times
-from tsdb.kernels.runchunks import (
-    CHUNK_WORDS,
-    PEN_WORDS,
-    RUN_BYTES_LIMIT,
-    RUN_SAMPLE_BYTES_LIMIT,
-    encode_runs,
-    place_chunks,
+from tsdb.kernels.bundletimes import (
+    CODED_SIZE,
+    COUNT,
+    KEYS_SIZE,
+    LIST,
+    RUN_WORDS,
+    TIMES_AT,
+    plain_series,
+    read_times,
 )
-from tsdb.kernels.walruns import CODED_PADDING, STATE_WORDS, decode_runs
+from tsdb.kernels.codedchunk import CODED_BYTES_LIMIT, CODED_SAMPLE_BYTES_LIMIT
+from tsdb.kernels.placechunks import place_chunks
+from tsdb.kernels.runchunks import CODED_RUN_SAMPLES, RUN_BYTES_LIMIT, RUN_SAMPLE_BYTES_LIMIT, store_runs
+from tsdb.kernels.runpen import CHUNK_WORDS, PEN_WORDS
+from tsdb.kernels.walruns import CODED_PADDING, STATE_ROWS, part_runs
 from tsdb.kernels.walscan import gather_parts
+from tsdb.kernels.xor import CHUNK_SAMPLES
 from tsdb.walwindow import Bundle
 
 U8Array = npt.NDArray[np.uint8]
@@ -35,15 +42,16 @@ I64Array = npt.NDArray[np.int64]
 U64Array = npt.NDArray[np.uint64]
 
 _PLACE_PADDING = 128
+_UNDECODABLE = "samples record does not decode although its checksum is right"
 
 
 class BundleStore:
     """Buffers for one bundle after the other; one thread at a time. Threads with other series may run at
     once if they share `lock`."""
 
-    def __init__(self, head: Head, lock: threading.Lock) -> None:
-        """Raises MemoryError."""
-        self._head, self._lock = head, lock
+    def __init__(self, head: Head, lock: threading.Lock, coded_samples: int = CODED_RUN_SAMPLES) -> None:
+        """Runs of `coded_samples` or more stay as the log has them. Raises MemoryError."""
+        self._head, self._lock, self._coded_samples = head, lock, coded_samples
         self._seen: U8Array = reserve(np.uint8, head.series.slot_capacity)
         self._size(0, 0)
 
@@ -52,13 +60,13 @@ class BundleStore:
         self._room = (0, 0)
         # Address space only: runs hardly ever need what they may need at most.
         self._t_ms: I64Array = reserve(np.int64, samples + 1)
-        self._kept_t: I64Array = reserve(np.int64, samples + 1)
-        self._values: U64Array = reserve(np.uint64, samples + 1)
-        size = samples * RUN_SAMPLE_BYTES_LIMIT + series * RUN_BYTES_LIMIT + _PLACE_PADDING
+        size = samples * (RUN_SAMPLE_BYTES_LIMIT + CODED_SAMPLE_BYTES_LIMIT) + _PLACE_PADDING
+        size += series * (RUN_BYTES_LIMIT + CODED_BYTES_LIMIT)
         self._bytes: U8Array = reserve(np.uint8, size)
         chunks = samples + (k.TAIL_SLOTS + 1) * series + 1
         self._chunks: U64Array = reserve(np.uint64, chunks * CHUNK_WORDS).reshape(-1, CHUNK_WORDS)
-        self._states: U64Array = np.empty((series, STATE_WORDS), dtype=np.uint64)
+        self._states: U64Array = np.empty(STATE_ROWS * series, dtype=np.uint64)
+        self._long: I64Array = np.empty(series, dtype=np.int64)
         self._runs: I64Array = np.empty((series, RUN_WORDS), dtype=np.int64)
         self._room = (samples, series)
 
@@ -90,31 +98,67 @@ class BundleStore:
         count = int(table[:, COUNT].sum())
         if not self._make_room(count, len(refs)):
             return None
-        runs = self._runs[: len(refs)]
-        keys = np.empty(int(table[:, KEYS_SIZE].sum()), dtype=np.uint8)
-        coded = np.empty(int(table[:, CODED_SIZE].sum()) + CODED_PADDING, dtype=np.uint8)
-        coded[-CODED_PADDING:] = 0
-        gather_parts(bundle.data, bundle.extra, table, keys, coded)
-        marks, records = np.empty(len(refs), dtype=np.uint8), np.empty(len(lists), dtype=np.int64)
-        times = read_times(keys, table, ends, records, marks, runs, self._t_ms)
-        if times < 0 or decode_runs(
-            coded, table, ends, slots, runs, segment, self._states[: len(refs)], head.rows, self._values
-        ):
-            raise CorruptionError("samples record does not decode although its checksum is right")
+        runs, times = self._read_times(bundle, table, ends)
         newest = int(self._t_ms[:times].max()) if times else NO_MAX_TIME
-        counters = np.zeros(k.COUNTER_WORDS, dtype=np.int64)
-        counters[k.BLOCK_RANGE] = head.block_range_ms
-        counters[k.MIN_T], counters[k.MAX_T] = NO_MIN_TIME, NO_MAX_TIME
-        chunks = encode_runs(
+        pieces = _pieces(table, runs, ends, self._t_ms[:times], head.block_range_ms)
+        stored = 0
+        for piece in pieces:
+            if len(pieces) > 1:
+                runs, _ = self._read_times(bundle, piece, ends)
+            stored += self._store(piece, ends, slots, runs, segment, oldest)
+        return stored, newest
+
+    def _read_times(self, bundle: Bundle, table: I64Array, ends: I64Array) -> tuple[I64Array, int]:
+        """Runs of some records and how many times they have; their coded values are side by side then.
+        Raises CorruptionError."""
+        runs = self._runs[: int(ends[-1])]
+        keys = np.empty(int(table[:, KEYS_SIZE].sum()), dtype=np.uint8)
+        self._coded = np.empty(int(table[:, CODED_SIZE].sum()) + CODED_PADDING, dtype=np.uint8)
+        self._coded[-CODED_PADDING:] = 0
+        gather_parts(bundle.data, bundle.extra, table, keys, self._coded)
+        marks, records = np.empty(len(runs), dtype=np.uint8), np.empty(len(ends), dtype=np.int64)
+        times = read_times(keys, table, ends, records, marks, runs, self._t_ms)
+        if times < 0:
+            raise CorruptionError(_UNDECODABLE)
+        return runs, times
+
+    def _store(
+        self, table: I64Array, ends: I64Array, slots: U32Array, runs: I64Array, segment: int, oldest: int
+    ) -> int:
+        """Store records of which each list has at most `CHUNK_SAMPLES`; how many samples."""
+        head = self._head
+        states = self._states[: STATE_ROWS * len(slots)].reshape(STATE_ROWS, -1)
+        taken = part_runs(
+            self._coded,
+            table,
+            ends,
             slots,
             runs,
             self._t_ms,
-            self._values,
+            segment,
+            states,
+            head.rows,
+            self._long,
+            self._bytes,
+        )
+        if taken < 0:
+            raise CorruptionError(_UNDECODABLE)
+        counters = np.zeros(k.COUNTER_WORDS, dtype=np.int64)
+        counters[k.BLOCK_RANGE] = head.block_range_ms
+        counters[k.MIN_T], counters[k.MAX_T] = NO_MIN_TIME, NO_MAX_TIME
+        chunks = store_runs(
+            slots,
+            runs,
+            self._t_ms,
+            states,
+            taken,
+            self._coded_samples,
             oldest,
             head.rows,
             head.slabs,
             head.slab_next,
-            self._kept_t,
+            np.empty(CHUNK_SAMPLES, dtype=np.int64),
+            np.empty(CHUNK_SAMPLES, dtype=np.uint64),
             np.empty(k.TAIL_SLOTS, dtype=np.int64),
             np.empty(k.TAIL_SLOTS, dtype=np.uint64),
             np.empty(PEN_WORDS, dtype=np.uint64),
@@ -122,13 +166,15 @@ class BundleStore:
             self._chunks,
             counters,
         )
+        if chunks < 0:
+            raise CorruptionError(_UNDECODABLE)
         with self._lock:
             self._place(chunks)
             merged = head.counters
             merged[k.STORED] += counters[k.STORED]
             merged[k.MIN_T] = min(merged[k.MIN_T], counters[k.MIN_T])
             merged[k.MAX_T] = max(merged[k.MAX_T], counters[k.MAX_T])
-        return int(counters[k.STORED]), newest
+        return int(counters[k.STORED])
 
     def _place(self, count: int) -> None:
         head = self._head
@@ -152,3 +198,29 @@ class BundleStore:
                     raise LimitError("the arenas of the head are full")
                 stuck = done
                 head.next_chunk_segment()
+
+
+def _pieces(
+    table: I64Array, runs: I64Array, ends: I64Array, t_ms: I64Array, block_range_ms: int
+) -> list[I64Array]:
+    """The records in pieces, to be stored one after the other: a list has at most `CHUNK_SAMPLES` records in
+    each, in one block range as far as its first series goes."""
+    if not len(table) or not len(t_ms):
+        return []
+    few = len(table) <= CHUNK_SAMPLES or int(np.bincount(table[:, LIST]).max()) <= CHUNK_SAMPLES
+    if few and int(t_ms.min()) // block_range_ms == int(t_ms.max()) // block_range_ms:
+        return [table]
+    order = np.argsort(table[:, LIST], kind="stable")
+    lists, place = table[order, LIST], np.arange(len(table))
+    first = np.maximum.accumulate(np.where(np.diff(lists, prepend=-1) != 0, place, 0))
+    begins = np.concatenate([[0], ends[:-1]])
+    column = np.where(ends > begins, runs[np.minimum(begins, len(runs) - 1), TIMES_AT], 0)
+    ranges = t_ms[np.minimum(column[lists] + place - first, len(t_ms) - 1)] // block_range_ms
+    begun = (place == first) | (np.diff(ranges, prepend=ranges[0]) != 0)
+    opened = np.maximum.accumulate(np.where(begun, place, 0))
+    begun |= (place - opened) % CHUNK_SAMPLES == 0
+    number = np.cumsum(begun)
+    number -= number[first]
+    piece = np.empty(len(table), dtype=np.int64)
+    piece[order] = number
+    return [table[piece == n] for n in range(int(number.max()) + 1)]

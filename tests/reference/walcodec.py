@@ -78,7 +78,7 @@ def code(state: State, bits: int) -> str:
     return text
 
 
-def _low(number: int, size: int) -> str:
+def low_bits(number: int, size: int) -> str:
     return f"{number:0{size}b}"[::-1] if size else ""
 
 
@@ -112,7 +112,7 @@ def _plain(state: State, bits: int) -> str:
         state.mean = 0.0
     else:
         state.follow(steps)
-    return "1" * quotient + "0" + _low(number % 2**low, low)
+    return "1" * quotient + "0" + low_bits(number % 2**low, low)
 
 
 def _escaped(state: State, bits: int) -> str:
@@ -133,8 +133,8 @@ def _escaped(state: State, bits: int) -> str:
         state.mean = 0.0
     grown = 4 * size if exponent == RAW else min(state.parameter + 16, 4 * size)
     state.exponent, state.shift, state.parameter = exponent, shift, min(grown, 224)
-    head = "1" * ESCAPE + _low(exponent, 4) + _low(shift, 6) + _low(size, 7)
-    return head + _low(payload, size)
+    head = "1" * ESCAPE + low_bits(exponent, 4) + low_bits(shift, 6) + low_bits(size, 7)
+    return head + low_bits(payload, size)
 
 
 def to_bytes(text: str) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.reference import codedchunk
 from tests.reference import walcodec as reference
 from tsdb.arena import reserve
 from tsdb.errors import CorruptionError
@@ -18,6 +19,7 @@ from tsdb.head import NO_MAX_TIME, Head
 from tsdb.kernels import append as k
 from tsdb.kernels.bundletimes import LIST
 from tsdb.kernels.walcodec import replay_samples
+from tsdb.kernels.xor import CHUNK_SAMPLES
 from tsdb.labels import Labels
 from tsdb.replaybundle import BundleStore
 from tsdb.select import STALE_BITS
@@ -130,15 +132,22 @@ def read(head: Head) -> dict[Labels, list[tuple[int, int]]]:
     }
 
 
+NEVER = 1 << 62
+"""Runs of so many samples stay as the log has them."""
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 2**32),
-    st.lists(st.integers(1, 6) | st.integers(20, 90), min_size=1, max_size=4),
+    st.lists(st.integers(1, 6) | st.integers(20, 90) | st.just(150), min_size=1, max_size=4),
     st.sampled_from([NO_MAX_TIME, T0 + 100_000]),
+    st.sampled_from([NEVER, 24, 1]),
 )
-def test_a_bundle_leaves_what_its_samples_leave_one_by_one(seed: int, sizes: list[int], oldest: int) -> None:
+def test_a_bundle_leaves_what_its_samples_leave_one_by_one(
+    seed: int, sizes: list[int], oldest: int, coded_samples: int
+) -> None:
     (ours, refs), (plain, _) = make_head(), make_head()
-    writer, store = Writer(seed, refs), BundleStore(ours, threading.Lock())
+    writer, store = Writer(seed, refs), BundleStore(ours, threading.Lock(), coded_samples)
     newest: dict[int, int] = {}
     expected: dict[int, list[tuple[int, int]]] = {int(ref): [] for ref in refs}
     for size in sizes:
@@ -150,19 +159,106 @@ def test_a_bundle_leaves_what_its_samples_leave_one_by_one(seed: int, sizes: lis
                 newest[ref] = t
                 if t >= oldest:
                     expected[ref].append((t, bits))
-    states = [np.delete(head.rows, [k.SLABS, k.CHAINS], axis=1) for head in (ours, plain)]
-    assert np.array_equal(*states)
-    figures = [k.STORED, k.MIN_T, k.MAX_T, k.SEALED_END]
+    if coded_samples == NEVER:
+        # Chunks that stay as the log has them end elsewhere, and have no tail.
+        states = [np.delete(head.rows, [k.SLABS, k.CHAINS], axis=1) for head in (ours, plain)]
+        assert np.array_equal(*states)
+        assert ours.counters[k.SEALED_END] == plain.counters[k.SEALED_END]
+    known = [k.LAST_T, k.LAST_V]
+    assert np.array_equal(ours.rows[:, known], plain.rows[:, known])
+    tail = np.uint64(k.TAIL_MASK)
+    assert np.array_equal(ours.rows[:, k.META] & ~tail, plain.rows[:, k.META] & ~tail)
+    figures = [k.STORED, k.MIN_T, k.MAX_T]
     assert ours.counters[figures].tolist() == plain.counters[figures].tolist()
     found = read(ours)
     assert found == read(plain)
     numbers = {Labels.from_dict({"__name__": "m", "i": str(i)}): int(ref) for i, ref in enumerate(refs)}
     assert found == {labels: expected[ref] for labels, ref in numbers.items() if expected[ref]}
+    _assert_chunks_are_in_one_block_range(ours)
+    # Whatever comes next goes on from there.
+    after = max(newest.values()) + 1
+    more = np.array(list(newest), dtype=np.uint32)
+    values = np.full(len(more), reference.to_bits(0.1), dtype=np.uint64)
+    for step in range(6):
+        times = np.full(len(more), after + step, dtype=np.int64)
+        for head in (ours, plain):
+            codes, _ = head.admit(more, times, values, head.rules(after + step, after))
+            head.store(more, times, values, codes)
+    assert read(ours) == read(plain)
 
 
-def test_slabs_are_given_back_and_full_segments_followed_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def _assert_chunks_are_in_one_block_range(head: Head) -> None:
+    closed = head.sealed[1 : head.counters[k.SEALED_END]]
+    begun = closed[:, k.SEALED_MINT].astype(np.int64)
+    ended = begun + (closed[:, k.SEALED_LINK] & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    assert (begun // head.block_range_ms == ended // head.block_range_ms).all()
+    assert (closed[:, k.SEALED_PLACE] >> np.uint64(56) <= CHUNK_SAMPLES).all()
+
+
+def closed_chunks(head: Head, ref: int) -> list[bytes]:
+    """Bytes of the closed chunks of a series, oldest first; all are in the current segment."""
+    found, at = [], int(head.rows[ref & 0xFFFFFF, k.CHAINS]) & 0xFFFFFFFF
+    while at:
+        place = int(head.sealed[at, k.SEALED_PLACE])
+        position = (place & (k.POSITION_REACH - 1)) - head.chunk_log.base
+        found.append(head.chunk_log.current[position : position + (place >> 40 & 0xFFFF)].tobytes())
+        at = int(head.sealed[at, k.SEALED_LINK]) >> 32
+    return found[::-1]
+
+
+@pytest.mark.parametrize("jitter", [0, 3, 5_000])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_is_kept_as_the_slow_coder_writes_it(kind: str, jitter: int) -> None:
     head, refs = make_head()
-    writer, store = Writer(3, refs), BundleStore(head, threading.Lock())
+    writer, store = Writer(7, refs), BundleStore(head, threading.Lock())
+    writer.lists, writer.own_times = [refs.astype(np.uint32)] * 2, [False, False]
+    writer.kinds = dict.fromkeys(writer.kinds, kind)
+    states: dict[int, reference.State] = {}
+    expected: dict[int, list[bytes]] = {int(ref): [] for ref in refs}
+    writer.now = [T0, T0]
+    for size in (40, 60):
+        parts, rows = [], []
+        for _ in range(size):
+            writer.now[0] += 15_000 + int(writer.rng.integers(0, jitter + 1))
+            rows.append([(ref, writer.now[0], writer._value(ref)) for ref in refs.tolist()])
+        before = {ref: replace(states.get(ref, reference.State())) for ref in refs.tolist()}
+        for made in rows:
+            keys, times, values = reference.encode(made, states)
+            text, coded = (np.frombuffer(each, dtype=np.uint8) for each in (keys + times, values))
+            parts.append(SamplesPayload(len(made), len(keys), len(times), text, coded))
+        for i, ref in enumerate(refs.tolist()):
+            samples = [(row[i][1], row[i][2]) for row in rows]
+            expected[ref].append(codedchunk.encode_chunk(samples, before[ref]))
+        bundle = Bundle.of(parts)
+        bundle.records[:, LIST] = 0
+        assert store.take(replace(bundle, lists=writer.lists[:1]), SEGMENT, NO_MAX_TIME) is not None
+    assert {ref: closed_chunks(head, ref) for ref in expected} == expected
+    assert not (head.rows[:, k.CHUNK] | head.rows[:, k.META] & np.uint64(k.TAIL_MASK)).any()
+
+
+def test_a_kept_run_that_was_damaged_is_refused_or_read_as_something_else() -> None:
+    head, refs = make_head()
+    bundle, _ = Writer(11, refs).bundle(100)
+    assert BundleStore(head, threading.Lock()).take(bundle, SEGMENT, NO_MAX_TIME) is not None
+    rng, refused = np.random.default_rng(1), 0
+    whole = head.chunk_log.current[: head.counters[k.SEGMENT_USED]].copy()
+    for _ in range(300):
+        head.chunk_log.current[: len(whole)] = whole
+        places = rng.integers(0, len(whole), int(rng.integers(1, 20)))
+        head.chunk_log.current[places] ^= rng.integers(1, 256, len(places)).astype(np.uint8)
+        try:
+            read(head)
+        except CorruptionError:
+            refused += 1
+    assert 0 < refused < 300
+
+
+@pytest.mark.parametrize("coded_samples", [NEVER, 24])
+def test_slabs_are_given_back_and_full_segments_followed_by_others(
+    monkeypatch: pytest.MonkeyPatch, coded_samples: int
+) -> None:
+    head, refs = make_head()
+    writer, store = Writer(3, refs), BundleStore(head, threading.Lock(), coded_samples)
     # A segment is smaller than what is stored, so that placing begins another one in the middle.
     monkeypatch.setattr("tsdb.chunks.SEGMENT_BYTES", 6_000)
     head.next_chunk_segment()

@@ -24,8 +24,9 @@ I64Array = npt.NDArray[np.int64]
 LIST, COUNT, REFS_SIZE, TIMES_SIZE, KEYS_SIZE, CODED_SIZE, KEYS_AT, CODED_AT = range(8)
 PART_WORDS = 8
 
-# Columns of `runs` i64[S, 3], one row a series: where its values and times begin, and how many they are.
-VALUES_AT, TIMES_AT, LENGTH = range(3)
+# Columns of `runs` i64[S, 3], one row a series: where its codes (kernels.walruns) and its times begin, and
+# how many they are.
+CODES_AT, TIMES_AT, LENGTH = range(3)
 RUN_WORDS = 3
 
 _SLOT_MASK = np.uint32(SLOT_MASK)
@@ -131,9 +132,10 @@ def read_times(
     """Lay out the runs of a bundle's series, which are those of lists side by side, and read their times.
 
     `keys` are those of the records in `parts` side by side. List k has the series up to `ends[k]` i64[K], all
-    different. `records` i64[K] and `marks` u8[S] are scratch. Fills `runs` i64[S, 3]: values one run after
-    the other, times alike, but series of a list with the same times share theirs. `t_ms` holds as many as
-    there are samples. Returns how many times there are, or -1 for bytes that do not decode.
+    different. `records` i64[K] and `marks` u8[S] are scratch. Fills `runs` i64[S, 3] but
+    for the codes: times one run after the other, but series of a list with the same times share theirs.
+    `t_ms` holds as many as there are samples. Returns how many times there are, or -1 for bytes that do not
+    decode.
     """
     for k in range(len(ends)):
         records[k] = 0
@@ -151,7 +153,7 @@ def read_times(
             return np.int64(-1)
         if _mark_steps(keys, times, end, parts[p, COUNT], marks, begin) < 0:
             return np.int64(-1)
-    used, values = np.int64(0), np.int64(0)
+    used = np.int64(0)
     begin = np.int64(0)
     for k in range(len(ends)):
         if begin < ends[k]:
@@ -160,9 +162,7 @@ def read_times(
             if marks[i] != 0:
                 used += records[k]
             runs[i, TIMES_AT] = used - records[k]
-            runs[i, VALUES_AT] = values
             runs[i, LENGTH] = records[k]
-            values += records[k]
         begin = ends[k]
         records[k] = 0
     at = np.int64(0)

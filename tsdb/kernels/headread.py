@@ -33,6 +33,7 @@ from tsdb.kernels.append import (
     tail_time,
 )
 from tsdb.kernels.bits import Word, load64, store64
+from tsdb.kernels.codedchunk import CODED, decode_coded_chunk
 from tsdb.kernels.compile import device, inline, kernel
 from tsdb.kernels.xor import decode_xor_chunk
 
@@ -374,7 +375,11 @@ def decode_rows(
     for row in range(lo, hi):
         begin = out
         for c in range(chunk_offsets[row] - base, chunk_offsets[row + 1] - base):
-            out = decode_xor_chunk(buffer, chunk_starts[c], chunk_lengths[c], mint, maxt, out_t, out_v, out)
+            start, length = chunk_starts[c], chunk_lengths[c]
+            if buffer[start] == CODED:
+                out = decode_coded_chunk(buffer, start, length, mint, maxt, out_t, out_v, out)
+            else:
+                out = decode_xor_chunk(buffer, start, length, mint, maxt, out_t, out_v, out)
             if out < 0:
                 return np.int64(-1 - c)
         tail_end = loose_offsets[row] + tail_counts[row]
