@@ -136,7 +136,7 @@ NEVER = 1 << 62
 """Runs of so many samples stay as the log has them."""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(0, 2**32),
     st.lists(st.integers(1, 6) | st.integers(20, 90) | st.just(150), min_size=1, max_size=4),
