@@ -139,6 +139,12 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "promql.kernels",
+        "digits.measure_points",
+        "web/test_measured.py::test_the_length_of_values_is_that_of_their_slow_texts",
+        f"{_SLOW}.render.value_text",
+    ),
+    (
+        "promql.kernels",
         "render.count_points render.render_histograms render.render_labels render.render_rows",
         "web/test_render.py::test_a_matrix_with_gaps_and_histograms_is_rendered_as_the_slow_way_does",
         f"{_SLOW}.render.matrix_rows",

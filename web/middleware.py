@@ -15,7 +15,7 @@ from web.context import CONTEXT, context_of
 from web.emptyanswer import VARY
 from web.envelope import JSON_TYPE, ApiError, ErrorType, failure
 from web.evaluation import client_is_gone
-from web.negotiation import respond
+from web.negotiation import SENT_DIRECTLY, respond
 from web.parameters import BodyTooLarge
 from web.readiness import Readiness
 
@@ -85,7 +85,7 @@ def _size(response: web.StreamResponse | None) -> int:
         return 0
     if isinstance(response, web.Response):
         return len(response.body) if isinstance(response.body, bytes | bytearray) else 0
-    return response.body_length if response.prepared else 0
+    return response.body_length + response.get(SENT_DIRECTLY, 0) if response.prepared else 0
 
 
 @web.middleware

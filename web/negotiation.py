@@ -15,7 +15,12 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from web.directsending import direct_socket, send_directly
+
 log = logging.getLogger("vedette.web")
+
+SENT_DIRECTLY = web.ResponseKey("sent_directly", int)
+"""Bytes of its body that its writer has not seen."""
 
 COMPRESSION_LEVEL = 1
 """Level 1 packs 150 MB/s of query results 2.6 to 3.6 times smaller, level 6 30 MB/s 2.8 to 4.5 times."""
@@ -107,11 +112,13 @@ async def _in_threads(pieces: Iterator[Piece], executor: Executor) -> AsyncItera
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A body whose beginning is made; `rest` makes what is still to come, None for nothing."""
+    """A body whose beginning is made; `rest` makes what is still to come, None for nothing. Where `length` is
+    known, none of it is made yet, and each piece of `rest` is overwritten by the next."""
 
     encoding: str
     first: bytes
     rest: Iterator[Piece] | None = None
+    length: int | None = None
 
 
 def begin_body(pieces: Iterator[Piece], encoding: str) -> Body:
@@ -132,7 +139,8 @@ def begin_body(pieces: Iterator[Piece], encoding: str) -> Body:
 async def respond_begun(request: web.Request, body: Body, executor: Executor) -> web.StreamResponse:
     """Send a JSON body; what is not made yet is made piece by piece in `executor` and streamed.
 
-    The connection is dropped if the client goes away or making a piece fails half-way.
+    The connection is dropped if the client goes away or making a piece fails half-way. A body of known length
+    goes out in one, straight to the socket where that can be.
     """
     headers = {"Content-Type": "application/json"}
     if body.encoding:
@@ -140,12 +148,13 @@ async def respond_begun(request: web.Request, body: Body, executor: Executor) ->
     if body.rest is None:
         return web.Response(body=body.first, headers=headers)
     response = web.StreamResponse(headers=headers)
-    response.enable_chunked_encoding()
+    if body.length is None:
+        response.enable_chunked_encoding()
+    else:
+        response.content_length = body.length
     await response.prepare(request)
     try:
-        await response.write(body.first)
-        async for piece in _in_threads(body.rest, executor):
-            await response.write(piece)
+        await _stream(request, response, body, body.rest, executor)
         await response.write_eof()
     except ConnectionError:
         raise
@@ -155,3 +164,22 @@ async def respond_begun(request: web.Request, body: Body, executor: Executor) ->
         if request.transport is not None:
             request.transport.abort()
     return response
+
+
+async def _stream(
+    request: web.Request, response: web.StreamResponse, body: Body, rest: Iterator[Piece], executor: Executor
+) -> None:
+    if body.length is None:
+        await response.write(body.first)
+        async for piece in _in_threads(rest, executor):
+            await response.write(piece)
+        return
+    # The first piece, a few bytes, takes the headers with it.
+    await response.write(bytes(next(rest)))
+    out = direct_socket(request)
+    if out is not None:
+        response[SENT_DIRECTLY] = body.length
+        await send_directly(request, rest, out, executor)
+        return
+    async for piece in _in_threads(rest, executor):
+        await response.write(bytes(piece))

@@ -28,6 +28,7 @@ from web.quotedsymbols import joined, quoted_symbols
 I64Array = npt.NDArray[np.int64]
 U8Array = npt.NDArray[np.uint8]
 U32Array = npt.NDArray[np.uint32]
+U64Array = npt.NDArray[np.uint64]
 
 BUFFER_BYTES = 256 * 1024
 """Room for the beginning of a result, often all of it."""
@@ -48,6 +49,7 @@ PAIR_BYTES_GUESS = 48
 TRUNCATED = "results truncated due to limit"
 
 _NO_HISTOGRAMS = np.zeros(1, dtype=np.int64)
+_NO_CODES = np.zeros(0, dtype=np.uint64)
 
 
 class Texts(NamedTuple):
@@ -82,10 +84,12 @@ class Entries(NamedTuple):
 
 
 class RowSource(Protocol):
-    """Rows of points: floats values[lows[i]:highs[i]], `counts[i]` of them present, and histograms."""
+    """Rows of points: floats values[lows[i]:highs[i]], `counts[i]` of them present, and histograms. `codes`
+    are the digits of the values where they were made beforehand, else empty."""
 
     labels: SeriesLabels
     values: npt.NDArray[np.float64]
+    codes: U64Array
     lows: I64Array
     highs: I64Array
     counts: I64Array
@@ -148,6 +152,18 @@ def _label_texts(labels: SeriesLabels) -> Texts:
     return Texts(data[:size].copy() if labels.memo is not None else data, rows)
 
 
+def label_sizes(labels: SeriesLabels, rows: I64Array) -> int:
+    """Bytes of the label objects of some rows together."""
+    if len(rows) < len(labels):
+        labels = labels.take(rows)
+    names, values, texts, spans = _quoted(labels)
+    ends = np.empty(len(labels) + 1, dtype=np.int64)
+    nowhere = np.empty(0, dtype=np.uint8)
+    return kernels.render_labels(
+        contiguous(labels.offsets, np.int64), names, values, texts, spans, nowhere, ends
+    )
+
+
 def label_objects(labels: SeriesLabels) -> Iterator[bytes]:
     """The label objects of all series, separated by commas, in pieces of CHUNK_ROWS_MAX."""
     for start in range(0, len(labels), CHUNK_ROWS_MAX):
@@ -202,6 +218,7 @@ class MatrixRows:
         self.values = contiguous(matrix.values, np.float64).reshape(-1)
         self.lows = np.arange(series, dtype=np.int64) * steps
         self.highs = self.lows + steps
+        self.codes = _NO_CODES
         self.counts = _count_points(self.values, self.lows, self.highs)
         self.pool: HistogramBatch | None = None
         self.histogram_counts = np.zeros(series, dtype=np.int64)
@@ -235,6 +252,7 @@ class RangeVectorRows:
         self.values = contiguous(samples.values, np.float64)
         self.lows = contiguous(samples.offsets[:-1], np.int64)
         self.highs = contiguous(samples.offsets[1:], np.int64)
+        self.codes = _NO_CODES
         self.counts = _count_points(self.values, self.lows, self.highs)
         self._t_ms = samples.t_ms
         self.pool = samples.histograms
@@ -287,9 +305,11 @@ def filled_rows(source: RowSource) -> I64Array:
     return filled.nonzero()[0]
 
 
-def row_bytes(source: RowSource, rows: I64Array, keys: Keys) -> Iterator[bytes | memoryview]:
+def row_bytes(
+    source: RowSource, rows: I64Array, keys: Keys, reuse: bool = False
+) -> Iterator[bytes | memoryview]:
     """JSON of rows, separated by commas, in pieces of BUFFER_BYTES, then LATER_BUFFER_BYTES (more for a huge
-    histogram). A piece is never written to again."""
+    histogram). A piece is never written to again, or, with `reuse`, is overwritten by the next."""
     out = np.empty(BUFFER_BYTES, dtype=np.uint8)
     state = np.zeros(kernels.STATE_LENGTH, dtype=np.int64)
     empty = Texts(np.empty(0, dtype=np.uint8), _NO_HISTOGRAMS)
@@ -313,6 +333,7 @@ def row_bytes(source: RowSource, rows: I64Array, keys: Keys) -> Iterator[bytes |
         while state[kernels.ROW] < len(chunk):
             size = kernels.render_rows(
                 source.values,
+                source.codes,
                 lows,
                 highs,
                 counts,
@@ -328,7 +349,9 @@ def row_bytes(source: RowSource, rows: I64Array, keys: Keys) -> Iterator[bytes |
                 state,
                 out,
             )
-            if 2 * size < len(out):
+            if reuse:
+                yield out[:size].data
+            elif 2 * size < len(out):
                 yield out[:size].tobytes()
             else:
                 yield out[:size].data
@@ -368,16 +391,36 @@ class Answer:
     stats: Any = None
 
 
-def _series_pieces(
-    answer: Answer, source: RowSource, kind: bytes, keys: Keys, warnings: list[str]
-) -> Iterator[bytes | memoryview]:
+SERIES_END = b"]"
+"""What stands behind the rows of a vector or a matrix."""
+
+
+def series_start(kind: bytes) -> bytes:
+    """What stands before the rows of a vector or a matrix."""
+    return SUCCESS_START + b'{"resultType":"' + kind + b'","result":['
+
+
+def shown_rows(answer: Answer, source: RowSource, warnings: list[str]) -> I64Array:
+    """Rows that are answered; a warning is added where the limit leaves some out."""
     rows = filled_rows(source)
     if 0 < answer.limit < len(rows):
         rows = rows[: answer.limit]
         warnings.append(TRUNCATED)
-    yield SUCCESS_START + b'{"resultType":"' + kind + b'","result":['
-    yield from row_bytes(source, rows, keys)
-    yield b"]"
+    return rows
+
+
+def answer_end(answer: Answer, warnings: Sequence[str]) -> bytes:
+    """All that stands behind the value of an answer."""
+    stats = b"" if answer.stats is None else b',"stats":' + encode(answer.stats)
+    return stats + b"}" + success_end(warnings, answer.infos)
+
+
+def _series_pieces(
+    answer: Answer, source: RowSource, kind: bytes, keys: Keys, warnings: list[str]
+) -> Iterator[bytes | memoryview]:
+    yield series_start(kind)
+    yield from row_bytes(source, shown_rows(answer, source, warnings), keys)
+    yield SERIES_END
 
 
 def _value_pieces(answer: Answer, warnings: list[str]) -> Iterator[bytes | memoryview]:
@@ -401,5 +444,4 @@ def answer_pieces(answer: Answer) -> Iterator[bytes | memoryview]:
     """The whole body of a query's answer, piece by piece."""
     warnings = list(answer.warnings)
     yield from _value_pieces(answer, warnings)
-    stats = b"" if answer.stats is None else b',"stats":' + encode(answer.stats)
-    yield stats + b"}" + success_end(warnings, answer.infos)
+    yield answer_end(answer, warnings)

@@ -19,6 +19,7 @@ from tsdb.kernels.compile import device, inline, instruction
 
 U8Array = npt.NDArray[np.uint8]
 U64Array = npt.NDArray[np.uint64]
+I64Array = npt.NDArray[np.int64]
 Word = Any
 """A uint64 inside a kernel."""
 Whole = Any
@@ -55,11 +56,32 @@ def _powers() -> tuple[U64Array, U64Array]:
 
 
 POWER_HIGH_WORDS, POWER_LOW_WORDS = _powers()
+NEAR_FIRST, NEAR_MASK = np.uint64(1003), np.uint64(127)
+"""Biased exponent of 1e-6; and what keeps a row of NEAR inside the table, whatever the value."""
+
+
+def _near() -> tuple[U64Array, I64Array]:
+    """What `nearest_digits` multiplies with, by biased exponent from NEAR_FIRST on: the power of ten (high
+    and low word), the shift that puts the point at 64 bits, half the distance to the next value in units of
+    2^-59, u64[128, 4]; and the exponent of ten that the digits have, i64[128]."""
+    rows, powers = [], []
+    for biased in range(int(NEAR_FIRST), int(NEAR_FIRST) + int(NEAR_MASK) + 1):
+        q = biased - 1075
+        k = (q * 1262611) >> 22
+        high = int(POWER_HIGH_WORDS[-k - _POWER_LOW])
+        shift = q + ((-k * 1741647) >> 19) + 1
+        rows.append((high, int(POWER_LOW_WORDS[-k - _POWER_LOW]), shift, high >> (6 - shift)))
+        powers.append(k)
+    return np.array(rows, dtype=np.uint64), np.array(powers, dtype=np.int64)
+
+
+NEAR, NEAR_POWERS = _near()
 WHOLE_TENS = np.array([10**k for k in range(20)], dtype=np.uint64)
 
 U0, U1, U2, U4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
 U3, U5, U6, U8, U10, U16 = (np.uint64(n) for n in (3, 5, 6, 8, 10, 16))
 U20, U32, U40, U52, U56, U59, U63, U64, U100 = (np.uint64(n) for n in (20, 32, 40, 52, 56, 59, 63, 64, 100))
+U35, LOW_16, TENTH = np.uint64(35), np.uint64(0xFFFF), np.uint64(0xCCCCCCCD)
 TEN_4, TEN_8, TEN_16 = np.uint64(10**4), np.uint64(10**8), np.uint64(10**16)
 TEN_UNITS = np.int64(10 << 59)
 HALF = np.uint64(1 << 63)
@@ -129,7 +151,7 @@ def schubfach(bits: Word) -> tuple[Word, Whole]:
 @inline
 def nearest_digits(bits: Word) -> tuple[Word, Whole]:
     """(digits, exponent) as Schubfach gives them, of 16 or 17 digits with zeros at the end where fewer would
-    do; digits 0 where this way cannot tell. For positive normal values.
+    do; digits 0 where this way cannot tell. For values from 1e-6 to 1e15.
 
     The value is x * 10^k, and half the distance to its neighbours d * 10^k with 0.5 <= d < 5. So at most one
     multiple of ten lies closer to x than d, and is the answer if there is one; else the integer nearest to
@@ -138,19 +160,19 @@ def nearest_digits(bits: Word) -> tuple[Word, Whole]:
     whose lower neighbour is nearer.
     """
     fraction = bits & FRACTION
-    q = np.int64((bits >> U52) & EXPONENT_MASK) - 1075
-    k = (q * 1262611) >> 22
-    high, low = POWER_HIGH_WORDS[-k - _POWER_LOW], POWER_LOW_WORDS[-k - _POWER_LOW]
-    h = np.uint64(q + ((-k * 1741647) >> 19) + 1)
-    factor = (fraction | HIDDEN) << h
+    row = np.int64((((bits >> U52) & EXPONENT_MASK) - NEAR_FIRST) & NEAR_MASK)
+    high, low = NEAR[row, 0], NEAR[row, 1]
+    factor = (fraction | HIDDEN) << NEAR[row, 2]
     carry = multiply_high(low, factor)
     whole = multiply_high(high, factor)
     rest = high * factor + carry
     if rest < carry:
         whole += U1
-    last = whole - whole // U10 * U10
+    # The last digit: 2^16 and 2^32 leave 6 when divided by ten, and the sum is short enough for one product.
+    folded = (whole & LOW_16) + (((whole >> U16) & LOW_16) + (whole >> U32)) * U6
+    last = folded - ((folded * TENTH) >> U35) * U10
     above_ten = np.int64((last << U59) + (rest >> U5))
-    reach = np.int64(high >> (U6 - h))
+    reach = np.int64(NEAR[row, 3])
     lower, upper = above_ten - reach, TEN_UNITS - above_ten - reach
     unsure = np.uint64(lower + MARGIN) < U16
     unsure |= np.uint64(upper + MARGIN) < U16
@@ -160,7 +182,7 @@ def nearest_digits(bits: Word) -> tuple[Word, Whole]:
     is_lower, is_upper = np.uint64(lower >> 63), np.uint64(upper >> 63)
     is_either = is_lower | is_upper
     digits = whole + ((rest >> U63) & ~is_either) - (last & is_either) + (U10 & is_upper)
-    return (U0 if unsure else digits), k
+    return (U0 if unsure else digits), NEAR_POWERS[row]
 
 
 @inline

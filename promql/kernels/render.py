@@ -13,17 +13,16 @@ import numpy.typing as npt
 
 from promql.kernels.bucketbounds import CUSTOM_SCHEMA, custom_bound, exponential_bound
 from promql.kernels.decimal import TIME_BYTES_MAX, VALUE_BYTES_MAX, Real, write_time, write_value
+from promql.kernels.digits import ABSENT_WORD, STALE_WORD, write_coded
 from tsdb.kernels.bits import float_bits, load64, store64
 from tsdb.kernels.compile import device, inline, kernel
 
 U8Array = npt.NDArray[np.uint8]
 U32Array = npt.NDArray[np.uint32]
+U64Array = npt.NDArray[np.uint64]
 I32Array = npt.NDArray[np.int32]
 I64Array = npt.NDArray[np.int64]
 F64Array = npt.NDArray[np.float64]
-
-ABSENT_WORD = np.uint64(0x7FF8000000000AB5)
-STALE_WORD = np.uint64(0x7FF0000000000002)
 
 HEAD_BYTES_MAX = TIME_BYTES_MAX + 8
 """Room for what stands before the value of a point, `,[t,"`, and for the bytes that word loads touch."""
@@ -57,6 +56,7 @@ ROW, PHASE, CURSOR, WRITTEN_ROWS = 0, 1, 2, 3
 STATE_LENGTH = 4
 """i64 cells that carry a rendering from one buffer to the next, zero at the start."""
 
+NO_CODE = np.uint64(0)
 IN_HEAD, IN_VALUES, IN_HISTOGRAMS = 0, 1, 2
 
 
@@ -129,7 +129,7 @@ def render_labels(
     at = 0
     offsets[0] = 0
     for i in range(len(row_offsets) - 1):
-        size = 2
+        size = 2 if row_offsets[i] == row_offsets[i + 1] else 1
         for pair in range(row_offsets[i], row_offsets[i + 1]):
             name, value = names[pair], values[pair]
             size += 2 + spans[name, 1] - spans[name, 0] + spans[value, 1] - spans[value, 0]
@@ -218,6 +218,36 @@ def write_points(
 
 
 @device
+def write_coded_points(
+    values: F64Array,
+    codes: U64Array,
+    point: int,
+    high: int,
+    origin: int,
+    first: bool,
+    heads: U8Array,
+    head_offsets: I64Array,
+    out: U8Array,
+    at: int,
+) -> tuple[int, int, bool]:
+    """As `write_points`, from codes of the values."""
+    last = len(out) - POINT_BYTES_MAX
+    while point < high and at <= last:
+        code = codes[point]
+        if code != NO_CODE:
+            lo, hi = head_offsets[point - origin], head_offsets[point - origin + 1]
+            if first:  # without the comma
+                lo += 1
+                first = False
+            at = copy_head(heads, lo, hi - lo, out, at)
+            at = write_coded(out, at, code, float_bits(values[point]), values[point])
+            store64(out, at, POINT_END)
+            at += 2
+        point += 1
+    return at, point, first
+
+
+@device
 def write_entries(
     entry: int,
     stop: int,
@@ -252,13 +282,14 @@ def write_entries(
 
 
 @kernel(
-    "int64(float64[::1], int64[::1], int64[::1], int64[::1], int64[::1], uint8[::1], int64[::1],"
-    " uint8[::1], int64[::1], uint8[::1], uint8[::1],"
+    "int64(float64[::1], uint64[::1], int64[::1], int64[::1], int64[::1], int64[::1], uint8[::1],"
+    " int64[::1], uint8[::1], int64[::1], uint8[::1], uint8[::1],"
     " int64[::1], uint8[::1], int64[::1], uint8[::1], int64[::1], uint8[::1], int64[::1], uint8[::1])",
     group="read",
 )
 def render_rows(
     values: F64Array,
+    codes: U64Array,
     lows: I64Array,
     highs: I64Array,
     counts: I64Array,
@@ -282,7 +313,8 @@ def render_rows(
 
     Row i has floats values[lows[i]:highs[i]], `counts[i]` of them present, the one at p with head
     p - time_origins[i] (`render_heads`); and histogram entries entry_rows[i]..entry_rows[i+1], each with a
-    time text and a body text. `value_key` and `entry_key` open a list (`,"values":[`), `close` ends it (`]`).
+    time text and a body text. `codes` are those of the values (`digits.measure_points`), or empty.
+    `value_key` and `entry_key` open a list (`,"values":[`), `close` ends it (`]`).
     Returns the bytes written; `state[ROW]` reaches the number of rows when all are done. `out` must hold the
     longest histogram plus 1 KiB.
     """
@@ -310,17 +342,16 @@ def render_rows(
         if phase == IN_VALUES and counts[row] > 0:
             low, high = lows[row], highs[row]
             # The cursor keeps the place and, in its lowest bit, whether the next point needs a comma.
-            at, point, first = write_points(
-                values,
-                low + (cursor >> 1),
-                high,
-                time_origins[row],
-                cursor & 1 == 0,
-                heads,
-                head_offsets,
-                out,
-                at,
-            )
+            point, first = low + (cursor >> 1), cursor & 1 == 0
+            origin = time_origins[row]
+            if len(codes) > 0:
+                at, point, first = write_coded_points(
+                    values, codes, point, high, origin, first, heads, head_offsets, out, at
+                )
+            else:
+                at, point, first = write_points(
+                    values, point, high, origin, first, heads, head_offsets, out, at
+                )
             if point < high or room - at < KEY_BYTES_MAX:
                 cursor = ((point - low) << 1) | (0 if first else 1)
                 break

@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from promql.engineerrors import QueryCancelled
 from promql.errors import ParseError
 from promql.operators.operator import Explain
 from promql.parser import ParserOptions, parse
@@ -18,6 +19,7 @@ from promql.quoting import quote
 from web.context import AppContext, context_of
 from web.envelope import ApiError, ErrorType, bad_data, invalid_parameter, success
 from web.evaluation import Turn, as_api_error, client_is_gone, evaluate, evaluate_query, run_blocking
+from web.measured import measured
 from web.negotiation import Body, begin_body, encoding_for, respond, respond_begun
 from web.parameters import (
     MAX_TIME_MS,
@@ -97,17 +99,28 @@ class _Answered:
 
 
 def _answered(
-    form: Form, result: QueryResult, queue_s: float, moment: tuple[bool, int, int], encoding: str
+    form: Form, result: QueryResult, turn: Turn, moment: tuple[bool, int, int], encoding: str
 ) -> _Answered:
     """Render a result; `moment` is (instant, time_ms, limit)."""
-    stats, shown, warnings = _with_queue_time(result.stats, queue_s), None, result.warnings
+    stats, shown, warnings = _with_queue_time(result.stats, turn.queue_s), None, result.warnings
     wanted = form.get("stats")
     if wanted:
         shown = stats
         if wanted not in _STATS_VALUES:
             warnings = [*warnings, _DEPRECATED_STATS.format(quote(wanted))]
     answer = Answer(result.value, *moment, warnings, result.infos, shown)
-    return _Answered(begin_body(answer_pieces(answer), encoding), stats, result.work)
+    return _Answered(_begun(answer, turn, encoding), stats, result.work)
+
+
+def _begun(answer: Answer, turn: Turn, encoding: str) -> Body:
+    def check() -> None:
+        if turn.cancel[0]:
+            raise QueryCancelled("result rendering")
+
+    large = None if encoding else measured(answer, check)
+    if large is not None:
+        return Body("", b"", large.pieces, large.length)
+    return begin_body(answer_pieces(answer), encoding)
 
 
 async def _send(
@@ -190,7 +203,7 @@ async def query(request: web.Request) -> web.StreamResponse:
             cancel=turn.cancel,
             at_once=turn.at_once,
         )
-        return _answered(form, result, turn.queue_s, (True, time_ms, limit), encoding)
+        return _answered(form, result, turn, (True, time_ms, limit), encoding)
 
     return await _send(request, timeout_s, work, text, (time_ms, time_ms, 0))
 
@@ -236,7 +249,7 @@ async def query_range(request: web.Request) -> web.StreamResponse:
             cancel=turn.cancel,
             at_once=turn.at_once,
         )
-        return _answered(form, result, turn.queue_s, (False, end, limit), encoding)
+        return _answered(form, result, turn, (False, end, limit), encoding)
 
     return await _send(request, timeout_s, work, text, (start, end, step))
 
