@@ -401,6 +401,12 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "tsdb.kernels",
+        "sharedrows.copy_decoded",
+        "tsdb/test_sharedread.py::test_rows_that_are_kept_decoded_are_those_of_the_blocks",
+        "tests.tsdb.memoryselection.MemorySelection",
+    ),
+    (
+        "tsdb.kernels",
         "sharedrows.mix_vectors sharedrows.same_vectors",
         "tsdb/test_sharedread.py::test_rows_with_unlike_vectors_are_told_apart",
         _LIST,

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from tsdb.block import Block, BlockSelection
 from tsdb.blockcache import NOT_KEPT, BlockCache, CachePart
 from tsdb.errors import NotAtOnceError
+from tsdb.keptseries import ROWS_MAX
 from tsdb.kernels import sharedrows as kernels
 from tsdb.labels import Matcher
 from tsdb.serieslabels import SeriesLabels
@@ -32,6 +33,10 @@ VECTOR_SAMPLES_MAX = 1 << 22
 
 KEPT_BYTES_MAX = 1 << 23
 """What is larger is worked out by each query: one of them must not drive out all others."""
+
+MEMO_BYTES = 512
+"""About what queries work out of the labels of a row (`SeriesLabels.memo`); of as many rows as the head keeps
+it for."""
 
 _BEGIN_MS, _END_MS = -(1 << 62), 1 << 62
 
@@ -74,9 +79,17 @@ class JoinedRuns:
     last_ms: int
     times_key: bytes = field(default=b"", init=False)
     """A digest of `vectors`: selections of the same targets have the same."""
+    starts: I64Array = field(init=False)
+    """i64[N+1]: place of each run where all follow one another."""
+    key: tuple[object, ...] = field(default=(), init=False)
+    """Blocks and matchers; empty for what is not remembered."""
+    was_read: bool = field(default=False, init=False)
+    """Whether most of it has been read: see `tsdb.decodedruns`."""
     _seen: tuple[SeriesLabels, JoinedRows] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        self.starts = np.zeros(len(self.length) + 1, dtype=np.int64)
+        np.cumsum(self.length, out=self.starts[1:])
         digest = hashlib.blake2b(digest_size=16)
         for numbers in self.vectors:
             digest.update(len(numbers).to_bytes(8, "little"))
@@ -94,8 +107,9 @@ class JoinedRuns:
         added = len(first) - count
         last = np.full(added, len(self.rows), dtype=np.int64)
         kind_count = int(self.kinds.max(initial=-1)) + 2
+        labels = joined.take(first) if added else self.labels
         found = JoinedRows(
-            joined.take(first) if added else self.labels,
+            labels.kept() if len(labels) <= ROWS_MAX else labels,
             np.concatenate([self.offsets[:-1], last]),
             np.concatenate([self.offsets[1:], last]),
             np.concatenate([self.kinds, np.full(added, kind_count - 1, dtype=np.int64)]),
@@ -107,9 +121,11 @@ class JoinedRuns:
 
     def nbytes(self) -> int:
         """What it takes with rows of a head."""
-        columns = (self.rows, self.page, self.stream, self.vector, self.length, self.order)
+        columns = (self.rows, self.page, self.stream, self.vector, self.length, self.order, self.starts)
         labels = self.labels.offsets.nbytes + self.labels.name_ids.nbytes + self.labels.value_ids.nbytes
         size = sum(column.nbytes for column in columns) + 3 * labels + 6 * self.offsets.nbytes
+        if len(self.labels) <= ROWS_MAX:
+            size += MEMO_BYTES * len(self.labels)
         return size + 120 * len(self.pages) + sum(numbers.nbytes for numbers in self.vectors)
 
 
@@ -239,9 +255,13 @@ class BlockJoins:
             for block in blocks:
                 found.append(block.select(matchers, _BEGIN_MS, _END_MS))
                 check()
-            return join_selections(found)
+            joined = join_selections(found)
+            if joined is not None:
+                joined.key = key
+            return joined
 
-        return self._runs.get((tuple([block.meta.ulid for block in blocks]), tuple(matchers)), join)
+        key = tuple([block.meta.ulid for block in blocks]), tuple(matchers)
+        return self._runs.get(key, join)
 
     def times(self, blocks: Sequence[Block], runs: JoinedRuns, at_once: bool) -> JoinedTimes:
         """The timestamps of joined runs, which selections of the same targets have in common. Raises as

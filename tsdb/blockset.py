@@ -16,6 +16,7 @@ from tsdb.block import Block
 from tsdb.blockcache import BlockCache
 from tsdb.blockjoin import BlockJoins
 from tsdb.blockmeta import BlockMeta
+from tsdb.decodedruns import DECODED_BYTES, DecodedRuns
 from tsdb.errors import CorruptionError, StorageError
 from tsdb.fs import FileSystem
 from tsdb.labels import Matcher
@@ -103,11 +104,14 @@ class BlockSet:
         symbols: SymbolTable,
         metrics: StorageMetrics,
         cache: BlockCache | None = None,
+        decoded_bytes: int = DECODED_BYTES,
     ) -> None:
-        """`cache` keeps decoded pieces of all blocks."""
+        """`cache` keeps decoded pieces of all blocks; `decoded_bytes` may be kept of values that are read
+        often."""
         self._fs, self.root, self._symbols, self._metrics = fs, root, symbols, metrics
         self.cache = cache if cache is not None else BlockCache()
         self.joins = BlockJoins(self.cache)
+        self.decoded = DecodedRuns(decoded_bytes)
         self._lock = threading.RLock()
         self.blocks = BlockList()
         """Ascending by time."""
@@ -171,6 +175,7 @@ class BlockSet:
                 continue
             self._replace([found], [])
             self.joins.clear()
+            self.decoded.clear()
             log.info("A block was moved in", extra={"block": name})
         self._metrics.reloads.inc()
 
@@ -203,6 +208,7 @@ class BlockSet:
             raise CorruptionError(f"blocks cannot be read after they were written: {unreadable}")
         self._replace(found, removed)
         self.joins.clear()
+        self.decoded.clear()
         for stored in removed:
             self._delete(stored)
             stored.block.forget()

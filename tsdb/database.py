@@ -85,7 +85,9 @@ class Database:
         self.head = self._make_head()
         self._lock = self._take_lock()
         try:
-            self.block_set = BlockSet(fs, path, self.symbols, self.metrics, BlockCache(options.cache_bytes))
+            self.block_set = BlockSet(
+                fs, path, self.symbols, self.metrics, BlockCache(options.cache_bytes), options.decoded_bytes
+            )
             self._recover()
         except BaseException:
             self._release_lock()
@@ -237,7 +239,12 @@ class Database:
         if self._closed:
             raise ClosedError("the database is closed")
         return StoreQuerier(
-            self.head, self.blocks, lambda: self.head_tombstones, self.block_set.joins, self.metrics
+            self.head,
+            self.blocks,
+            lambda: self.head_tombstones,
+            self.block_set.joins,
+            self.block_set.decoded,
+            self.metrics,
         )
 
     def blocks(self) -> BlockList:
@@ -401,7 +408,8 @@ def open_database(
 
     `clock` gives Unix seconds. `progress` is filled while the replay runs. `settled` is called once, may
     wait, and gives the options that count; no segment is begun and no snapshot removed before that. `options`
-    must then be right in `block_range_ms`, `lock_file`, `cache_bytes` and `limits.metadata_entries` only.
+    must then be right in `block_range_ms`, `lock_file`, `cache_bytes`, `decoded_bytes` and
+    `limits.metadata_entries` only.
     Raises LockedError for a directory in use, UnknownVersionError for files of a newer format, StorageError
     where it is not writable or holds something else than a store, and what `settled` raises.
     """

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tsdb.block import Block
 from tsdb.blockjoin import JoinedRuns, JoinedTimes
+from tsdb.decodedruns import DecodedRuns
 from tsdb.errors import NotAtOnceError
 from tsdb.headselect import HeadSelection
 from tsdb.samplerows import read_rows
@@ -33,15 +34,17 @@ class JoinedSelection:
         span_ms: tuple[int, int],
         otherwise: Callable[[], Selection],
         at_once: bool = False,
+        decoded: DecodedRuns | None = None,
     ) -> None:
         """The samples of `span_ms`, both inclusive. `otherwise` makes a selection of the same, which reads
-        where the head has samples under those of the blocks; with `at_once` NotAtOnceError is raised then."""
+        where the head has samples under those of the blocks; with `at_once` NotAtOnceError is raised then.
+        `decoded` keeps what is read often."""
         runs, times = joined
         offsets, none = _NO_SERIES
         labels = SeriesLabels(offsets, none, none, runs.labels.symbols) if head is None else head.labels
         rows = runs.with_head(labels)
         sources = [block.columns for block in blocks]
-        self._reader = SharedReader(sources, runs, rows, times, head, span_ms, at_once)
+        self._reader = SharedReader(sources, runs, rows, times, head, span_ms, at_once, decoded)
         head_bounds = np.zeros(len(rows.labels), dtype=np.int64)
         head_work = head_bounds
         if head is not None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tsdb.blockcache import CACHE_BYTES
+from tsdb.decodedruns import DECODED_BYTES
 from tsdb.errors import InvalidLabelsError, LimitError, SeriesLimitError
 from tsdb.labels import Labels
 from tsdb.rollup import ROLLUP_LABEL, SeriesRetention, Tier
@@ -91,8 +92,9 @@ class StorageOptions:
     `start_timestamps` stores start timestamps of samples (Prometheus's feature st-storage); without it they
     are dropped. `out_of_order_window_ms` 0 refuses samples older than the newest of their series, as
     Prometheus does by default. `wal_sync` is batch, interval or never. `block_range_ms` is the range of the
-    smallest block, `cache_bytes` what decoded pieces of all blocks may take together. Sealed chunks of the
-    head beyond `chunk_memory_bytes` are moved to files.
+    smallest block, `cache_bytes` what decoded pieces of all blocks may take together, `decoded_bytes`
+    what values that are read often may take besides, decoded. Sealed chunks of the head beyond
+    `chunk_memory_bytes` are moved to files.
     """
 
     retention_ms: int = 15 * DAY_MS
@@ -110,6 +112,7 @@ class StorageOptions:
     snapshot_on_close: bool = True
     start_timestamps: bool = False
     cache_bytes: int = CACHE_BYTES
+    decoded_bytes: int = DECODED_BYTES
     chunk_memory_bytes: int = CHUNK_MEMORY_BYTES
     limits: Limits = Limits()
     tiers: tuple[Tier, ...] = ()

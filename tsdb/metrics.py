@@ -199,7 +199,8 @@ class StorageMetrics:
         gauge("head_native_histogram_series", "Series with native histograms.", head.histogram_series_count)
         gauge("head_stale_series", "Series whose newest sample is a stale marker.", head.stale_series_count)
         gauge("head_active_appenders", "Appends running.", lambda: database.appender().active)
-        self._watch_cache(database.block_set.cache)
+        self._watch_cache("block", "decoded pieces of blocks", database.block_set.cache)
+        self._watch_cache("decoded", "values that are read often", database.block_set.decoded.cache)
         gauge("blocks_loaded", "Blocks in the store.", lambda: len(database.blocks()))
         damaged = Gauge(
             "vedette_tsdb_damaged_blocks",
@@ -228,19 +229,19 @@ class StorageMetrics:
         gauge("isolation_low_watermark", "Batches stored.", lambda: database.appender().batches)
         gauge("isolation_high_watermark", "Batches stored.", lambda: database.appender().batches)
 
-    def _watch_cache(self, cache: BlockCache) -> None:
-        """Figures of the decoded pieces of blocks."""
-        prefix, registry = "vedette_tsdb_block_cache_", self._registry
-        used = Gauge(prefix + "bytes", "Bytes of decoded pieces of blocks.", registry=registry)
+    def _watch_cache(self, kind: str, what: str, cache: BlockCache) -> None:
+        """Figures of a cache: "vedette_tsdb_<kind>_cache_..." of `what` it has."""
+        prefix, registry = f"vedette_tsdb_{kind}_cache_", self._registry
+        used = Gauge(prefix + "bytes", f"Bytes of {what}.", registry=registry)
         used.set_function(lambda: cache.used)
-        limit = Gauge(prefix + "limit_bytes", "Most bytes that such pieces may take.", registry=registry)
+        limit = Gauge(prefix + "limit_bytes", f"Most bytes of {what}.", registry=registry)
         limit.set_function(lambda: cache.limit)
         for name, text, read in (
-            ("hits", "Decoded pieces of blocks that were in the cache.", lambda: cache.hits),
-            ("misses", "Pieces of blocks that had to be decoded.", lambda: cache.misses),
-            ("evictions", "Decoded pieces that were dropped for others.", lambda: cache.evictions),
+            ("hits", "What was asked for and was in the cache", lambda: cache.hits),
+            ("misses", "What had to be decoded", lambda: cache.misses),
+            ("evictions", "What was dropped for others", lambda: cache.evictions),
         ):
-            registry.register(_Figure(prefix + name, text, read))
+            registry.register(_Figure(prefix + name, f"{text}: {what}.", read))
 
 
 class _Figure(Collector):

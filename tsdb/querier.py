@@ -13,6 +13,7 @@ from tsdb.atonce import HeldAtOnce
 from tsdb.block import Block
 from tsdb.blockjoin import BlockJoins
 from tsdb.blockset import BlockList, StoredBlock
+from tsdb.decodedruns import DecodedRuns
 from tsdb.errors import NotAtOnceError
 from tsdb.head import NO_HINTS, Head
 from tsdb.headselect import HeadSelection
@@ -43,10 +44,11 @@ class StoreQuerier:
         blocks: Callable[[], BlockList],
         tombstones: Callable[[], Sequence[HeadTombstone]],
         joins: BlockJoins,
+        decoded: DecodedRuns,
         metrics: StorageMetrics | None = None,
     ) -> None:
         """`blocks` is asked after the head was read: what the head has cut meanwhile is in a block then."""
-        self._joins = joins
+        self._joins, self._decoded = joins, decoded
         self._metrics = metrics
         self._head = head
         self._blocks = blocks
@@ -121,7 +123,7 @@ class StoreQuerier:
         times = self._joins.times(blocks, runs, at_once)
         hints.check()
         head = newest if len(newest.labels) else None
-        return JoinedSelection(blocks, (runs, times), head, span_ms, otherwise, at_once)
+        return JoinedSelection(blocks, (runs, times), head, span_ms, otherwise, at_once, self._decoded)
 
     def _select_at_once(
         self, matchers: Sequence[Matcher], mint: int, maxt: int, hints: SelectHints

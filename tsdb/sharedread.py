@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tsdb import page
 from tsdb.blockjoin import JoinedRows, JoinedRuns, JoinedTimes, rows_of_pages
 from tsdb.columnsfile import FLOATS
+from tsdb.decodedruns import DECODED_AT_ONCE_MAX, PAGES_AT_ONCE_MAX, DecodedRuns, PageSource
 from tsdb.errors import NotAtOnceError
 from tsdb.kernels import merge as merge_kernels
 from tsdb.kernels import sharedrows as kernels
@@ -30,24 +31,6 @@ I64Array = npt.NDArray[np.int64]
 F64Array = npt.NDArray[np.float64]
 U64Array = npt.NDArray[np.uint64]
 U8Array = npt.NDArray[np.uint8]
-
-DECODED_AT_ONCE_MAX = 1 << 16
-PAGES_AT_ONCE_MAX = 64
-"""Samples that are decoded and pages that are looked into by a thread that must not wait: a few hundred
-microseconds. To find a stream in a page takes a look at the header of each one before it."""
-
-
-class PageSource(Protocol):
-    """The pages of a block."""
-
-    def page(self, kind: int, number: int, at_once: bool = False) -> U8Array:
-        """A page before compression. Raises CorruptionError; NotAtOnceError for one that would have to be
-        read first."""
-        ...
-
-    def where(self, kind: int, number: int) -> str:
-        """How messages name a page."""
-        ...
 
 
 class HeadSource(Protocol):
@@ -74,9 +57,11 @@ class SharedReader:
         head: HeadSource | None,
         span_ms: tuple[int, int],
         at_once: bool = False,
+        decoded: DecodedRuns | None = None,
     ) -> None:
         """`rows` are those of `runs` and of the head's selection, of which samples within `span_ms` (both
-        inclusive) are wanted. `at_once` reads as by a thread that must not wait. Raises NotAtOnceError."""
+        inclusive) are wanted. `at_once` reads as by a thread that must not wait. `decoded` keeps what is read
+        often. Raises NotAtOnceError."""
         self._sources, self._runs, self._rows, self._times, self._head = sources, runs, rows, times, head
         self._at_once = at_once
         self._last_ms = min(runs.last_ms, span_ms[1])
@@ -91,7 +76,10 @@ class SharedReader:
         self.counts = np.empty(len(rows.begins), dtype=np.int64)
         """i64[R]: samples of each row in the blocks."""
         kernels.place_runs(rows.begins, rows.ends, runs.vector, self._lo, self._hi, self._places, self.counts)
-        if at_once:
+        self._bits: U64Array | None = None
+        if decoded is not None:
+            self._bits = decoded.of(runs, sources, int(self.counts.sum()), at_once)
+        if at_once and self._bits is None:
             self._judge()
         self._run_rows, self._page_rows = runs.rows, runs.page_rows
         self._by_row: tuple[HeadSource, I64Array] | None = None
@@ -170,6 +158,13 @@ class SharedReader:
     def _decode(self, lo: int, hi: int, offsets: I64Array) -> U64Array:
         """The values of rows lo to hi, each row from out[offsets[row - lo]] on, with room for the head's."""
         runs, rows = self._runs, self._rows
+        if self._bits is not None:
+            copied = scratch(int(offsets[-1]), np.uint64)
+            kernels.copy_decoded(
+                rows.begins[lo:hi], rows.ends[lo:hi], runs.vector, self._times.offsets, self._lo, self._hi,
+                self._places, runs.starts, offsets, self._bits, copied,
+            )  # fmt: skip
+            return copied
         room = int((rows.ends[lo:hi] - rows.begins[lo:hi]).sum())
         pages = np.empty((2, min(room, len(runs.pages))), dtype=np.int64)
         listed, parts = np.empty((3, room), dtype=np.int64), np.empty((3, room), dtype=np.int64)

@@ -17,12 +17,15 @@ SHORT_S = 0.003
 WAITING_WEIGHT = 0.2
 """What a second on the clock counts beside a second of the processor."""
 
-WORK_MAX = 32_768
-"""Samples and cells of a short query: a millisecond or two of kernels."""
+WORK_MAX = 1 << 18
+"""Samples and cells of a short query. What they take differs by a factor of a hundred: SHORT_S tells."""
 
 GROWTH = 2
 GROWTH_FLOOR = 1_000
 """A query may have so many times the work it had, or this much more."""
+
+GROWING_MAX = 32_768
+"""Work up to which it may: a millisecond or two of most kernels. Beyond it an eighth more has to do."""
 
 KNOWN_MAX = 4_096
 TEXT_MAX = 4_096
@@ -61,7 +64,10 @@ class ShortQueries:
     def limit(self, key: QueryKey) -> int:
         """Samples and cells that the query may have at once; 0 for one that is not known to be short."""
         work = self._work.get(key)
-        return 0 if work is None else min(WORK_MAX, max(GROWTH * work, work + GROWTH_FLOOR))
+        if work is None:
+            return 0
+        grown = max(GROWTH * work, work + GROWTH_FLOOR)
+        return grown if grown <= GROWING_MAX else min(WORK_MAX, max(GROWING_MAX, work + work // 8))
 
     def learn(self, key: QueryKey, took_s: float, work: int) -> None:
         """A query was answered, in so many seconds of a `Stopwatch`."""

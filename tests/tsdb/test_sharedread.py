@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from tests.tsdb.memoryselection import FloatSample, MemorySelection, Row
 from tests.tsdb.samplestrategies import any_bits
 from tests.tsdb.stores import HOUR, OPTIONS, T0, Store, name
-from tsdb import blockjoin
+from tsdb import blockjoin, decodedruns
 from tsdb.block import Block
 from tsdb.blockcache import BlockCache
 from tsdb.blockjoin import BlockJoins
 from tsdb.blockwriter import write_block
+from tsdb.columnsfile import ColumnsFile
+from tsdb.decodedruns import DecodedRuns
+from tsdb.errors import CorruptionError
 from tsdb.fs import FileSystem
 from tsdb.joinedselect import JoinedSelection
 from tsdb.kernels import sharedrows as kernels
@@ -70,13 +73,21 @@ def merged(blocks: list[Block], mint: int, maxt: int) -> Selection:
     return merge_selections([block.select((), mint, maxt) for block in blocks])
 
 
-def joined(blocks: list[Block], mint: int, maxt: int, joins: BlockJoins | None = None) -> Selection | None:
+def joined(
+    blocks: list[Block],
+    mint: int,
+    maxt: int,
+    joins: BlockJoins | None = None,
+    decoded: DecodedRuns | None = None,
+) -> Selection | None:
     joins = BlockJoins(BlockCache()) if joins is None else joins
     runs = joins.runs(blocks, (), False, lambda: None)
     if runs is None:
         return None
     times = joins.times(blocks, runs, False)
-    return JoinedSelection(blocks, (runs, times), None, (mint, maxt), lambda: merged(blocks, mint, maxt))
+    return JoinedSelection(
+        blocks, (runs, times), None, (mint, maxt), lambda: merged(blocks, mint, maxt), False, decoded
+    )
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -112,6 +123,79 @@ def test_rows_of_blocks_are_those_that_read_gives(
         assert_same_batch(read_rows(want, picked), selection.read(first, last))
         assert_same_batch(read_rows(want, picked), read_rows(selection, np.arange(first, last)))
         assert selection.sample_bounds()[first:last].tolist() == np.diff(samples.offsets).tolist()
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(blocks=parts(), spans=st.lists(st.tuples(st.integers(-5, 2500), st.integers(0, 3000)), max_size=4))
+def test_rows_that_are_kept_decoded_are_those_of_the_blocks(
+    tmp_path_factory: pytest.TempPathFactory, blocks: list[list[Row]], spans: list[tuple[int, int]]
+) -> None:
+    opened = blocks_of(tmp_path_factory.mktemp("blocks"), blocks)
+    joins, decoded = BlockJoins(BlockCache()), DecodedRuns()
+    for mint, length in [(-5, 4000), (-5, 4000), *spans]:
+        kept = joined(opened, mint, mint + length, joins, decoded)
+        plain = joined(opened, mint, mint + length, joins)
+        assert kept is not None
+        assert plain is not None
+        count = len(plain.labels)
+        assert kept.labels.rows() == plain.labels.rows()
+        for lo, hi in ((0, count), (count // 2, count)):
+            assert_same_batch(plain.read(lo, hi), kept.read(lo, hi))
+    assert decoded.cache.misses == 1
+    assert decoded.cache.used > 8 * sum(len(row.floats) for part in blocks for row in part)
+
+
+def test_what_is_read_once_or_in_part_or_is_large_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.fill(3, T0, 100, step=60_000)
+    store.db.maintenance.cut_head(T0 + 2 * HOUR)
+    decoded, whole = store.db.block_set.decoded, (T0, T0 + 2 * HOUR)
+    for _ in range(3):
+        store.db.querier().select((), T0, T0 + HOUR // 2)
+    store.db.querier().select((), *whole)
+    assert len(decoded.cache) == 0
+    monkeypatch.setattr(decodedruns, "SAMPLES_MAX", 299)
+    store.db.querier().select((), *whole)
+    assert len(decoded.cache) == 0
+    monkeypatch.undo()
+    store.db.querier().select((), *whole)
+    assert len(decoded.cache) == 1
+    assert store.metric("vedette_tsdb_decoded_cache_bytes") == decoded.cache.used > 2400
+    assert store.metric("vedette_tsdb_decoded_cache_limit_bytes") == decodedruns.DECODED_BYTES
+    labels = store.db.querier().select((), *whole).labels
+    assert labels.memo is store.db.querier().select((), *whole).labels.memo is not None
+    store.db.block_set.swap([], store.db.blocks())
+    assert len(decoded.cache) == 0
+    store.db.close()
+
+
+def test_a_damaged_page_does_not_stop_reads_that_need_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.fill(3, T0, 300, step=60_000)
+    for end in (2, 4):
+        store.db.maintenance.cut_head(T0 + end * HOUR)
+    _, second = (each.block for each in store.db.blocks())
+    want = store.db.querier().select((), T0, T0 + 4 * HOUR).read(0, 3)
+
+    plain = ColumnsFile.page
+
+    def page(columns: ColumnsFile, kind: int, number: int, at_once: bool = False) -> np.ndarray:
+        if columns is second.columns:
+            raise CorruptionError("a page does not match its checksum")
+        return plain(columns, kind, number, at_once)
+
+    monkeypatch.setattr(ColumnsFile, "page", page)
+    for _ in range(2):
+        with pytest.raises(CorruptionError):
+            store.db.querier().select((), T0, T0 + 4 * HOUR).read(0, 3)
+        found = store.db.querier().select((), T0, T0 + 2 * HOUR - 1).read(0, 3)
+        early = want.t_ms < T0 + 2 * HOUR
+        assert found.values.tolist() == want.values[early].tolist()
+    store.db.close()
 
 
 def test_a_block_and_the_head_are_read_as_one(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tsdb.errors import NotAtOnceError
 from tsdb.labels import Labels
 from web import shortqueries
 from web.shortqueries import (
+    GROWING_MAX,
     GROWTH_FLOOR,
     KNOWN_MAX,
     SHORT_S,
@@ -48,6 +49,9 @@ def test_what_took_long_or_had_much_work_is_not_short() -> None:
     assert short.limit(KEY) == 0
     short.learn(KEY, 0.001, WORK_MAX - 1)
     assert short.limit(KEY) == WORK_MAX
+    for work, limit in ((16_000, 32_000), (20_000, GROWING_MAX), (80_000, 90_000)):
+        short.learn(KEY, 0.001, work)
+        assert short.limit(KEY) == limit
     short.forget(KEY)
     assert short.limit(KEY) == 0
 

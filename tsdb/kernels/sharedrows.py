@@ -161,6 +161,36 @@ def list_runs(
 
 
 @kernel(
+    f"void({_I64}, {_I64}, {_I64}, {_I64}, {_I64}, {_I64}, {_I64}, {_I64}, {_I64}, "
+    "Array(uint64, 1, 'C', readonly=True), uint64[::1])",
+    group="read",
+)
+def copy_decoded(
+    begins: Any,
+    ends: Any,
+    vectors: Any,
+    vector_offsets: Any,
+    lo: Any,
+    hi: Any,
+    places: Any,
+    starts: Any,
+    offsets: Any,
+    bits: Any,
+    out: Any,
+) -> None:
+    """Of each row's runs begins[r]:ends[r] the samples lo:hi of their vectors, from the values of all runs:
+    run k begins at bits[starts[k]] and goes to out[offsets[r] + places[k]:]."""
+    for row in range(len(begins)):
+        for k in range(begins[row], ends[row]):
+            vector = vectors[k]
+            first = starts[k] + lo[vector] - vector_offsets[vector]
+            part = bits[first : first + hi[vector] - lo[vector]]
+            target = out[offsets[row] + places[k] :]
+            for i in range(len(part)):
+                target[i] = part[i]
+
+
+@kernel(
     f"int64({_I64}, {_I64}, {_I64}, {_I64}, int64[::1], int64[::1], int64[::1], int64[::1])", group="read"
 )
 def share_columns(
