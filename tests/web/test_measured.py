@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,8 @@ def nobody_leaves() -> None:
 def joined(matrix: Matrix, **more: Any) -> tuple[int, bytes, bytes]:
     """The length in advance, the bytes then made, and those of one pass."""
     answer = Answer(matrix, False, 0, **more)
-    large = measured(answer, nobody_leaves)
+    with ThreadPoolExecutor(1) as pool:
+        large = measured(answer, nobody_leaves, pool)
     assert large is not None
     body = b"".join(bytes(piece) for piece in large.pieces)
     return large.length, body, b"".join(answer_pieces(answer))
@@ -98,8 +101,24 @@ def test_measuring_ends_when_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> No
         raise QueryCancelled
 
     monkeypatch.setattr(measuring, "MEASURED_POINTS_MIN", 1)
-    with pytest.raises(QueryCancelled):
-        measured(Answer(big_matrix(), False, 0), left)
+    with ThreadPoolExecutor(1) as pool:
+        for helper in (None, pool):
+            with pytest.raises(QueryCancelled):
+                measured(Answer(big_matrix(), False, 0), left, helper)
+
+
+def test_a_pool_without_a_free_thread_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "MEASURED_POINTS_MIN", 1)
+    release = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(release.wait)
+        try:
+            answer = Answer(big_matrix(), False, 0)
+            large = measured(answer, nobody_leaves, pool)
+            assert large is not None
+            assert large.length == len(b"".join(answer_pieces(answer)))
+        finally:
+            release.set()
 
 
 def test_small_and_other_answers_are_not_measured() -> None:

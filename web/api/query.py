@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +100,7 @@ class _Answered:
 
 
 def _answered(
-    form: Form, result: QueryResult, turn: Turn, moment: tuple[bool, int, int], encoding: str
+    form: Form, result: QueryResult, turn: Turn, moment: tuple[bool, int, int], encoding: str, pool: Executor
 ) -> _Answered:
     """Render a result; `moment` is (instant, time_ms, limit)."""
     stats, shown, warnings = _with_queue_time(result.stats, turn.queue_s), None, result.warnings
@@ -109,15 +110,15 @@ def _answered(
         if wanted not in _STATS_VALUES:
             warnings = [*warnings, _DEPRECATED_STATS.format(quote(wanted))]
     answer = Answer(result.value, *moment, warnings, result.infos, shown)
-    return _Answered(_begun(answer, turn, encoding), stats, result.work)
+    return _Answered(_begun(answer, turn, encoding, pool), stats, result.work)
 
 
-def _begun(answer: Answer, turn: Turn, encoding: str) -> Body:
+def _begun(answer: Answer, turn: Turn, encoding: str, pool: Executor) -> Body:
     def check() -> None:
         if turn.cancel[0]:
             raise QueryCancelled("result rendering")
 
-    large = None if encoding else measured(answer, check)
+    large = None if encoding else measured(answer, check, pool)
     if large is not None:
         return Body("", b"", large.pieces, large.length)
     return begin_body(answer_pieces(answer), encoding)
@@ -203,7 +204,7 @@ async def query(request: web.Request) -> web.StreamResponse:
             cancel=turn.cancel,
             at_once=turn.at_once,
         )
-        return _answered(form, result, turn, (True, time_ms, limit), encoding)
+        return _answered(form, result, turn, (True, time_ms, limit), encoding, context.pool)
 
     return await _send(request, timeout_s, work, text, (time_ms, time_ms, 0))
 
@@ -249,7 +250,7 @@ async def query_range(request: web.Request) -> web.StreamResponse:
             cancel=turn.cancel,
             at_once=turn.at_once,
         )
-        return _answered(form, result, turn, (False, end, limit), encoding)
+        return _answered(form, result, turn, (False, end, limit), encoding, context.pool)
 
     return await _send(request, timeout_s, work, text, (start, end, step))
 
