@@ -13,9 +13,10 @@ from agent.hostmetrics.paths import HostPaths
 from agent.hostmetrics.registry import HostSource, default_collectors
 from ingest.gathered import Gathered
 from tests.agent import nodeexporter
+from tests.e2e.processes import lasting_port
 from tsdb.labels import Labels
 
-PORT = 19571
+PORT = lasting_port()
 
 LACKING = {
     r"(go|process|promhttp)_.*": "about the exporter's own process, not about the host",

@@ -21,8 +21,8 @@ from cli.tsdbanalyze import histogram_lines
 from cli.tsdbcreateopenmetrics import block_range, create_blocks
 from cli.tsdblist import duration_text, size_text
 from tests.e2e.processes import need_programs
+from tests.tsdb.importing import openmetrics
 from tests.tsdb.stores import Store
-from tests.tsdb.test_prometheusblock import openmetrics
 from tsdb.errors import DuplicateSampleError
 from tsdb.fs import FileSystem
 from tsdb.labels import Labels

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import random
 import shutil
 import socket
 import sys
@@ -20,6 +22,7 @@ from benchmarks.load.encode import Series, write_request_v1
 from benchmarks.servers import Kind, Server
 
 TIMEOUT_S = 60.0
+_FIRST_PORT, _EPHEMERAL_PORT = 10_000, 32_768
 NOTHING_TO_SCRAPE = "global:\n  scrape_interval: 1h\n"
 WRITE_HEADERS = {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
 
@@ -29,6 +32,16 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def lasting_port() -> int:
+    """A port that nothing listens on now and that the kernel gives to no outgoing connection, so that
+    it is free still when a test binds it minutes later."""
+    for port in random.sample(range(_FIRST_PORT, _EPHEMERAL_PORT), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port")
 
 
 def need_programs(*names: str) -> None:

@@ -29,9 +29,10 @@ from ingest.discovery.registry import DiscoveryRegistry, Groups
 from ingest.metrics import DiscoveryMetrics
 from ingest.relabel import Relabeler
 from ingest.scrape.target import DiscoveredGroup, build_targets
-from tests.ingest.test_scrape import MovedClock, until
+from tests.e2e.processes import lasting_port
+from tests.ingest.scrapebench import MovedClock, until
 
-PORT = 19260
+PORT, NAMES_PORT, SILENT_PORT = lasting_port(), lasting_port(), lasting_port()
 
 
 class Bench:
@@ -256,14 +257,14 @@ class NameServer(asyncio.DatagramProtocol):
 async def name_server() -> AsyncIterator[NameServer]:
     made = NameServer()
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(lambda: made, local_addr=("127.0.0.1", PORT + 1))
-    tcp = await asyncio.start_server(made.serve_tcp, "127.0.0.1", PORT + 1)
+    transport, _ = await loop.create_datagram_endpoint(lambda: made, local_addr=("127.0.0.1", NAMES_PORT))
+    tcp = await asyncio.start_server(made.serve_tcp, "127.0.0.1", NAMES_PORT)
     yield made
     transport.close()
     tcp.close()
 
 
-RESOLVER = Resolver(("127.0.0.1",), ("corp.example",), PORT + 1)
+RESOLVER = Resolver(("127.0.0.1",), ("corp.example",), NAMES_PORT)
 SRV_DATA = struct.pack(">HHH", 1, 2, 9100) + encoded("host.example")
 
 
@@ -317,7 +318,7 @@ async def test_search_domains_are_tried(name_server: NameServer) -> None:
 
 async def test_no_name_server_is_an_error() -> None:
     with pytest.raises(DNSError, match="could not resolve"):
-        await lookup("a.example", "A", Resolver(("127.0.0.1",), (), PORT + 2), random.Random(4))
+        await lookup("a.example", "A", Resolver(("127.0.0.1",), (), SILENT_PORT), random.Random(4))
 
 
 def test_the_resolver_file_is_read(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.load import encode
+from tests.ingest.receiversetup import V1, V2, Setup
 from tests.ingest.remotewrite_messages import damaged, requests
-from tests.ingest.test_remotewrite_receiver import V1, V2, Setup
 from tests.reference import remotewrite as twin
 
 HEADERS: dict[int, Mapping[str, str]] = {1: V1, 2: V2}

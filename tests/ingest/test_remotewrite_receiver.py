@@ -3,72 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import cramjam
 import numpy as np
 import pytest
 import pytest_asyncio
-from prometheus_client import CollectorRegistry
 
 from benchmarks.load import encode
 from benchmarks.load.encode import Series
 from ingest.remotewrite import decoded
-from ingest.remotewrite.receiver import Receiver, RemoteWriteLimits
-from tests.ingest.memoryappender import NOW_MS, MemoryAppender
+from tests.ingest.memoryappender import NOW_MS
+from tests.ingest.receiversetup import DOWN, UP, UP_LABELS, V1, V2, Setup
 from tsdb.errors import DiskFullError, LimitError, StorageError
-from tsdb.histogram import ResetHint
-from tsdb.labels import Labels
-from tsdb.series import SeriesTable
-from tsdb.symbols import SymbolTable
-
-V1 = {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
-V2 = {
-    "Content-Type": "application/x-protobuf;proto=io.prometheus.write.v2.Request",
-    "Content-Encoding": "snappy",
-}
-UP = [(b"__name__", b"up"), (b"job", b"node")]
-DOWN = [(b"__name__", b"down"), (b"job", b"node")]
-UP_LABELS = Labels.from_dict({"__name__": "up", "job": "node"})
-LIMITS = RemoteWriteLimits(body_bytes_max=1 << 20, decoded_bytes_max=1 << 16, waiting_requests_max=4)
-
-
-class Setup:
-    """A receiver over a memory appender."""
-
-    def __init__(self, **options: object) -> None:
-        self.appender = MemoryAppender()
-        self.registry = CollectorRegistry()
-        table = SeriesTable(SymbolTable(), (1, 2), series_limit=4096)
-        self.receiver = Receiver(self.appender, table, LIMITS, self.registry, threads=1, **options)  # type: ignore[arg-type]
-
-    async def send(
-        self, message: bytes, headers: Mapping[str, str] = V1, compress: bool = True
-    ) -> tuple[int, Mapping[str, str], str]:
-        body = bytes(cramjam.snappy.compress_raw(message)) if compress else message
-        return await self.receiver.handle(body, headers)
-
-    async def v1(self, *rows: Series) -> tuple[int, str]:
-        status, _, text = await self.send(encode.write_request_v1(rows))
-        return status, text
-
-    async def v2(self, *rows: Series) -> tuple[int, str, list[int]]:
-        status, headers, text = await self.send(encode.write_request_v2(rows), V2)
-        kinds = ("Samples", "Histograms", "Exemplars")
-        return status, text, [int(headers[f"X-Prometheus-Remote-Write-{kind}-Written"]) for kind in kinds]
-
-    def stored(self) -> dict[str, list[tuple[int, float]]]:
-        return {
-            str(labels): [
-                (t, struct.unpack("<d", struct.pack("<Q", bits))[0]) for t, bits in sorted(found.items())
-            ]
-            for labels, found in self.appender.samples.items()
-            if found
-        }
-
-    def metric(self, name: str, **labels: str) -> float:
-        return self.registry.get_sample_value(name, labels) or 0.0
 
 
 @pytest_asyncio.fixture
@@ -391,106 +338,6 @@ async def test_series_garbage_collected_since_the_look_up_is_created_again(
         'up{job="node"}': [(1, 1.0), (2, 2.0)],
         'down{job="node"}': [(1, 1.0), (2, 2.0)],
     }
-
-
-async def test_exemplars_and_metadata_travel_with_the_batch(setup: Setup) -> None:
-    exemplar = encode.exemplar_v1([(b"trace_id", b"abc")], 1000, 0.5)
-    too_long = encode.exemplar_v1([(b"trace_id", b"x" * 121)], 1000, 0.5)
-    row = Series(UP, [(1000, 1.0)], exemplars=[exemplar, too_long])
-    message = encode.write_request_v1([row], [encode.metadata_v1(2, "up", "Is it up?", "")])
-    assert (await setup.send(message))[0] == 204
-    (batch,) = setup.appender.batches
-    (found,) = batch.exemplars
-    assert (str(found.labels), found.value, found.t_ms) == ('{trace_id="abc"}', 0.5, 1000)
-    (metadata,) = batch.metadata
-    assert (metadata.family, metadata.type, metadata.help) == ("up", "gauge", "Is it up?")
-
-
-@pytest.mark.parametrize("version", [1, 2])
-async def test_exemplars_of_a_series_created_again_are_sent_again_under_its_ref(
-    setup: Setup, version: int
-) -> None:
-    """Version 1 stored nothing the first time, so that the other series' exemplars are sent again too."""
-    first = [Series(UP, [(1, 1.0)]), Series(DOWN, [(1, 1.0)])]
-    await (setup.v1(*first) if version == 1 else setup.v2(*first))
-    setup.appender.forgotten = {0}
-    symbols = encode.Symbols()
-    if version == 1:
-        exemplar = encode.exemplar_v1([(b"trace_id", b"abc")], 2, 0.5)
-    else:
-        exemplar = encode.packed(1, symbols.refs([(b"trace_id", b"abc")])) + encode.varint_field(3, 2)
-    rows = [Series(UP, [(2, 2.0)], exemplars=[exemplar]), Series(DOWN, [(2, 2.0)], exemplars=[exemplar])]
-    if version == 1:
-        assert (await setup.send(encode.write_request_v1(rows)))[0] == 204
-    else:
-        assert (await setup.send(encode.write_request_v2(rows, symbols), V2))[0] == 204
-    sent_again = [each.ref for each in setup.appender.batches[-1].exemplars]
-    assert sent_again == ([2, 1] if version == 1 else [2])
-    assert setup.metric("vedette_remote_write_written_total", kind="exemplar") == 2
-
-
-async def test_metadata_of_version_2_is_stored_under_the_metric(setup: Setup) -> None:
-    symbols = encode.Symbols()
-    symbols.refs(UP)
-    metadata = encode.metadata_v2(1, symbols.ref(b"Ups."), symbols.ref(b"seconds"))
-    message = encode.write_request_v2([Series(UP, [(1, 1.0)], metadata=metadata)], symbols)
-    assert (await setup.send(message, V2))[0] == 204
-    (found,) = setup.appender.batches[0].metadata
-    assert (found.family, found.type, found.help, found.unit) == ("up", "counter", "Ups.", "seconds")
-    assert setup.metric("prometheus_api_remote_write_without_metadata_appended_samples_total") == 0
-
-
-async def test_native_histogram_becomes_columns_of_absolute_counts(setup: Setup) -> None:
-    message = encode.histogram(1000, [3, -1, 2], schema=2, zero_count=5, spans=[(-1, 2), (3, 1)], total=9.5)
-    assert await setup.v1(Series(UP, histograms=[message])) == (204, "")
-    columns = setup.appender.batches[0].histograms
-    assert columns is not None
-    batch = columns.batch
-    assert batch.t_ms.tolist() == [1000]
-    assert batch.pos_index.tolist() == [-1, 0, 4]
-    assert batch.pos_count.tolist() == [3.0, 2.0, 4.0]
-    assert (batch.count[0], batch.sum[0], batch.zero_count[0], batch.schema[0]) == (14.0, 9.5, 5.0, 2)
-    assert batch.reset_hint[0] == ResetHint.UNKNOWN
-    assert batch.is_float.tolist() == [0]
-
-
-BAD_HISTOGRAMS = [
-    (
-        encode.histogram(1000, [1, 1], spans=[(0, 3)]),
-        "positive side: spans need 3 buckets, have 2 buckets: histogram spans specify different number of"
-        " buckets than provided",
-    ),
-    (
-        encode.histogram(1000, [1, -2]),
-        "positive side: bucket number 2 has observation count of -1: histogram has a bucket whose observation"
-        " count is negative",
-    ),
-    (
-        encode.histogram(1000, [1], count=9),
-        "1 observations found in buckets, but the Count field is 9: histogram's observation count should"
-        " equal the number of observations found in the buckets (in absence of NaN)",
-    ),
-    (
-        encode.histogram(1000, [1, 0], spans=[(0, 1), (-1, 1)]),
-        "positive side: span number 2 with offset -1: histogram has a span whose offset is negative",
-    ),
-    (
-        encode.histogram(1000, [1], schema=60),
-        "histogram has an invalid schema, which must be between -4 and 8 for exponential buckets, or -53 for"
-        " custom buckets, got schema 60",
-    ),
-]
-
-
-@pytest.mark.parametrize(("message", "text"), BAD_HISTOGRAMS)
-async def test_invalid_histogram_rolls_back_version_1_and_is_skipped_by_version_2(
-    setup: Setup, message: bytes, text: str
-) -> None:
-    rows = [Series(DOWN, [(1000, 1.0)]), Series(UP, histograms=[message])]
-    assert await setup.v1(*rows) == (400, text + "\n")
-    assert setup.stored() == {}
-    expected = f'{text} for series {{__name__="up", job="node"}}\n'
-    assert await setup.v2(*rows) == (400, expected, [1, 0, 0])
 
 
 async def test_stale_marker_arrives_bit_exact(setup: Setup) -> None:

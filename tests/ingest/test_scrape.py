@@ -3,160 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
-import heapq
 import itertools
 import json
-import os
-import shutil
-import socket
-import ssl
-import subprocess
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from ingest.clock import SystemClock
 from ingest.config.document import parse_config
-from ingest.kernels import exposition, seriescache
 from ingest.scrape.service import ScrapeManager, ScrapeSettings, global_url
 from tests.ingest.fakestore import FakeStore
-from tsdb.kernels.compile import registered
+from tests.ingest.scrapebench import (
+    PORT,
+    Bench,
+    Exporter,
+    config,
+    job,
+    until,
+)
 from tsdb.labels import Matcher, MatchType
-
-PORT = 19200
-SETTLE_SECONDS = 0.2
-TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class MovedClock:
-    """Time stands still until `advance`; sleepers wake in order of their time."""
-
-    def __init__(self, start_ms: int = 1_000_000_000_000) -> None:
-        self.ms = float(start_ms)
-        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
-        self._count = 0
-
-    def now_ms(self) -> int:
-        return round(self.ms)
-
-    def monotonic(self) -> float:
-        return self.ms / 1000
-
-    async def sleep(self, seconds: float) -> None:
-        future = asyncio.get_running_loop().create_future()
-        self._count += 1
-        heapq.heappush(self._sleepers, (self.ms + seconds * 1000, self._count, future))
-        await future
-
-    async def settle(self, sleeper_count: int = 0) -> None:
-        """Let happen what needs no time to pass: wait, not for long, until so many sleep again."""
-        deadline = time.monotonic() + SETTLE_SECONDS
-        for _ in range(10):
-            await asyncio.sleep(0.001)
-        while len(self._sleepers) < sleeper_count and time.monotonic() < deadline:
-            await asyncio.sleep(0.001)
-
-    async def advance(self, seconds: float) -> None:
-        """Move on, stopping at every wake-up in between."""
-        end = self.ms + seconds * 1000
-        await self.settle()
-        while self._sleepers and self._sleepers[0][0] <= end:
-            count = len(self._sleepers)
-            at, _, future = heapq.heappop(self._sleepers)
-            self.ms = max(self.ms, at)
-            if not future.done():
-                future.set_result(None)
-                await self.settle(count)
-        self.ms = end
-        await self.settle()
-
-
-class Exporter:
-    """An exposition server whose answer the test sets."""
-
-    def __init__(self) -> None:
-        self.body = b"a 1\n"
-        self.status = 200
-        self.content_type = TEXT_TYPE
-        self.requests: list[web.BaseRequest] = []
-        self.gate: asyncio.Event | None = None
-        self.respond: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]] | None = None
-
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.requests.append(request)
-        if self.respond is not None:
-            return await self.respond(request)
-        if self.gate is not None:
-            await self.gate.wait()
-        headers = {"Content-Type": self.content_type}
-        body = self.body
-        if "gzip" in request.headers.get("Accept-Encoding", ""):
-            headers["Content-Encoding"] = "gzip"
-            body = gzip.compress(body)
-        return web.Response(body=body, status=self.status, headers=headers)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _warm_kernels() -> None:
-    for module in (exposition, seriescache):
-        for item in registered():
-            if item.function.__module__ == module.__name__:
-                item.compile()
-
-
-@pytest.fixture
-async def exporter() -> AsyncIterator[Exporter]:
-    made = Exporter()
-    runner = web.ServerRunner(web.Server(made.handle))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", PORT).start()
-    yield made
-    await runner.cleanup()
-
-
-class Bench:
-    """A manager on a moved clock."""
-
-    def __init__(self) -> None:
-        self.store = FakeStore()
-        self.clock = MovedClock()
-        self.registry = CollectorRegistry()
-        self.manager = ScrapeManager(self.store, self.registry, self.clock, ScrapeSettings())
-
-    async def apply(self, text: str, file: str = "prometheus.yml") -> None:
-        await self.manager.apply(parse_config(text, file))
-        await self.clock.settle()
-
-    def one(self, series: str = "up", job: str = "j", port: int = PORT) -> list[float | str]:
-        return self.store.values(f'{series}{{instance="127.0.0.1:{port}", job="{job}"}}')
-
-    def active(self) -> dict[str, object]:
-        targets = self.manager.targets()["activeTargets"]
-        assert len(targets) == 1
-        return dict(targets[0])
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    made = Bench()
-    yield made
-    await made.manager.close()
-
-
-def job(extra: str = "", name: str = "j", port: int = PORT) -> str:
-    return (
-        f"- job_name: {name}\n  scrape_interval: 10s\n  scrape_timeout: 5s\n"
-        f"  static_configs: [{{targets: ['127.0.0.1:{port}']}}]\n{extra}"
-    )
-
-
-def config(*jobs: str) -> str:
-    return "scrape_configs:\n" + "".join(jobs)
 
 
 async def test_targets_are_scraped_once_an_interval_on_a_fixed_grid(bench: Bench, exporter: Exporter) -> None:
@@ -261,14 +127,6 @@ async def test_a_slow_target_times_out(exporter: Exporter) -> None:
     finally:
         exporter.gate.set()
         await manager.close()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for what another thread or process is about to do."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "condition was not reached in time"
-        await asyncio.sleep(0.01)
 
 
 async def test_a_removed_target_goes_stale_two_intervals_later(bench: Bench, exporter: Exporter) -> None:
@@ -381,18 +239,6 @@ async def test_own_metrics_follow_the_pools(bench: Bench, exporter: Exporter) ->
     assert get("prometheus_target_interval_length_seconds", quantile) == 10
 
 
-async def test_credentials_and_headers_are_sent(bench: Bench, exporter: Exporter, tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("t0ken\n")
-    extra = "  authorization: {credentials_file: token}\n  http_headers: {X-Extra: {values: [one]}}\n"
-    await bench.apply(config(job(extra)), str(tmp_path / "prometheus.yml"))
-    await bench.clock.advance(10)
-    (tmp_path / "token").write_text("rotated")
-    await bench.clock.advance(10)
-    headers = [request.headers for request in exporter.requests]
-    assert [h["Authorization"] for h in headers] == ["Bearer t0ken", "Bearer rotated"]
-    assert headers[0]["X-Extra"] == "one"
-
-
 GLOBAL_URLS = [
     (
         "http://localhost:9100/metrics",
@@ -409,117 +255,3 @@ GLOBAL_URLS = [
 @pytest.mark.parametrize(("url", "external", "port", "expected"), GLOBAL_URLS)
 def test_local_urls_are_shown_as_others_reach_them(url: str, external: str, port: int, expected: str) -> None:
     assert global_url(url, external, port) == expected
-
-
-async def test_basic_auth_and_oauth2_tokens_are_sent(bench: Bench, exporter: Exporter) -> None:
-    forms: list[dict[str, str]] = []
-
-    async def respond(request: web.BaseRequest) -> web.StreamResponse:
-        if request.path == "/token":
-            forms.append({name: str(value) for name, value in (await request.post()).items()})
-            return web.json_response({"access_token": f"token{len(forms)}", "expires_in": 3600})
-        return web.Response(body=b"a 1\n", headers={"Content-Type": TEXT_TYPE})
-
-    exporter.respond = respond
-    oauth2 = (
-        "  oauth2: {client_id: me, client_secret: s3cret, scopes: [read, write], "
-        f"token_url: 'http://127.0.0.1:{PORT}/token'}}\n"
-    )
-    await bench.apply(config(job("  basic_auth: {username: u, password: p}\n"), job(oauth2, name="k")))
-    await bench.clock.advance(30)
-    sent = {r.headers["Authorization"] for r in exporter.requests if r.path == "/metrics"}
-    assert sent == {"Basic dTpw", "Bearer token1"}
-    assert forms == [
-        {
-            "grant_type": "client_credentials",
-            "client_id": "me",
-            "client_secret": "s3cret",
-            "scope": "read write",
-        }
-    ]
-    assert bench.one(job="k").count(1.0) >= 2
-
-
-OPENSSL = shutil.which("openssl")
-
-
-@pytest.mark.skipif(OPENSSL is None, reason="openssl is absent")
-async def test_certificates_are_checked_against_the_configured_authority(
-    bench: Bench, exporter: Exporter, tmp_path: Path
-) -> None:
-    subprocess.run(
-        [
-            *(str(OPENSSL), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=x"),
-            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"),
-        ],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    runner = web.ServerRunner(web.Server(exporter.handle))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", PORT + 1, ssl_context=context).start()
-    try:
-        port, https = PORT + 1, "  scheme: https\n"
-        trusting = "  tls_config: {ca_file: cert.pem}\n"
-        careless = "  tls_config: {insecure_skip_verify: true}\n"
-        text = config(
-            job(https, "refusing", port), job(https + trusting, "trusting", port),
-            job(https + careless, "careless", port),
-        )  # fmt: skip
-        await bench.apply(text, str(tmp_path / "prometheus.yml"))
-        await bench.clock.advance(10)
-        up = {name: bench.one(job=name, port=port) for name in ("refusing", "trusting", "careless")}
-        assert up == {"refusing": [0.0], "trusting": [1.0], "careless": [1.0]}
-        errors = {t["scrapePool"]: t["lastError"] for t in bench.manager.targets()["activeTargets"]}
-        assert "certificate verify failed" in errors["refusing"]
-    finally:
-        await runner.cleanup()
-
-
-NODE_EXPORTER = shutil.which("prometheus-node-exporter")
-
-
-@pytest.mark.e2e
-@pytest.mark.skipif(NODE_EXPORTER is None, reason="Debian's prometheus-node-exporter is absent")
-async def test_debians_node_exporter_is_scraped(tmp_path: Path) -> None:
-    port = PORT + 50
-    store = FakeStore()
-    manager = ScrapeManager(store, CollectorRegistry(), SystemClock(), ScrapeSettings())
-    process = subprocess.Popen(
-        [str(NODE_EXPORTER), f"--web.listen-address=127.0.0.1:{port}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        await until(lambda: _listens(port))
-        protobuf = job("  scrape_protocols: [PrometheusProto]\n", name="proto", port=port)
-        text = config(job(port=port), protobuf).replace("10s", "1s").replace("5s", "900ms")
-        await manager.apply(parse_config(text))
-        # On a busy machine a scrape may come to its timeout.
-        up = f'up{{instance="127.0.0.1:{port}", job="j"}}'
-        await until(lambda: store.values(up).count(1.0) >= 2)
-        up_by_protobuf = f'up{{instance="127.0.0.1:{port}", job="proto"}}'
-        await until(lambda: store.values(up_by_protobuf).count(1.0) >= 2)
-        by_text, by_protobuf = (
-            {str(labels.without("job")) for labels in store.rows if labels.get("job") == name}
-            for name in ("j", "proto")
-        )
-        # The devices that come and go, and the exporter's own counters of requests, may differ.
-        assert len(by_text ^ by_protobuf) < len(by_text) / 50
-        info = [labels for labels in store.rows if labels.metric_name == "node_uname_info"]
-        assert info[0].get("nodename") == os.uname().nodename
-        scraped = store.values(f'scrape_samples_scraped{{instance="127.0.0.1:{port}", job="j"}}')
-        assert max(value for value in scraped if isinstance(value, float)) > 100
-        assert manager.metadata("node_uname_info")["node_uname_info"][0]["type"] == "gauge"
-    finally:
-        await manager.close()
-        process.terminate()
-        process.wait(10)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as sock:
-        return sock.connect_ex(("127.0.0.1", port)) == 0

@@ -40,7 +40,7 @@ from tests.reference.interpreteraggregate import (
     match_step,
     operate,
     pick_step,
-    signature,
+    set_operation,
 )
 from tests.reference.interpretercells import (
     absent_labels,
@@ -278,7 +278,7 @@ class Interpreter:
             return self._with_scalar(expr, times)
         left, right = self.vector(expr.lhs, times), self.vector(expr.rhs, times)
         if expr.op in ("and", "or", "unless"):
-            return self._set_operator(expr, left, right, times)
+            return set_operation(expr, left, right, times.steps)
         gathered: dict[Labels, Row] = {}
         for k in range(times.steps):
             made = match_step(expr, elements_at(left, k), elements_at(right, k), self.options.delayed_names)
@@ -306,25 +306,6 @@ class Interpreter:
             else:
                 out.append(dropped(row, cells, self.options.delayed_names))
         return merge_rows(out)
-
-    def _set_operator(
-        self, expr: BinaryExpr, left: Sequence[Row], right: Sequence[Row], times: Times
-    ) -> list[Row]:
-        matching = expr.matching
-        assert matching is not None
-        gathered: list[Row] = []
-        for side, rows, others in ((0, left, right), (1, right, left)):
-            if side == 1 and expr.op != "or":
-                break
-            for row in rows:
-                cells: list[Cell] = []
-                for k in range(times.steps):
-                    found = {signature(matching, r.labels) for r in others if r.cells[k] is not None}
-                    matched = signature(matching, row.labels) in found
-                    keep = matched if expr.op == "and" else (not matched or (expr.op == "or" and side == 0))
-                    cells.append(row.cells[k] if keep else None)
-                gathered.append(Row(row.labels, cells, row.drop))
-        return merge_rows(gathered) if expr.op == "or" else gathered
 
     # Functions
 

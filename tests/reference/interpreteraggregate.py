@@ -19,9 +19,11 @@ from tests.reference.promqlvalues import (
     METADATA,
     Cell,
     EvaluationError,
+    Row,
     Unspecified,
     kahan_sum,
     mean,
+    merge_rows,
     plain_variance,
     quantile,
 )
@@ -262,3 +264,22 @@ def match_step(
         if result is not None:
             out.append((named, result, drop or (delayed and expr.return_bool)))
     return out
+
+
+def set_operation(expr: BinaryExpr, left: Sequence[Row], right: Sequence[Row], steps: int) -> list[Row]:
+    """`and`, `or`, `unless` at every step."""
+    matching = expr.matching
+    assert matching is not None
+    gathered: list[Row] = []
+    for side, rows, others in ((0, left, right), (1, right, left)):
+        if side == 1 and expr.op != "or":
+            break
+        for row in rows:
+            cells: list[Cell] = []
+            for k in range(steps):
+                found = {signature(matching, r.labels) for r in others if r.cells[k] is not None}
+                matched = signature(matching, row.labels) in found
+                keep = matched if expr.op == "and" else (not matched or (expr.op == "or" and side == 0))
+                cells.append(row.cells[k] if keep else None)
+            gathered.append(Row(row.labels, cells, row.drop))
+    return merge_rows(gathered) if expr.op == "or" else gathered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from tsdb.columns import AppendResult, SampleColumns, WriteBatch
 from tsdb.database import Database, open_database
 from tsdb.fs import FileSystem
+from tsdb.histogram import HistogramBatch
 from tsdb.labels import Labels, Matcher, MatchType
 from tsdb.limits import StorageOptions
 
@@ -90,3 +92,44 @@ class Store:
                 found[labels] = dict(zip(times, values, strict=True))
         querier.close()
         return found
+
+
+def reopen(store: Store, **changes) -> None:
+    store.db.close()
+    store.open(**changes)
+
+
+def crash(store: Store) -> None:
+    """Go on with a copy of the directory as a killed process would leave it."""
+    store.db.wal.flush()
+    copy = store.path.with_name(store.path.name + "-copy")
+    shutil.copytree(store.path, copy)
+    store.db.close()
+    store.path = copy
+    store.open()
+
+
+def histograms(times: list[int], is_float: bool = False) -> HistogramBatch:
+    count = len(times)
+    offsets = np.arange(count + 1, dtype=np.int64) * 2
+    none = np.zeros(count + 1, dtype=np.int64)
+    return HistogramBatch(
+        row_offsets=np.zeros(1, dtype=np.int64),
+        t_ms=np.array(times, dtype=np.int64),
+        start_t_ms=None,
+        schema=np.full(count, 3, dtype=np.int32),
+        reset_hint=np.zeros(count, dtype=np.uint8),
+        zero_threshold=np.full(count, 0.001),
+        zero_count=np.arange(count, dtype=np.float64),
+        count=np.arange(count) * 6.0,
+        sum=np.arange(count) * 1.25,
+        pos_offsets=offsets,
+        pos_index=np.tile(np.array([-3, 5], dtype=np.int32), count),
+        pos_count=np.arange(2 * count, dtype=np.float64),
+        neg_offsets=none,
+        neg_index=np.empty(0, dtype=np.int32),
+        neg_count=np.empty(0),
+        custom_offsets=none,
+        custom_values=np.empty(0),
+        is_float=np.full(count, is_float, dtype=np.uint8),
+    )

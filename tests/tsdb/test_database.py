@@ -1,32 +1,22 @@
-"""The store as a whole: restarts, blocks, late samples, deletion, retention, faults of the directory."""
+"""The store as a whole: restarts, blocks, late samples, deletion, retention."""
 
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from tests.tsdb.stores import HOUR, OPTIONS, T0, Store, matcher, name
+from tests.tsdb.stores import HOUR, T0, Store, crash, histograms, matcher, name, reopen
 from tsdb import compact
 from tsdb.columns import Exemplar, HistogramColumns, Metadata, Rejected, SampleColumns, WriteBatch
-from tsdb.database import open_database
 from tsdb.errors import (
-    ClosedError,
     InvalidLabelsError,
     LimitError,
-    LockedError,
     SeriesLimitError,
-    StorageError,
-    UnknownVersionError,
 )
-from tsdb.histogram import HistogramBatch
 from tsdb.labels import Labels
 from tsdb.limits import Limits
 from tsdb.select import STALE_BITS, SelectHints
@@ -40,21 +30,6 @@ def store(tmp_path):
     opened = Store(tmp_path / "data")
     yield opened
     opened.db.close()
-
-
-def reopen(store: Store, **changes) -> None:
-    store.db.close()
-    store.open(**changes)
-
-
-def crash(store: Store) -> None:
-    """Go on with a copy of the directory as a killed process would leave it."""
-    store.db.wal.flush()
-    copy = store.path.with_name(store.path.name + "-copy")
-    shutil.copytree(store.path, copy)
-    store.db.close()
-    store.path = copy
-    store.open()
 
 
 @pytest.mark.parametrize("restart", [reopen, crash])
@@ -315,32 +290,6 @@ def test_a_snapshot_is_a_store_of_its_own(store, tmp_path):
     copy.db.close()
 
 
-def histograms(times: list[int], is_float: bool = False) -> HistogramBatch:
-    count = len(times)
-    offsets = np.arange(count + 1, dtype=np.int64) * 2
-    none = np.zeros(count + 1, dtype=np.int64)
-    return HistogramBatch(
-        row_offsets=np.zeros(1, dtype=np.int64),
-        t_ms=np.array(times, dtype=np.int64),
-        start_t_ms=None,
-        schema=np.full(count, 3, dtype=np.int32),
-        reset_hint=np.zeros(count, dtype=np.uint8),
-        zero_threshold=np.full(count, 0.001),
-        zero_count=np.arange(count, dtype=np.float64),
-        count=np.arange(count) * 6.0,
-        sum=np.arange(count) * 1.25,
-        pos_offsets=offsets,
-        pos_index=np.tile(np.array([-3, 5], dtype=np.int32), count),
-        pos_count=np.arange(2 * count, dtype=np.float64),
-        neg_offsets=none,
-        neg_index=np.empty(0, dtype=np.int32),
-        neg_count=np.empty(0),
-        custom_offsets=none,
-        custom_values=np.empty(0),
-        is_float=np.full(count, is_float, dtype=np.uint8),
-    )
-
-
 def test_histograms_survive_log_snapshot_and_block(store):
     times = [T0 + n * MINUTE for n in range(10)]
     ref = int(store.db.appender().refs([name(0)])[0])
@@ -440,140 +389,3 @@ def test_bad_label_sets_are_refused_and_none_of_the_call_is_created(store, rows,
     with pytest.raises(error, match=text):
         store.db.appender().refs([name(9), *rows] if len(rows) == 1 else rows)
     assert store.db.head.series.series_count == 0
-
-
-def test_a_second_process_is_refused_with_one_clear_line(store):
-    with pytest.raises(LockedError, match=f"in use by another process \\(pid {os.getpid()}\\)"):
-        open_database(store.path, OPTIONS)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give up its rights")
-def test_a_directory_that_is_not_writable_is_refused_with_one_clear_line(tmp_path):
-    for parent in tmp_path.parents:
-        if parent.name.startswith(("pytest-", "popen-")):
-            parent.chmod(0o755)
-    tmp_path.chmod(0o755)
-    (tmp_path / "data").mkdir(mode=0o555)
-    code = (
-        "import os, sys\n"
-        "from tsdb.database import open_database\n"
-        "os.setuid(65534)\n"
-        "try: open_database(sys.argv[1])\n"
-        "except Exception as error: print(type(error).__name__, error)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "data")], capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout.startswith("StorageError data directory"), done.stderr
-    assert "is not writable" in done.stdout
-
-
-def test_with_little_address_space_the_head_takes_fewer_series(tmp_path):
-    code = (
-        "import resource, sys\n"
-        "from tsdb.database import open_database\n"
-        "used = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (used + (3 << 30), used + (3 << 30)))\n"
-        "store = open_database(sys.argv[1])\n"
-        "print(store.series_table.slot_capacity)\n"
-        "store.close()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "data")], capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout == "250001\n", done.stderr
-
-
-def test_a_block_of_a_newer_format_stops_the_start(store):
-    store.fill(1, T0, 7 * 30, step=2 * MINUTE)
-    store.db.maintenance.run()
-    meta = store.db.blocks()[0].path / "meta.json"
-    document = json.loads(meta.read_text())
-    document["version"] = 2
-    meta.write_text(json.dumps(document))
-    store.db.close()
-    with pytest.raises(UnknownVersionError, match="version 2"):
-        open_database(store.path, OPTIONS)
-
-
-def test_a_damaged_block_is_set_aside_and_the_rest_served(store):
-    store.fill(2, T0, 7 * 30, step=2 * MINUTE)
-    store.db.maintenance.run()
-    first = store.db.blocks()[0]
-    index = first.path / "index"
-    store.db.close()
-    index.write_bytes(index.read_bytes()[:-40])
-    store.open()
-    assert (store.path / "quarantine" / first.path.name / "meta.json").exists()
-    assert store.metric("vedette_tsdb_quarantined_files_total", kind="block") == 1
-    kept = {t for t in store.expected[name(0)] if t >= first.meta.max_time}
-    assert set(store.read()[name(0)]) == kept
-
-
-def test_unfinished_and_replaced_blocks_are_removed_at_the_start(store):
-    store.fill(1, T0, 7 * 30, step=2 * MINUTE)
-    store.db.maintenance.run()
-    block = store.db.blocks()[0].path
-    store.db.close()
-    shutil.copytree(block, block.with_name(block.name + ".tmp-for-deletion"))
-    shutil.copytree(block, block.with_name(block.name + ".tmp"))
-    store.open()
-    assert [p.name for p in store.path.iterdir() if ".tmp" in p.name] == []
-    assert store.read() == store.expected
-
-
-def test_a_damaged_head_snapshot_costs_a_replay_only(store):
-    store.fill(3, T0, 100)
-    store.db.close()
-    snapshot = store.path / "head.snapshot"
-    data = bytearray(snapshot.read_bytes())
-    data[len(data) // 2] ^= 1
-    snapshot.write_bytes(bytes(data))
-    store.open()
-    assert store.metric("prometheus_tsdb_clean_start") == 0
-    assert store.read() == store.expected
-    assert (store.path / "head.snapshot.damaged").exists()
-
-
-def test_a_snapshot_with_other_rows_costs_a_replay_only(store, monkeypatch):
-    store.fill(3, T0, 100)
-    monkeypatch.setattr("tsdb.headsnapshot.SEGMENT_BYTES", 1 << 20)
-    store.db.close()
-    monkeypatch.undo()
-    store.open()
-    assert store.metric("prometheus_tsdb_clean_start") == 0
-    assert store.read() == store.expected
-
-
-def test_a_closed_store_refuses_and_may_be_closed_again(store):
-    appender = store.db.appender()
-    store.db.close()
-    store.db.close()
-    with pytest.raises(ClosedError):
-        appender.refs([name(0)])
-    with pytest.raises(ClosedError):
-        store.db.querier()
-
-
-def test_figures_of_the_store(store):
-    store.fill(5, T0, 10)
-    stats = store.db.head_stats()
-    assert (stats.series_count, stats.min_time_ms, stats.max_time_ms) == (5, T0, T0 + 9 * 15_000)
-    assert store.db.cardinality(3).series_by_metric_name == [("m", 5)]
-    assert store.metric("prometheus_tsdb_head_series") == 5
-    assert store.metric("prometheus_tsdb_head_samples_appended_total", type="float") == 50
-    assert store.metric("prometheus_tsdb_head_max_time_seconds") == (T0 + 9 * 15_000) / 1000
-    assert store.metric("prometheus_tsdb_wal_segment_current") >= 1
-    assert store.metric("prometheus_tsdb_head_series_created_total") == 5
-
-
-def test_a_future_file_of_the_log_is_not_touched(store):
-    store.fill(1, T0, 3)
-    store.db.close()
-    (store.path / "head.snapshot").unlink()
-    segment = sorted(p for p in (store.path / "wal").iterdir())[0]
-    data = segment.read_bytes()
-    segment.write_bytes(data[:4] + b"\x07" + data[5:])
-    with pytest.raises(StorageError, match="format version 7"):
-        open_database(store.path, OPTIONS)
-    assert segment.read_bytes()[:5] == b"VDWL\x07"

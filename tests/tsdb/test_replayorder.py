@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tsdb.stores import HOUR, OPTIONS, T0, Store, matcher, name
-from tests.tsdb.test_database import histograms
+from tests.tsdb.stores import HOUR, OPTIONS, T0, Store, histograms, matcher, name
 from tsdb import walwindow
 from tsdb.arena import reserve
 from tsdb.columns import Exemplar, HistogramColumns, Metadata, SampleColumns, WriteBatch

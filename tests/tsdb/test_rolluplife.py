@@ -12,8 +12,7 @@ import pytest
 from promql.engine import Engine
 from promql.options import EngineOptions
 from tests.tsdb.rollupstore import DAY, MINUTE, ROLLED, STALE, TIERS, append, live, series
-from tests.tsdb.stores import HOUR, T0, Store, matcher
-from tests.tsdb.test_database import histograms
+from tests.tsdb.stores import HOUR, T0, Store, histograms, matcher
 from tsdb.columns import HistogramColumns, WriteBatch
 from tsdb.errors import InvalidLabelsError
 from tsdb.labels import Labels

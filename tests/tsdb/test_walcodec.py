@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.reference import walcodec as twin
-from tests.tsdb.test_database import histograms
+from tests.tsdb.stores import histograms
 from tsdb.columns import Exemplar, HistogramColumns, Metadata
 from tsdb.errors import CorruptionError
 from tsdb.head import NewSeries

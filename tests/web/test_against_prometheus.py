@@ -23,9 +23,10 @@ from prometheus_client import CollectorRegistry
 
 from promql.engine import Engine
 from promql.options import EngineOptions
+from tests.e2e.processes import lasting_port
 from tests.web.conftest import Site, SiteFactory
 
-PORT = 19103
+PORT = lasting_port()
 
 pytestmark = [
     pytest.mark.e2e,

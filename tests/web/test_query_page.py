@@ -13,12 +13,13 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 from aiohttp import web
 
+from tests.e2e.processes import lasting_port
 from tests.web.demo import demo_services
 from tests.web.webdriver import DOWN, ENTER, ESCAPE, TAB, Browser, chromium
 from web.app import create_app
 from web.ui import build
 
-SITE_PORT, DRIVER_PORT = 19101, 19102
+SITE_PORT, DRIVER_PORT = lasting_port(), lasting_port()
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(

@@ -12,13 +12,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from aiohttp import web
 
+from tests.e2e.processes import lasting_port
 from tests.security.records import record
 from tests.web.securitysite import SecuritySite, make_site
 from tests.web.webdriver import Browser, chromium
 from web.app import create_app
 from web.ui import build
 
-SITE_PORT, DRIVER_PORT = 19121, 19122
+SITE_PORT, DRIVER_PORT = lasting_port(), lasting_port()
 HOSTILE = '<img src=x onerror="document.title=1"> <script>document.title=2</script>'
 
 pytestmark = [
