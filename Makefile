@@ -8,7 +8,7 @@ WORKERS ?= 2
 PROMQLTEST ?= ../shared/data/promqltest
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test test-quick lint types bench bench-large bench-storage soak bench-agent bench-security security-live conformance security-conformance fuzz layout system-packages clean
+.PHONY: help install install-dev run test test-quick lint types kernels bench bench-large bench-storage soak bench-agent bench-security security-live conformance security-conformance fuzz layout system-packages clean
 
 help: ## Show this list.
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,14 +19,22 @@ $(VENV)/.created:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@touch $@
 
+define prepare
+$(BIN)/python -m web.ui.build
+$(BIN)/vedette warm
+@touch $(VENV)/.installed
+endef
+
 $(VENV)/.installed: $(VENV)/.created pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
-	$(BIN)/python -m web.ui.build
-	$(BIN)/vedette warm
+	$(prepare)
+
+$(VENV)/.packages-dev: $(VENV)/.created pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+$(VENV)/.installed-dev: $(VENV)/.packages-dev
+	$(prepare)
 	@touch $@
 
 install: $(VENV)/.installed ## Build .venv, install Vedette there, compile its kernels.
@@ -39,22 +47,23 @@ run: $(VENV)/.installed ## Serve on :9090 with a store under ./data; ARGS="--fla
 system-packages:
 	@bash scripts/system-packages
 
-test: $(VENV)/.installed-dev system-packages lint types ## Install what the tests need, then run all of them.
-	$(BIN)/vedette warm
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not alone" $(ARGS)
-	$(BIN)/python -m pytest -m alone $(ARGS)
-	@if [ -d "$(PROMQLTEST)" ]; then $(BIN)/vedette test promql -q "$(PROMQLTEST)"; \
-	else echo "$(PROMQLTEST) is absent: Prometheus's query test files were not run"; fi
+test: $(VENV)/.packages-dev system-packages ## Install what the tests need, then run all of them.
+	@$(MAKE) --no-print-directory -j3 --output-sync=target lint types kernels
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone" $(ARGS)
+	$(BIN)/python -m pytest -m alone tests/e2e $(ARGS)
 
 test-quick: $(VENV)/.installed-dev ## The tests that start no server.
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not e2e and not browser" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not e2e and not browser" $(ARGS)
 
-lint: $(VENV)/.installed-dev ## ruff.
+lint: $(VENV)/.packages-dev ## ruff.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.installed-dev ## mypy, strict.
+types: $(VENV)/.packages-dev ## mypy, strict.
 	$(BIN)/mypy
+
+kernels: $(VENV)/.installed-dev
+	$(BIN)/vedette warm
 
 bench: $(VENV)/.installed-dev system-packages ## Vedette beside Prometheus and VictoriaMetrics: load, queries, then every bar of the store.
 	$(BIN)/python -m benchmarks.run --size small $(ARGS)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,16 +17,28 @@ from cli.kernels import import_all_kernels
 from promql.parser import prepare as prepare_parser
 from security.activerules import ActiveRules
 from tsdb.kernels import compile as kernels
+from tsdb.kernels.compile import Kernel
 
 PACKAGES = ("agent", "cli", "ingest", "promql", "security", "tsdb", "web")
+_NUMBER_BYTES = 4
 _COMPILED_S = 0.3
 """A kernel that takes longer was compiled, not loaded from the cache (3 to 7 ms), and so will others be."""
 
 
-def _compile_share(share: int, shares: int) -> None:
-    """Every `shares`-th kernel from `share` on; what a child process does."""
-    for item in kernels.registered()[share::shares]:
-        item.compile()
+def _modules() -> list[list[Kernel[Any, Any]]]:
+    """The kernels by module, the longest modules first."""
+    found: dict[str, list[Kernel[Any, Any]]] = {}
+    for item in kernels.registered():
+        found.setdefault(item.function.__module__, []).append(item)
+    return sorted(found.values(), key=len, reverse=True)
+
+
+def _compile_offered(offers: int) -> None:
+    """Compile the modules whose numbers are in a pipe until it is empty; what a child process does."""
+    modules = _modules()
+    while number := os.read(offers, _NUMBER_BYTES):
+        for item in modules[int.from_bytes(number, "little")]:
+            item.compile()
 
 
 def _compile_modules() -> None:
@@ -37,9 +50,19 @@ def _compile_modules() -> None:
 
 
 def _compile_in_processes(count: int) -> None:
-    """The compiler holds one lock a process, so more cores need more processes; each writes to the cache."""
-    command = [sys.executable, "-m", "cli.main", "warm", "--shares", str(count), "--share"]
-    children = [subprocess.Popen([*command, str(share)]) for share in range(count)]
+    """The compiler holds one lock a process, so more cores need more processes; each writes to the cache.
+
+    Each takes the next module when it is done with one. A module's kernels stay together: what they call is
+    then translated once and not in each process.
+    """
+    offers, offering = os.pipe()
+    try:
+        os.write(offering, b"".join(n.to_bytes(_NUMBER_BYTES, "little") for n in range(len(_modules()))))
+        os.close(offering)
+        command = [sys.executable, "-m", "cli.main", "warm", "--offers", str(offers)]
+        children = [subprocess.Popen(command, pass_fds=(offers,)) for _ in range(count)]
+    finally:
+        os.close(offers)
     for child in children:
         if child.wait() != 0:
             raise click.ClickException(f"a compiling process ended with status {child.returncode}")
@@ -50,17 +73,16 @@ def _compile_in_processes(count: int) -> None:
     "--group", type=click.Choice(["write", "read", "watch", "import"]), help="Only the kernels of one path."
 )
 @click.option("--processes", type=click.IntRange(min=1), default=os.cpu_count() or 1, help="At most so many.")
-@click.option("--share", type=int, hidden=True)
-@click.option("--shares", type=int, hidden=True)
-def warm(group: str | None, processes: int, share: int | None, shares: int | None) -> None:
+@click.option("--offers", type=int, hidden=True)
+def warm(group: str | None, processes: int, offers: int | None) -> None:
     """Compile every kernel into the cache, or load it from there; also byte code, parse table, rules."""
-    if share is None:
+    if offers is None:
         _compile_modules()
         prepare_parser()
         ActiveRules().reload(())
     import_all_kernels()
-    if share is not None and shares is not None:
-        _compile_share(share, shares)
+    if offers is not None:
+        _compile_offered(offers)
         return
     started = time.monotonic()
     wanted = kernels.registered(group)

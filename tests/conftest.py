@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.callrecorder import declared, not_called, recorded
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+"""How long an example takes says something of the machine, not of the code."""
+TESTS = Path(__file__).parent
+LONGEST = (
+    *("e2e/test_kill_nine.py", "e2e/test_agent.py", "promql/test_rollups.py", "promql/test_testlang.py"),
+    *("ingest/test_remotewrite_fuzz.py", "promql/test_histogramarith.py", "fuzz/test_fuzz.py"),
+)
+"""Files that take longest: begun first, so that at the end no process waits for one of them alone."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, then those that start servers, then the others; within a file as written.
+
+    xdist gives out files in this order (`--no-loadscope-reorder`), by itself those with most tests first.
+    """
+    places = {TESTS / name: place for place, name in enumerate(LONGEST)}
+    with_servers = {item.path for item in items if item.get_closest_marker("e2e")}
+    items.sort(key=lambda item: (places.get(item.path, len(LONGEST)), item.path not in with_servers))
 
 
 @pytest.hookimpl(wrapper=True)

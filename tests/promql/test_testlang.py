@@ -357,6 +357,12 @@ COUNTS = {
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is absent")
+def test_no_file_of_prometheus_is_left_out() -> None:
+    assert {path.stem for path in DATA.glob("*.test")} == set(COUNTS)
+    assert sum(COUNTS.values()) == 2214
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is absent")
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_eval_of_prometheus_files_is_read(name: str) -> None:
     commands = read_test_file((DATA / f"{name}.test").read_text(encoding="utf-8"))
