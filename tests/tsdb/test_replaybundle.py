@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.reference import codedchunk
 from tests.reference import walcodec as reference
+from tests.tsdb.stores import HOUR, OPTIONS, Store, name
 from tsdb.arena import reserve
 from tsdb.errors import CorruptionError
 from tsdb.head import NO_MAX_TIME, Head
@@ -234,6 +236,29 @@ def test_a_run_is_kept_as_the_slow_coder_writes_it(kind: str, jitter: int) -> No
         assert store.take(replace(bundle, lists=writer.lists[:1]), SEGMENT, NO_MAX_TIME) is not None
     assert {ref: closed_chunks(head, ref) for ref in expected} == expected
     assert not (head.rows[:, k.CHUNK] | head.rows[:, k.META] & np.uint64(k.TAIL_MASK)).any()
+
+
+def test_kept_runs_outlive_another_crash_and_a_clean_stop_and_reach_blocks(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data", replace(OPTIONS, snapshot_on_close=False))
+    store.fill(3, T0, 100, step=60_000)
+    for snapshot in (False, True, True):
+        store.db.close()
+        head = store.open(snapshot_on_close=snapshot).head
+        assert head.chunk_log.current[0] == 0x80
+        assert store.read() == store.expected
+        store.add(
+            [
+                (name(0), store.db.head.max_time + 1, 0.5),
+                (name(1), store.db.head.max_time - HOUR // 2 + 1, 1.5),
+            ]
+        )
+        store.fill(3, store.db.head.max_time + 1, 30)
+        assert store.read() == store.expected
+    store.fill(3, T0 + 3 * HOUR, 70, step=300_000)
+    store.db.maintenance.run()
+    assert store.db.blocks()
+    assert store.read() == store.expected
+    store.db.close()
 
 
 def test_a_kept_run_that_was_damaged_is_refused_or_read_as_something_else() -> None:
