@@ -16,7 +16,7 @@ from tsdb.arena import reserve
 from tsdb.chunks import SEGMENT_BYTES, ChunkLog
 from tsdb.columns import HistogramColumns, Rejected
 from tsdb.errors import LimitError
-from tsdb.headhistograms import HeadHistograms, offsets_of, take
+from tsdb.headhistograms import HeadHistograms, equal_samples, offsets_of, take
 from tsdb.headselect import HeadSelection
 from tsdb.headstarts import HeadStarts
 from tsdb.histogram import HistogramBatch
@@ -203,6 +203,22 @@ class Head:
         found[missing] = refs[np.array(places)]
         return found.astype(np.uint32), NewSeries(refs, new_offsets, new_ids)
 
+    def announce(self, refs: U32Array) -> bool:
+        """Let samples be stored for logged series before `install_announced` brings their labels, which takes
+        longer. False, and nothing is done, where one of their slots is taken or there is no such slot."""
+        slots = refs & np.uint32(SLOT_MASK)
+        if int(slots.max(initial=0)) >= self.series.slot_capacity or self.series.alive[slots].any():
+            return False
+        self.series.announce(refs)
+        self.rows[slots, k.META] = np.uint64(JUST_CREATED)
+        return True
+
+    def install_announced(self, new: NewSeries) -> None:
+        """Bring the labels of series that were announced, before any other is installed or removed."""
+        if len(new.refs):
+            self.series.install(new.refs, new.offsets, new.ids)
+            self._list_pairs(new.refs, new.offsets, new.ids)
+
     def install(self, new: NewSeries) -> None:
         """Put logged series back under their refs; refs that live already are left alone.
 
@@ -248,8 +264,11 @@ class Head:
             self.series.find_free_slots()
 
     def _index(self, refs: U32Array, offsets: I64Array, ids: U32Array) -> None:
+        self.rows[refs & np.uint32(SLOT_MASK), k.META] = np.uint64(JUST_CREATED)
+        self._list_pairs(refs, offsets, ids)
+
+    def _list_pairs(self, refs: U32Array, offsets: I64Array, ids: U32Array) -> None:
         slots = refs & np.uint32(SLOT_MASK)
-        self.rows[slots, k.META] = np.uint64(JUST_CREATED)
         names, values = np.ascontiguousarray(ids[0::2]), np.ascontiguousarray(ids[1::2])
         self.postings.add_many(slots, offsets, names, values)
 
@@ -388,8 +407,8 @@ class Head:
         if stored is None:
             # The equal one is earlier in the same batch.
             earlier = [j for j in range(i) if int(batch.t_ms[j]) == t]
-            return any(_equal_samples(batch, j, batch, i) for j in earlier)
-        return _equal_samples(stored, 0, batch, i)
+            return any(equal_samples(batch, j, batch, i) for j in earlier)
+        return equal_samples(stored, 0, batch, i)
 
     def store_histograms(self, columns: HistogramColumns, codes: U8Array) -> None:
         """Store what `admit_histograms` accepted."""
@@ -467,22 +486,3 @@ class Head:
             self.chunk_log.drop_before(min(lowest, self.chunk_log.base))
             self.min_valid_t = max(self.min_valid_t, oldest)
             return int(dead_count)
-
-
-def _equal_samples(left: HistogramBatch, i: int, right: HistogramBatch, j: int) -> bool:
-    """Whether two histogram samples are equal in every part that is stored, floats by their bits."""
-    for name in ("schema", "zero_threshold", "zero_count", "count", "sum", "is_float"):
-        a, b = getattr(left, name)[i : i + 1], getattr(right, name)[j : j + 1]
-        if a.tobytes() != b.tobytes():
-            return False
-    for offsets, columns in (
-        ("pos_offsets", ("pos_index", "pos_count")),
-        ("neg_offsets", ("neg_index", "neg_count")),
-        ("custom_offsets", ("custom_values",)),
-    ):
-        a0, a1 = getattr(left, offsets)[i : i + 2].tolist()
-        b0, b1 = getattr(right, offsets)[j : j + 2].tolist()
-        for name in columns:
-            if getattr(left, name)[a0:a1].tobytes() != getattr(right, name)[b0:b1].tobytes():
-                return False
-    return True

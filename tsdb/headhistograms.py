@@ -237,3 +237,22 @@ class HeadHistograms:
         if len(entries):
             fresh.append(self.slots[entries], self.batch(entries, np.zeros(1, dtype=np.int64)))
         return fresh
+
+
+def equal_samples(left: HistogramBatch, i: int, right: HistogramBatch, j: int) -> bool:
+    """Whether two histogram samples are equal in every part that is stored, floats by their bits."""
+    for name in ("schema", "zero_threshold", "zero_count", "count", "sum", "is_float"):
+        a, b = getattr(left, name)[i : i + 1], getattr(right, name)[j : j + 1]
+        if a.tobytes() != b.tobytes():
+            return False
+    for offsets, columns in (
+        ("pos_offsets", ("pos_index", "pos_count")),
+        ("neg_offsets", ("neg_index", "neg_count")),
+        ("custom_offsets", ("custom_values",)),
+    ):
+        a0, a1 = getattr(left, offsets)[i : i + 2].tolist()
+        b0, b1 = getattr(right, offsets)[j : j + 2].tolist()
+        for name in columns:
+            if getattr(left, name)[a0:a1].tobytes() != getattr(right, name)[b0:b1].tobytes():
+                return False
+    return True

@@ -11,6 +11,7 @@ import logging
 import queue
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ from tsdb.walrecords import (
     decode_starts,
     decode_tombstones,
     decode_truncated,
+    series_refs,
 )
 from tsdb.walrepair import cut_segment, quarantine_path
 from tsdb.walwindow import BUNDLE_SERIES, Bundle, ReadRecord, WindowOrder, read_refs_and_times
@@ -59,8 +61,8 @@ BUNDLES_AT_ONCE = 2
 """Threads that store runs, beside the one that reads: where there are more processors, reading is what all
 wait for."""
 SWITCH_INTERVAL_S = 0.0005
-"""A thread that comes out of a kernel waits so long for the one that reads to let Python go; by default it is
-5 ms, as long as storing a whole bundle takes."""
+"""A thread that comes out of a kernel waits so long for the one that reads or imports to let Python go; by
+default it is 5 ms, as long as storing a whole bundle takes."""
 
 EXEMPLAR_BYTES_HELD = 1 << 24
 """Payloads that wait for `exemplars`, which may be known last."""
@@ -119,6 +121,8 @@ class Replayer:
         self._progress = progress
         self._held_exemplars: list[U8Array] = []
         self._result = ReplayResult()
+        self._announced: deque[U8Array] = deque()
+        """Series records whose labels are not installed yet."""
         self._starts: I64Array | None = None
         """Start timestamps of the next samples record."""
         self._orphans = reserve(np.uint64, 2 * head.series.slot_capacity).reshape(-1, 2)
@@ -161,6 +165,7 @@ class Replayer:
                 for number in wanted:
                     self._progress.current = number
                     self._read_segment(number, last=number == wanted[-1])
+                self._install_announced()
         finally:
             sys.setswitchinterval(interval)
         self._release_exemplars()
@@ -216,6 +221,8 @@ class Replayer:
         if record.samples:
             self._store_all(record.samples, late=record.kind == RecordType.LATE_SAMPLES)
             return
+        if record.kind != RecordType.SERIES:
+            self._install_announced()
         apply = self._apply.get(record.kind)
         if apply is None:
             raise CorruptionError(f"WAL record {record.sequence} has unknown type {record.kind}")
@@ -227,13 +234,25 @@ class Replayer:
         return 0 < self._segment < self._checkpoint
 
     def _series(self, data: U8Array) -> None:
+        # Samples need no labels, which take Python a while: they are installed while samples are stored.
+        if self._head.announce(series_refs(data)):
+            self._announced.append(data)
+            return
+        self._install_announced()
         self._head.install(decode_series(data, self._head.symbols))
+
+    def _install_announced(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Install announced series until there is something else to do."""
+        while self._announced and not until():
+            self._head.install_announced(decode_series(self._announced.popleft(), self._head.symbols))
 
     def _store_all(self, bundles: Sequence[Bundle], late: bool) -> None:
         """Store bundles, several at once, as runs; one by one what cannot be stored so."""
         left: Sequence[Bundle] = bundles
         if not late and self._starts is None and not self._head.starts.used:
-            left = [bundle for bundle in self._pool.map(self._store_runs, bundles) if bundle is not None]
+            storing = [self._pool.submit(self._store_runs, bundle) for bundle in bundles]
+            self._install_announced(until=storing[-1].done)
+            left = [bundle for each in storing if (bundle := each.result()) is not None]
         if not left:
             return
         decoding = self._pool.submit(self._decode, left[0].parts, late)

@@ -192,13 +192,18 @@ class SeriesTable:
         self.install(refs, offsets, ids)
         return refs
 
+    def announce(self, refs: U32Array) -> None:
+        """Take the slots of given refs, which are free, for label sets that `install` brings."""
+        slots = refs & np.uint32(SLOT_MASK)
+        self.generation[slots] = (refs >> np.uint32(SLOT_BITS)).astype(np.uint8)
+        self.alive[slots] = 1
+        self.slots_used = max(self.slots_used, int(slots.max()) + 1) if len(slots) else self.slots_used
+
     def install(self, refs: U32Array, offsets: I64Array, ids: U32Array) -> None:
         """Put label sets into the slots of given refs, which are free; used by `create` and by replay."""
         slots = refs & np.uint32(SLOT_MASK)
         self._put_pairs(slots, offsets, ids)
-        self.generation[slots] = (refs >> np.uint32(SLOT_BITS)).astype(np.uint8)
-        self.alive[slots] = 1
-        self.slots_used = max(self.slots_used, int(slots.max()) + 1) if len(slots) else self.slots_used
+        self.announce(refs)
         self.series_count += len(slots)
         self._insert_canonical(slots)
 

@@ -304,6 +304,25 @@ def test_slabs_are_given_back_and_full_segments_followed_by_others(
     assert used - len(free) == int(((sizes + 63) // 64).sum())
 
 
+def test_announced_series_take_samples_before_their_labels_come() -> None:
+    symbols = SymbolTable()
+    elder, head = (Head(symbols, (1, 2), late_window_ms=0, series_limit=64) for _ in range(2))
+    rows = [Labels.from_dict({"__name__": "m", "i": str(i)}) for i in range(SERIES)]
+    refs, new = elder.find_or_create(rows)
+    assert new is not None
+    assert head.announce(new.refs)
+    bundle, samples = Writer(4, refs).bundle(50)
+    assert BundleStore(head, threading.Lock()).take(bundle, SEGMENT, NO_MAX_TIME) is not None
+    head.install_announced(new)
+    assert sum(map(len, read(head).values())) == head.counters[k.STORED] > 0
+    assert {labels for labels, kept in read(head).items() if kept} <= set(rows)
+    last = dict.fromkeys((ref for ref, _, _ in samples), 0)
+    assert head.series.series_count == SERIES
+    assert len(head.select((), -(2**62), 2**62).labels) == len(last)
+    for taken in (new.refs, new.refs[:1] | np.uint32(1 << 24), np.array([1 << 23], dtype=np.uint32)):
+        assert not head.announce(taken)
+
+
 def test_what_is_no_bundle_is_left_to_others() -> None:
     head, refs = make_head()
     store = BundleStore(head, threading.Lock())
