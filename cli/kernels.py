@@ -31,14 +31,17 @@ _SWITCH_S = 0.0005
 """Loading gives the interpreter away this often (5 ms otherwise, for which a query would wait)."""
 
 
-def load_for_first_query() -> None:
-    """Load parser, operators, and kernels of FIRST_QUERY_MODULES, before all others of the read path.
+def load_for_first_query(stopping: Callable[[], bool]) -> None:
+    """Load parser, operators, and kernels of FIRST_QUERY_MODULES, before all others of the read path. Ends
+    early when `stopping()`.
 
     A first query that had to wait for the others took 2.2 s (2026-11-28, busy machine).
     """
     prepare_parser()
     function_builders()
     for kernel in registered():
+        if stopping():
+            break
         if kernel.name.rpartition(".")[0] in FIRST_QUERY_MODULES:
             kernel.compile()
         drop_bitcode(kernel)

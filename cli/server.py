@@ -17,7 +17,9 @@ import platform
 import secrets
 import signal
 import socket
+import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +64,8 @@ log = logging.getLogger("vedette.main")
 _PROGRESS_AFTER_S = 2.0
 _SHUTDOWN_S = 30.0
 _FIRST_QUERY_WAIT_S = 1.0
+_COMPILE_WAIT_S = 0.5
+"""How long a server that stops waits for the kernel that is being compiled."""
 _QUIET_S = 0.2
 """Between ready and the loading of all other kernels: for who asks at once."""
 
@@ -95,6 +99,8 @@ class Server:
         self._answers_queries = asyncio.Event()
         self._reload_lock = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
+        self._compiling: asyncio.Future[Any] | None = None
+        """The thread that loads or compiles kernels at the moment, or the last one that did."""
         self._engine = Engine(
             engine_options(flags), self._registry, concurrent_max=flags["query.max-concurrency"]
         )
@@ -118,21 +124,27 @@ class Server:
         self._log_warnings()
         runner = await self._listen()
         try:
-            await self._open()
-            # Milliseconds with a warm cache; a query that must compile its kernels waits by itself.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._answers_queries.wait(), _FIRST_QUERY_WAIT_S)
-            self._readiness.set_ready()
-            self._ready.set()
-            log.info("Server is ready to receive requests", extra={"seconds": _since(started)})
-            if self._flags["config.auto-reload"]:
-                self._spawn(self._watch_configuration())
-            if self._flags["agent"]:
-                await self._start_agent()
-            await self._stop.wait()
+            if await self._open():
+                await self._serve(started)
         finally:
             self._readiness.set_stopping()
+            self._stop.set()
             await self._close(runner)
+        await self._leave()
+
+    async def _serve(self, started: float) -> None:
+        """Be ready until told to stop."""
+        # Milliseconds with a warm cache; a query that must compile its kernels waits by itself.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._answers_queries.wait(), _FIRST_QUERY_WAIT_S)
+        self._readiness.set_ready()
+        self._ready.set()
+        log.info("Server is ready to receive requests", extra={"seconds": _since(started)})
+        if self._flags["config.auto-reload"]:
+            self._spawn(self._watch_configuration())
+        if self._flags["agent"]:
+            await self._start_agent()
+        await self._stop.wait()
 
     async def _listen(self) -> web.AppRunner:
         timeout_s = self._flags.duration_ms("web.read-timeout") / 1000
@@ -160,16 +172,26 @@ class Server:
             log.info("Start listening for connections", extra={"address": str(address)})
         return runner
 
-    async def _open(self) -> None:
-        """Open the store (replaying its WAL) while the write path's kernels load, then what feeds it."""
+    async def _open(self) -> bool:
+        """Open the store (replaying its WAL) while the write path's kernels load, then what feeds it. False
+        if the server is told to stop before that is done. Raises StartError."""
         path = self._flags["storage.tsdb.path"]
         self._opening.begin()
         self._opening.settle(storage_options(self._flags, self._config))
         store = asyncio.wrap_future(self._opening.database)
-        write_path = asyncio.ensure_future(asyncio.to_thread(_warm_write_path))
+        write_path = self._compiling = asyncio.ensure_future(
+            asyncio.to_thread(_warm_write_path, self._stop.is_set)
+        )
         self._spawn(self._warm_read_path(write_path))
+        both = asyncio.gather(store, write_path)
+        told = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((both, told), return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        if self._stop.is_set():
+            both.add_done_callback(_forget)
+            return False
         try:
-            database, _ = await asyncio.gather(store, write_path)
+            database, _ = both.result()
         except (StorageError, OSError) as error:
             raise StartError(f"open storage in {path}: {error}") from None
         self._database = database
@@ -197,6 +219,7 @@ class Server:
         await self._scrape.apply(self._config)
         self._security = await self._start_security(database)
         self._take_agents(path)
+        return True
 
     async def _apply_destinations(self) -> None:
         if self._destinations is not None:
@@ -278,16 +301,35 @@ class Server:
             await asyncio.to_thread(self._database.close)
         log.info("See you next time!")
 
+    async def _leave(self) -> None:
+        """End the process here if a thread still compiles: one kernel takes seconds, and Python would wait
+        for it. Everything is closed, but for a store that was not to be used yet: it must be as after a
+        crash, since closing it may need kernels, too."""
+        compiling = self._compiling
+        if compiling is not None and not compiling.done():
+            await asyncio.wait([compiling], timeout=_COMPILE_WAIT_S)
+        if self._database is not None and (compiling is None or compiling.done()):
+            return
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
+
     async def _warm_read_path(self, write_path: asyncio.Future[None]) -> None:
         """What a first query needs is loaded beside the replay, before the rest of the read path."""
         await asyncio.wait([write_path])
         try:
-            await asyncio.to_thread(load_for_first_query)
+            self._compiling = asyncio.ensure_future(
+                asyncio.to_thread(load_for_first_query, self._stop.is_set)
+            )
+            await asyncio.shield(self._compiling)
         finally:
             self._answers_queries.set()
         await self._ready.wait()
         await asyncio.sleep(_QUIET_S)
-        seconds = await asyncio.to_thread(load_rest, "read", self._stop.is_set, self._engine.running)
+        self._compiling = asyncio.ensure_future(
+            asyncio.to_thread(load_rest, "read", self._stop.is_set, self._engine.running)
+        )
+        seconds = await asyncio.shield(self._compiling)
         await asyncio.to_thread(give_back, kernels.registered())
         # Kernels, series and modules stay: a full collection that walks them stops the event loop for 0.1 s.
         gc.freeze()
@@ -414,9 +456,21 @@ class Server:
         loaded_at.set_function(lambda: self._source.loaded_at_s)
 
 
-def _warm_write_path() -> None:
+def _warm_write_path(stopping: Callable[[], bool]) -> None:
     import_all_kernels()
-    kernels.warm("write", kernels.report_progress_after(_PROGRESS_AFTER_S, "vedette: compiling kernels"))
+    report = kernels.report_progress_after(_PROGRESS_AFTER_S, "vedette: compiling kernels")
+    needed = kernels.registered("write")
+    for done, each in enumerate(needed):
+        if stopping():
+            break
+        report(done, len(needed), each.name)
+        each.compile()
+
+
+def _forget(done: asyncio.Future[Any]) -> None:
+    """Nobody wants to know how it ended."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _since(started: float) -> float:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tsdb.blockmeta import META_FILE, BlockMeta
 from tsdb.database import LOCK_FILE, Database, open_database
-from tsdb.datadirectory import WAL_DIRECTORY
+from tsdb.datadirectory import WAL_DIRECTORY, refuse_foreign
 from tsdb.errors import StorageError
 from tsdb.fs import FileSystem
 from tsdb.headsnapshot import FILE_NAME as HEAD_SNAPSHOT
@@ -47,8 +47,10 @@ def block_metas(store: Path) -> list[BlockMeta]:
 
 @contextmanager
 def locked_store(fs: FileSystem, store: Path) -> Iterator[None]:
-    """The store, made where it is not there, held against servers. Raises LockedError, OSError."""
+    """The store, made where it is not there, held against servers. Raises LockedError, OSError, StorageError
+    for a directory of another program."""
     fs.make_directory(store)
+    refuse_foreign(fs, store)
     lock = fs.lock(store / LOCK_FILE)
     try:
         yield

@@ -27,10 +27,12 @@ from tsdb.symbols import SymbolTable
 from tsdb.tombstone import (
     BlockTombstone,
     Mask,
+    discard_tombstones,
+    draft_tombstones,
+    keep_tombstones,
     masked,
     matching_rows,
     read_tombstones,
-    write_tombstones,
 )
 from tsdb.ulid import is_ulid
 
@@ -219,12 +221,34 @@ class BlockSet:
         self._fs.rename(stored.path, doomed)
         self._fs.remove_tree(doomed)
 
-    def bury(self, stored: StoredBlock, stone: BlockTombstone) -> None:
-        """Add a tombstone to a block."""
+    def draft_tombstones(
+        self, buried: Sequence[tuple[StoredBlock, Sequence[BlockTombstone]]]
+    ) -> list[StoredBlock]:
+        """Write blocks' new tombstones beside the old ones; `bury` makes them count. Returns the blocks with
+        both. Raises StorageError, OSError; then no draft is left."""
+        drafts: list[StoredBlock] = []
+        for stored, stones in buried:
+            draft = StoredBlock(stored.block, stored.path, (*stored.tombstones, *stones))
+            drafts.append(draft)
+            try:
+                draft_tombstones(self._fs, stored.path, draft.tombstones)
+            except BaseException:
+                self.discard_drafts(drafts)
+                raise
+        return drafts
+
+    def discard_drafts(self, drafts: Iterable[StoredBlock]) -> None:
+        """Forget what `draft_tombstones` wrote."""
+        for draft in drafts:
+            discard_tombstones(self._fs, draft.path)
+
+    def bury(self, drafts: Sequence[StoredBlock]) -> None:
+        """Let drafts be the blocks' tombstones. Raises OSError; then those before count."""
         with self._lock:
-            tombstones = (*stored.tombstones, stone)
-            write_tombstones(self._fs, stored.path, tombstones)
-            self._replace([StoredBlock(stored.block, stored.path, tombstones)], [stored])
+            for draft in drafts:
+                keep_tombstones(self._fs, draft.path)
+                stored = next(each for each in self.blocks if each.path == draft.path)
+                self._replace([draft], [stored])
 
     # Damage inside of a block that opened well: checksums are tested when a section or page is first read.
 

@@ -20,13 +20,14 @@ from tsdb.blockset import StoredBlock
 from tsdb.blockwriter import write_block
 from tsdb.checkpoint import checkpoint_numbers, checkpoint_path, write_checkpoint
 from tsdb.compact import head_cut, head_ranges, much_is_deleted, plan, ranges
+from tsdb.deletion import delete_series
 from tsdb.errors import CorruptionError, StorageError
 from tsdb.head import NO_HINTS, NO_MAX_TIME, NO_MIN_TIME, NewSeries
 from tsdb.labels import Matcher, MatchType
 from tsdb.mergeselect import merge_selections
 from tsdb.retention import beyond_age, beyond_size
 from tsdb.rollupplan import merge_groups
-from tsdb.rollupwork import drop_superfluous, planned_meta, roll_up_due, widened_or_dropped
+from tsdb.rollupwork import drop_superfluous, planned_meta, roll_up_due
 from tsdb.select import SelectHints
 from tsdb.tombstone import BlockTombstone, HeadTombstone
 from tsdb.wal import segment_name, segment_numbers
@@ -293,7 +294,8 @@ class Maintenance:
                 if not len(stored.select(matchers, meta.min_time, meta.max_time, hints).labels):
                     continue
                 stone = BlockTombstone(matchers, meta.min_time, meta.max_time)
-                self._db.block_set.bury(stored, stone)
+                blocks = self._db.block_set
+                blocks.bury(blocks.draft_tombstones([(stored, [stone])]))
                 self._merge([s for s in self._db.blocks() if s.meta.ulid == meta.ulid])
                 log.info("Series beyond their own retention deleted", extra={"block": meta.ulid})
 
@@ -324,26 +326,9 @@ class Maintenance:
     # Administration.
 
     def delete_series(self, matcher_sets: Sequence[Sequence[Matcher]], mint: int, maxt: int) -> None:
-        """Delete existing samples in [mint, maxt] of matching series; later ones are seen again."""
-        db, head = self._db, self._db.head
+        """See `tsdb.deletion.delete_series`."""
         with self._lock:
-            for matchers in matcher_sets:
-                for stored in db.blocks():
-                    if stored.meta.resolution_ms:
-                        widened_or_dropped(db, stored, matchers, mint, maxt)
-                    elif stored.overlaps(mint, maxt):
-                        lo, hi = max(mint, stored.meta.min_time), min(maxt, stored.meta.max_time - 1)
-                        db.block_set.bury(stored, BlockTombstone(tuple(matchers), lo, hi))
-                with head.lock:
-                    selection = head.select(matchers, mint, maxt, SelectHints(labels_only=True))
-                    last = min(maxt, head.max_time)
-                    if not len(selection.labels) or last < mint:
-                        continue
-                    stone = HeadTombstone(selection.refs, max(mint, head.min_time), last)
-                    packed = PayloadCodec().pack(encode_tombstones(stone.refs, stone.mint, stone.maxt))
-                    durable = db.wal.log([(RecordType.TOMBSTONES, *packed)])
-                    db.head_tombstones = (*db.head_tombstones, stone)
-                durable.result()
+            delete_series(self._db, matcher_sets, mint, maxt)
 
     def clean_tombstones(self) -> None:
         """Rewrite each block that has tombstones. Raises StorageError, OSError; CorruptionError for damaged

@@ -5,18 +5,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tsdb.blockmeta import BlockMeta
-from tsdb.blockset import StoredBlock
 from tsdb.blockwriter import write_block
 from tsdb.errors import CorruptionError, StorageError
-from tsdb.labels import Matcher
 from tsdb.rollupplan import NextRollup, next_rollup, sources_of, span_of, superfluous
 from tsdb.rollupwrite import RolledUp
-from tsdb.tombstone import BlockTombstone
 
 if TYPE_CHECKING:
     from tsdb.database import Database
@@ -111,18 +107,16 @@ def drop_superfluous(db: Database) -> None:
     db.block_set.swap([], [stored for stored in db.blocks() if stored.meta.ulid in names])
 
 
-def widened_or_dropped(
-    db: Database, stored: StoredBlock, matchers: Sequence[Matcher], mint: int, maxt: int
-) -> None:
-    """Delete from a roll-up: where its samples are all there it goes and is made again without what is
-    deleted; else whole windows that touch [mint, maxt] go."""
-    meta = stored.meta
+def widened(meta: BlockMeta, mint: int, maxt: int) -> tuple[int, int] | None:
+    """What a deletion of [mint, maxt] takes from a roll-up: whole windows that touch it; None for nothing."""
     lo, hi = span_of(meta)
     if maxt <= lo or mint > hi:
-        return
-    if sources_of([meta]) <= sources_of(m for m in _metas(db) if m.resolution_ms < meta.resolution_ms):
-        db.block_set.swap([], [stored])
-        return
+        return None
     resolution_ms = meta.resolution_ms
-    first, last = max(mint, lo + 1), -(-min(maxt, hi) // resolution_ms) * resolution_ms
-    db.block_set.bury(stored, BlockTombstone(tuple(matchers), first, last))
+    return max(mint, lo + 1), -(-min(maxt, hi) // resolution_ms) * resolution_ms
+
+
+def is_made_again(db: Database, meta: BlockMeta) -> bool:
+    """Whether a roll-up's samples are all there: it may go, and is made again without what is deleted."""
+    finer = (m for m in _metas(db) if m.resolution_ms < meta.resolution_ms)
+    return sources_of([meta]) <= sources_of(finer)

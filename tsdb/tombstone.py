@@ -29,6 +29,7 @@ I64Array = npt.NDArray[np.int64]
 U32Array = npt.NDArray[np.uint32]
 
 FILE_NAME = "tombstones"
+DRAFT_NAME = f"{FILE_NAME}.tmp"
 VERSION = 1
 
 
@@ -50,17 +51,26 @@ class HeadTombstone:
     maxt: int
 
 
-def write_tombstones(fs: FileSystem, directory: Path, tombstones: Sequence[BlockTombstone]) -> None:
-    """Replace the tombstones of a block, whole or not at all."""
+def draft_tombstones(fs: FileSystem, directory: Path, tombstones: Sequence[BlockTombstone]) -> None:
+    """Write tombstones beside a block's, which they replace with `keep_tombstones`."""
     rows = [
         [[[int(m.type), m.name, m.value] for m in stone.matchers], stone.mint, stone.maxt]
         for stone in tombstones
     ]
     body = orjson.dumps(rows)
     head = orjson.dumps({"version": VERSION, "crc32c": google_crc32c.value(body)})
-    temporary = directory / f"{FILE_NAME}.tmp"
-    fs.write_file(temporary, [head, b"\n", body])
-    fs.rename(temporary, directory / FILE_NAME)
+    fs.write_file(directory / DRAFT_NAME, [head, b"\n", body])
+
+
+def keep_tombstones(fs: FileSystem, directory: Path) -> None:
+    """Let the draft be the tombstones of a block, whole or not at all."""
+    fs.rename(directory / DRAFT_NAME, directory / FILE_NAME)
+
+
+def discard_tombstones(fs: FileSystem, directory: Path) -> None:
+    """Remove the draft, if there is one."""
+    if fs.exists(directory / DRAFT_NAME):
+        fs.remove(directory / DRAFT_NAME)
 
 
 def read_tombstones(fs: FileSystem, directory: Path) -> list[BlockTombstone]:

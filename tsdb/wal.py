@@ -208,6 +208,10 @@ class Wal:
         self._queued_bytes = 0
         self._closing = False
         self._disk_full: DiskFullError | None = None
+        self._before: tuple[int, int] | None = None
+        """Size of the file and number of the record before the last group was written."""
+        self._waiting: list[_Batch] = []
+        """Batches that the disk had no room for."""
         self._failure: StorageError | None = None
         self._file: AppendFile | None = None
         self._file_number = 0
@@ -264,6 +268,17 @@ class Wal:
             if len(self._queue) == 1 or len(self._queue) >= self._wanted:
                 self._changed.notify_all()
             return batch.future
+
+    def withdraw(self, future: Future[None]) -> None:
+        """Forget a batch that was refused because the disk is full: it would be written later otherwise."""
+        with self._changed:
+            for batch in self._queue:
+                if batch.future is future:
+                    self._queued_bytes -= batch.size
+                    batch.records, batch.size = (), 0
+            for batch in self._waiting:
+                if batch.future is future:
+                    batch.records, batch.size = (), 0
 
     def cut(self) -> int:
         """Let the next batch begin a segment; returns its number."""
@@ -362,23 +377,27 @@ class Wal:
         return group
 
     def _write_group(self, group: list[_Batch]) -> None:
+        self._before = None
         if not any(batch.records for batch in group):
             return
         if group[0].segment != self._file_number:
             self._open_segment(group[0].segment)
         buffers: list[bytes] = []
         sequence = self._sequence
-        left = sum(batch.size for batch in group)
+        with self._changed:
+            batches = [batch.records for batch in group]
+            left = sum(batch.size for batch in group)
         padding = self._padding(left)
-        for batch in group:
-            last = len(batch.records) - 1
-            for i, (kind, payload, compressed) in enumerate(batch.records):
+        for records in batches:
+            last = len(records) - 1
+            for i, (kind, payload, compressed) in enumerate(records):
                 sequence += 1
                 flags = (CONTINUES if i < last else 0) | (COMPRESSED if compressed else 0)
                 left -= RECORD_HEADER.size + len(payload)
                 buffers.extend(record_bytes(kind, flags, sequence, payload, 0 if left else padding))
         assert self._file is not None
         good = self._file.size
+        self._before = good, self._sequence
         try:
             self._observer.written(self._file.write(buffers))
         except DiskFullError:
@@ -425,9 +444,14 @@ class Wal:
 
     def _wait_for_space(self, group: list[_Batch], error: DiskFullError) -> bool:
         """Keep the group for another try; its callers are told now. False when the log closes meanwhile."""
+        if self._before is not None and self._file is not None:
+            # Written, but there was no room for the sync: the group may be withdrawn.
+            size, self._sequence = self._before
+            if self._file.size > size:
+                self._file.truncate(size)
         log.error("Disk full: writes are refused until there is space", extra={"err": str(error)})
         with self._changed:
-            self._disk_full = error
+            self._disk_full, self._waiting = error, group
             for batch in (*group, *self._queue):
                 if not batch.future.done():
                     batch.future.set_exception(DiskFullError(str(error)))
@@ -447,7 +471,7 @@ class Wal:
                 self._fail(group, failure)
                 return False
             with self._changed:
-                self._disk_full = None
+                self._disk_full, self._waiting = None, []
             log.info("There is space on the disk again: writes are taken")
             return True
 

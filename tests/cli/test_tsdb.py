@@ -141,7 +141,8 @@ def test_a_dump_has_head_and_blocks_less_what_is_deleted(imported: Path, tmp_pat
     store.append([(fresh, 1_800_000_000_000, 1.5)])
     store.db.wal.flush()
     for stored in store.db.blocks():
-        store.db.block_set.bury(stored, BlockTombstone((), 0, 1_700_013_600_000))
+        stone = BlockTombstone((), 0, 1_700_013_600_000)
+        store.db.block_set.bury(store.db.block_set.draft_tombstones([(stored, [stone])]))
     result = run("dump", path)
     lines = result.output.splitlines()
     assert lines[0] == '{__name__="fresh"} 1.5 1800000000000'
@@ -174,6 +175,24 @@ def test_a_dump_prints_histograms_in_order_of_time(tmp_path: Path) -> None:
 
 def test_import_and_dump_give_promtools_dump(prometheus: Path, imported: Path) -> None:
     assert run("dump", imported).output == promtool("dump", prometheus)
+
+
+@pytest.mark.parametrize("other", ["prometheus", "documents"])
+def test_import_into_a_directory_of_another_program_is_refused(
+    prometheus: Path, tmp_path: Path, other: str
+) -> None:
+    target = tmp_path / "target"
+    if other == "prometheus":
+        shutil.copytree(prometheus, target)
+    else:
+        target.mkdir()
+        (target / "letter.txt").write_text("Dear Sir")
+    before = sorted(target.rglob("*"))
+    result = run("import", "prometheus", prometheus, "--storage.tsdb.path", target)
+    assert result.exit_code == 1
+    reason = "is one of Prometheus" if other == "prometheus" else "is neither empty nor a store of Vedette"
+    assert reason in result.output
+    assert sorted(target.rglob("*")) == before
 
 
 def test_import_of_a_locked_store_is_refused(prometheus: Path, open_store: Store) -> None:
