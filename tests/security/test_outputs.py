@@ -237,8 +237,8 @@ def test_syslog_over_tcp_and_tls_loses_nothing_while_the_receiver_is_down(
         until(lambda: receiver.messages, "the first message")
         receiver.close()
         for n in range(30):
+            until(lambda: syslog.queued_count < syslog.queue_limit, "room in the queue")
             group.write([record(str(n))])
-            time.sleep(0.002)
         until(lambda: syslog.counts["failures"] and syslog.spooled_bytes, "events on disk")
     assert syslog.counts["dropped"] == 0
     # The next server begins with what the last one could not deliver.
