@@ -11,6 +11,7 @@ from typing import TypeVar
 from promql.annotations import Annotations
 from promql.budget import QueryBudget
 from promql.heldsamples import HeldSamples
+from promql.looks import looking
 from promql.matrix import Grid
 from promql.options import EngineOptions
 from promql.stepcounts import Consumer, StepCounts
@@ -75,11 +76,16 @@ class EvalContext:
             return
         pending: deque[Future[B]] = deque()
         ahead = self.options.thread_count + 1
+
+        def task(item: A) -> B:
+            with looking(self.budget.check):
+                return function(item)
+
         try:
             for item in items:
                 if len(pending) >= ahead:
                     yield self._next(pending)
-                pending.append(self.pool.submit(function, item))
+                pending.append(self.pool.submit(task, item))
             while pending:
                 yield self._next(pending)
         finally:

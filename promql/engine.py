@@ -25,6 +25,7 @@ from promql.builder import ParserOptions
 from promql.context import EvalContext
 from promql.engineerrors import ExecutionError, PreparationError, StorageReadError
 from promql.heldsamples import HeldSamples
+from promql.looks import looking
 from promql.matrix import Grid, Matrix
 from promql.metrics import EngineMetrics, Timings
 from promql.operators.collect import Collected, collect
@@ -216,7 +217,7 @@ class Engine:
                     "must be Scalar or instant Vector"
                 )
             ctx.budget.expected_max = query.cells_max(self.options.samples_max, ctx.grid.steps)
-            with Entered(self._active, text):
+            with Entered(self._active, text), looking(ctx.budget.check):
                 if stats or ctx.grid.steps > ctx.budget.expected_max:
                     ctx = self._counting(ctx)
                 try:

@@ -10,11 +10,15 @@ import numpy.typing as npt
 
 from promql.contiguous import contiguous
 from promql.kernels.histogrampool import Pool
+from promql.looks import look
 from promql.matrix import HistogramCells
 from tsdb.histogram import HistogramBatch
 
 HISTOGRAM_HEAD_BYTES = 168
 """Prometheus's size of a float histogram without its buckets; a sample counts 16 bytes."""
+
+RUN_HISTOGRAMS = 1 << 14
+"""Histograms that are copied between two looks at the query's flag: 1 to 20 ms."""
 
 
 def _flat(array: npt.NDArray[np.generic], dtype: type[np.generic]) -> npt.NDArray[np.generic]:
@@ -89,9 +93,22 @@ def empty_pool() -> Pool:
 
 
 def _join_offsets(parts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    lengths = [np.diff(part) for part in parts]
-    out = np.zeros(1 + sum(map(len, lengths)), dtype=np.int64)
-    np.cumsum(np.concatenate(lengths), out=out[1:])
+    out = np.zeros(1 + sum(len(part) - 1 for part in parts), dtype=np.int64)
+    at = 0
+    for part in parts:
+        look()
+        out[at + 1 : at + len(part)] = part[1:] + (out[at] - part[0])
+        at += len(part) - 1
+    return out
+
+
+def _joined(parts: Sequence[npt.NDArray[np.generic]]) -> npt.NDArray[np.generic]:
+    out = np.empty(sum(map(len, parts)), dtype=parts[0].dtype)
+    at = 0
+    for part in parts:
+        look()
+        out[at : at + len(part)] = part
+        at += len(part)
     return out
 
 
@@ -101,12 +118,12 @@ def concat_pools(pools: Sequence[Pool]) -> Pool:
         return empty_pool()
     if len(pools) == 1:
         return pools[0]
-    columns = []
+    columns: list[npt.NDArray[np.generic]] = []
     for at, column in enumerate(zip(*pools, strict=True)):
         if at in (6, 9, 12):
             columns.append(_join_offsets(column))
         else:
-            columns.append(np.concatenate(column))
+            columns.append(_joined(column))
     return tuple(columns)  # type: ignore[return-value]
 
 
@@ -115,13 +132,31 @@ def take_pool(pool: Pool, rows: npt.NDArray[np.integer]) -> Pool:
     columns: list[npt.NDArray[np.generic]] = [column[rows] for column in pool[:6]]
     for at in (6, 9, 12):
         offsets = pool[at]
-        lengths = np.diff(offsets)[rows]
+        first = offsets[:-1][rows]
+        lengths = offsets[1:][rows] - first
         new = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(lengths, out=new[1:])
-        picked = np.repeat(offsets[:-1][rows] - new[:-1], lengths) + np.arange(new[-1])
         columns.append(new)
-        columns.extend(pool[c][picked] for c in range(at + 1, min(at + 3, len(pool))))
+        columns.extend(_picked(pool[at + 1 : min(at + 3, len(pool))], first, lengths, new))
     return tuple(columns)  # type: ignore[return-value]
+
+
+def _picked(
+    columns: Sequence[npt.NDArray[np.generic]],
+    first: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    new: npt.NDArray[np.int64],
+) -> list[npt.NDArray[np.generic]]:
+    """Of each column the runs of `lengths` from `first`, one after the other; they begin at `new`."""
+    out = [np.empty(int(new[-1]), dtype=column.dtype) for column in columns]
+    for lo in range(0, len(first) if new[-1] else 0, RUN_HISTOGRAMS):
+        look()
+        hi = min(lo + RUN_HISTOGRAMS, len(first))
+        begin, end = int(new[lo]), int(new[hi])
+        picked = np.repeat(first[lo:hi] - new[lo:hi], lengths[lo:hi]) + np.arange(begin, end)
+        for column, taken in zip(columns, out, strict=True):
+            taken[begin:end] = column[picked]
+    return out
 
 
 def cut_cells(cells: HistogramCells) -> HistogramCells:
@@ -157,6 +192,7 @@ def concat_cells(parts: Parts, rows: int, steps: int) -> HistogramCells | None:
     index = np.full((rows, steps), -1, dtype=np.int32)
     base = 0
     for lo, cells in found:
+        look()
         part = cells.index
         index[lo : lo + len(part)] = np.where(part >= 0, part + np.int32(base), np.int32(-1))
         base += len(cells.pool)

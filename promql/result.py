@@ -10,12 +10,16 @@ import numpy as np
 
 from promql.ast import ValueType
 from promql.context import EvalContext
-from promql.matrix import HistogramCells, Matrix
+from promql.looks import look
+from promql.matrix import F64Array, HistogramCells, Matrix
 from promql.operators.collect import Collected, rows_present
 from promql.operators.merge import merge_equal
 from promql.operators.operator import METADATA_LABELS, Series
 from tsdb.select import SampleBatch
 from tsdb.serieslabels import SeriesLabels
+
+RUN_CELLS = 1 << 20
+"""Cells that are copied between two looks at the query's flag: 5 to 20 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,19 @@ def _take(
         cells = HistogramCells(np.ascontiguousarray(cells.index[at]), cells.pool)
     taken = rows.series.labels.take(at) if labels is None else labels
     series = Series(taken, rows.series.drop_name[at])
-    return Collected(series, rows.values[at], cells)
+    return Collected(series, _rows_at(rows.values, at), cells)
+
+
+def _rows_at(values: F64Array, at: np.ndarray[Any, np.dtype[np.int64]]) -> F64Array:
+    steps = values.shape[1]
+    if len(at) * steps <= RUN_CELLS:
+        return np.asarray(values[at])
+    out = np.empty((len(at), steps))
+    rows_max = max(1, RUN_CELLS // steps)
+    for lo in range(0, len(at), rows_max):
+        look()
+        out[lo : lo + rows_max] = values[at[lo : lo + rows_max]]
+    return out
 
 
 def _dropped(series: Series) -> SeriesLabels:

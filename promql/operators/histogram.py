@@ -9,9 +9,15 @@ import numpy as np
 from promql.ast import Call
 from promql.histogrampool import pool_of
 from promql.kernels import histogram as kernels
+from promql.looks import look
 from promql.matrix import F64Array, HistogramCells
 from promql.operators.collect import absent_cells, rowwise
-from promql.operators.histogramquantile import HistogramFraction, HistogramQuantile, HistogramQuantiles
+from promql.operators.histogramquantile import (
+    RUN_CELLS,
+    HistogramFraction,
+    HistogramQuantile,
+    HistogramQuantiles,
+)
 from promql.operators.merge import checked
 from promql.operators.operator import (
     Builder,
@@ -38,7 +44,11 @@ def _variance(root: bool) -> Callable[[HistogramCells, F64Array], None]:
     def fill(cells: HistogramCells, out: F64Array) -> None:
         here = cells.index >= 0
         result = np.empty(int(np.count_nonzero(here)))
-        kernels.variances(pool_of(cells.pool), cells.index[here], result)
+        pool, asked = pool_of(cells.pool), cells.index[here]
+        for at in range(0, len(asked), RUN_CELLS):
+            look()
+            run = slice(at, at + RUN_CELLS)
+            kernels.variances(pool, asked[run], result[run])
         if root:
             with np.errstate(invalid="ignore"):
                 result = np.sqrt(result)

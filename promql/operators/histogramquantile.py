@@ -16,6 +16,7 @@ from promql.engineerrors import ExecutionError
 from promql.histogrampool import pool_of
 from promql.kernels import histogram as native
 from promql.kernels import quantile as classic
+from promql.looks import look
 from promql.matrix import ABSENT, ABSENT_BITS, F64Array
 from promql.numberformat import format_g, format_openmetrics
 from promql.operators.classicquantile import BucketGroups, bucket_groups, drop_conflicts
@@ -28,6 +29,9 @@ from tsdb.serieslabels import SeriesLabels
 
 I64Array = npt.NDArray[np.int64]
 U8Array = npt.NDArray[np.uint8]
+
+RUN_CELLS = 1 << 15
+"""Native histograms between two looks at the query's flag: 0.2 to 1 us each."""
 
 _MONOTONICITY = (
     "input to histogram_quantile needed to be fixed for monotonicity (see"
@@ -89,10 +93,14 @@ class _BucketFunction(VectorOperator):
         rows, steps = np.nonzero(cells >= 0)
         result, flags = np.empty(len(rows)), np.zeros(len(rows), dtype=np.uint8)
         pool, asked = pool_of(collected.histograms.pool), cells[rows, steps]
-        if upper is None:
-            native.quantiles(pool, asked, q[steps], result, flags)
-        else:
-            native.fractions(pool, asked, q[steps], upper[steps], result, flags)
+        for at in range(0, len(rows), RUN_CELLS):
+            look()
+            here = slice(at, at + RUN_CELLS)
+            lower = q[steps[here]]
+            if upper is None:
+                native.quantiles(pool, asked[here], lower, result[here], flags[here])
+            else:
+                native.fractions(pool, asked[here], lower, upper[steps[here]], result[here], flags[here])
         result.view(np.uint64)[np.isnan(result)] = classic.NAN_BITS
         out[groups.native_groups[rows], steps] = result
         self._annotate_nan(groups, rows, flags)
@@ -110,9 +118,11 @@ class _BucketFunction(VectorOperator):
         out = np.empty((len(groups), collected.values.shape[1]))
         fix = np.empty((len(groups), 3))
         steps = np.zeros((len(groups), 3), dtype=np.int64)
-        classic.classic_quantile(
-            collected.values, groups.offsets, groups.rows, groups.bounds, q, out, fix, steps
-        )
+        for here in _runs(groups, out.shape[1]):
+            offsets = groups.offsets[here.start : here.stop + 1]
+            classic.classic_quantile(
+                collected.values, offsets, groups.rows, groups.bounds, q, out[here], fix[here], steps[here]
+            )
         self._annotate_monotonicity(groups, fix, steps)
         self._add_native(collected, groups, out, q, None)
         return out
@@ -137,6 +147,15 @@ class _BucketFunction(VectorOperator):
                 f" from {_rfc3339(int(first))} to {_rfc3339(int(last))}",
                 self.vector_pos,
             )
+
+
+def _runs(groups: BucketGroups, steps: int) -> Iterator[slice]:
+    """Runs of groups with about 8 x RUN_CELLS cells of buckets, after a look at the query's flag each."""
+    cells = max(len(groups.rows) * steps // max(len(groups), 1), 1)
+    groups_max = max(1, 8 * RUN_CELLS // cells)
+    for at in range(0, len(groups), groups_max):
+        look()
+        yield slice(at, min(at + groups_max, len(groups)))
 
 
 def _rfc3339(t_ms: int) -> str:
@@ -186,9 +205,11 @@ class HistogramFraction(_BucketFunction):
     def _evaluate(self, collected: Collected, groups: BucketGroups) -> F64Array:
         lower, upper = (np.ascontiguousarray(side.values()) for side in (self.lower, self.upper))
         out = np.empty((len(groups), collected.values.shape[1]))
-        classic.classic_fraction(
-            collected.values, groups.offsets, groups.rows, groups.bounds, lower, upper, out
-        )
+        for here in _runs(groups, out.shape[1]):
+            offsets = groups.offsets[here.start : here.stop + 1]
+            classic.classic_fraction(
+                collected.values, offsets, groups.rows, groups.bounds, lower, upper, out[here]
+            )
         self._add_native(collected, groups, out, lower, upper)
         return out
 

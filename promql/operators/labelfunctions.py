@@ -12,6 +12,7 @@ import re2
 
 from promql.ast import Call
 from promql.engineerrors import ExecutionError
+from promql.looks import look
 from promql.operators.collect import Collected, collect
 from promql.operators.labelcolumns import with_label
 from promql.operators.merge import merge_equal
@@ -21,6 +22,9 @@ from tsdb.serieslabels import SeriesLabels
 
 U32Array = npt.NDArray[np.uint32]
 BoolArray = npt.NDArray[np.bool_]
+
+RUN_TEXTS = 1 << 12
+"""Label values that are made between two looks at the query's flag: 1 to 5 us each."""
 
 _REFERENCE = re.compile(r"\$(?:\$|(\w+)|\{(\w+)\})", re.ASCII)
 
@@ -42,11 +46,13 @@ class Relabel(VectorOperator):
     def _announce(self) -> Series:
         series = self._child.series()
         values, written = self._values(series.labels)
+        look()
         labels = with_label(series.labels, self._target, values) if written.any() else series.labels
         drop = series.drop_name
         if self._target == METRIC_NAME:
             drop = drop & ~written
         relabelled = Series(labels, drop)
+        look()
         _, first = labels.group_first_rows()
         if len(first) == len(labels):
             return relabelled
@@ -89,6 +95,8 @@ class LabelReplace(Relabel):
         matched = np.zeros(len(distinct), dtype=np.bool_)
         made = np.zeros(len(distinct), dtype=np.uint32)
         for i, text in enumerate(labels.symbols.texts(distinct.tolist())):
+            if not i % RUN_TEXTS:
+                look()
             match = self._pattern.fullmatch(text)
             if match is not None:
                 matched[i] = True
@@ -113,7 +121,12 @@ class LabelJoin(Relabel):
             return np.zeros(len(labels), dtype=np.uint32), written
         columns = np.stack([labels.column(name) for name in self._sources])
         distinct, place = np.unique(columns, axis=1, return_inverse=True)
-        joined = [self._separator.join(labels.symbols.texts(column)) for column in distinct.T.tolist()]
+        joined = []
+        for at in range(0, distinct.shape[1], RUN_TEXTS):
+            look()
+            columns = distinct[:, at : at + RUN_TEXTS]
+            joined += [self._separator.join(labels.symbols.texts(column)) for column in columns.T.tolist()]
+        look()
         return self.ctx.symbols.intern_many(joined)[place.reshape(-1)], written
 
 

@@ -3,8 +3,8 @@ error where they do (prometheus-surface.md 2.4)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from promql.engineerrors import ExecutionError
 from promql.kernels import binary as kernels
 from promql.matrix import ABSENT_BITS, HistogramCells
 from promql.operators.collect import NO_CELLS, Collected, absent_cells, collect
-from promql.operators.operator import Explain, Piece, Series, VectorOperator
+from promql.operators.operator import Explain, Piece, RowwiseOperator, Series, VectorOperator
 from tsdb.serieslabels import SeriesLabels
 
 SAME_LABELSET = "vector cannot contain metrics with the same labelset"
@@ -103,7 +103,27 @@ class MergeEqual(VectorOperator):
         return self._child.explain()
 
 
+class MergeEqualRows(MergeEqual, RowwiseOperator):
+    """The same over a row-wise child, whose rows need not be held where nothing is equal."""
+
+    def splits(self) -> Sequence[tuple[int, int]]:
+        """The child's, or one run of the merged rows."""
+        rows = len(self.series())
+        return cast(RowwiseOperator, self._child).splits() if self._rows is None else [(0, rows)]
+
+    def load(self, lo: int, hi: int) -> Piece:
+        """The child's, or merged rows."""
+        if self._rows is None:
+            return cast(RowwiseOperator, self._child).load(lo, hi)
+        cells = self._rows.histograms
+        part = None if cells is None else HistogramCells(cells.index[lo:hi], cells.pool)
+        return Piece(lo, self._rows.values[lo:hi], part)
+
+
 def checked(operator: VectorOperator, whole_range: bool = False) -> VectorOperator:
     """Guard an operator whose label sets may have become equal. With delayed name removal label sets stay
     apart until the end, so there is nothing to check; `whole_range` is the rule of range functions."""
-    return operator if operator.ctx.options.delayed_name_removal else MergeEqual(operator, whole_range)
+    if operator.ctx.options.delayed_name_removal:
+        return operator
+    kind = MergeEqualRows if isinstance(operator, RowwiseOperator) else MergeEqual
+    return kind(operator, whole_range)
