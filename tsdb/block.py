@@ -26,6 +26,7 @@ from tsdb.kernels import merge as merge_kernels
 from tsdb.labels import Matcher
 from tsdb.matcherplan import resolve
 from tsdb.postings import Cardinality
+from tsdb.samplerows import empty_samples
 from tsdb.select import HISTOGRAM_WORK, SampleBatch, SelectHints
 from tsdb.seriesfile import SERIES_FILE, Runs, SeriesFile
 from tsdb.serieslabels import SeriesLabels
@@ -244,12 +245,14 @@ class BlockSelection:
         runs = self._runs.take(rows)
         owners = np.repeat(np.arange(len(rows)), np.diff(runs.offsets))
         is_float = runs.kind == FLOATS
-        floats = _Timed.of(self._block, runs.keep(is_float), self._mint, self._maxt)
-        values = floats.values()
         part = None
         if not is_float.all():
-            mixed = runs.keep(~is_float)
+            mixed = runs.keep(~is_float) if is_float.any() else runs
             part = _Timed.of(self._block, mixed, self._mint, self._maxt).histograms(owners[~is_float])
+            if mixed is runs:
+                return empty_samples(len(rows)), part
+        floats = _Timed.of(self._block, runs.keep(is_float), self._mint, self._maxt)
+        values = floats.values()
         offsets = _row_offsets(owners[is_float], floats.counts, len(rows))
         return SampleBatch(offsets, floats.t_ms, values, floats.start_t_ms()), part
 
@@ -390,10 +393,11 @@ class _BlockHistograms:
 
 
 def _histogram_page(block: Block, number: int) -> HistogramPage:
-    where = block.columns.where(HISTOGRAMS, number)
-    return block.histogram_pages.get(
-        number, lambda: HistogramPage.parse(block.columns.stored(HISTOGRAMS, number), where)
-    )
+    def parse() -> HistogramPage:
+        columns = block.columns
+        return HistogramPage.parse(columns.stored(HISTOGRAMS, number), columns.where(HISTOGRAMS, number))
+
+    return block.histogram_pages.get(number, parse)
 
 
 def _copy(source: I64Array, lo: I64Array, hi: I64Array, starts: I64Array, out: I64Array) -> None:

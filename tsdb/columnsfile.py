@@ -18,7 +18,7 @@ from tsdb import page
 from tsdb.blockcache import BlockCache, CachePart
 from tsdb.columnpack import pack_columns, unpack_columns
 from tsdb.errors import CorruptionError, NotAtOnceError
-from tsdb.fs import FileSystem
+from tsdb.fs import FileSystem, ReadFile
 from tsdb.sectionfile import SectionFile, SectionWriter, crc32c
 
 U8Array = npt.NDArray[np.uint8]
@@ -110,6 +110,8 @@ class ColumnsFile:
     def __init__(self, fs: FileSystem, path: Path, cache: BlockCache) -> None:
         """Raises CorruptionError or UnknownVersionError."""
         self._file = SectionFile(fs, path, COLUMNS_KIND)
+        self._parts: ReadFile | None = fs.read_parts(path)
+        self._pages_start = self._file.start(PAGES)
         where = f"{path}: page directory"
         kinds, streams, *rest = (
             column.astype(np.int64)
@@ -139,8 +141,9 @@ class ColumnsFile:
     def stored(self, kind: int, number: int) -> bytes:
         """A page as stored. Raises CorruptionError where its checksum does not match."""
         directory = self._directories[kind]
-        start = int(directory.offset[number])
-        data = self._file.raw(PAGES)[start : start + int(directory.length[number])].tobytes()
+        start = self._pages_start + int(directory.offset[number])
+        assert self._parts is not None, "closed"
+        data = self._parts.read(start, int(directory.length[number]))
         if crc32c(data) != directory.checksum[number]:
             raise CorruptionError(f"{self.where(kind, number)} does not match its checksum")
         return data
@@ -187,6 +190,7 @@ class ColumnsFile:
         self._raw.clear()
 
     def close(self) -> None:
-        """Let go of the mapping."""
+        """Let go of the file."""
         self.forget()
         self._file.close()
+        self._parts = None

@@ -117,6 +117,21 @@ class AppendFile:
             self._descriptor = -1
 
 
+class ReadFile:
+    """A file of which parts are copied. Through a mapping they would stay resident, though the kernel has
+    them anyway. Any thread may read; closed with the last reference."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read(self, at: int, length: int) -> bytes:
+        """`length` bytes from `at` on, fewer at the file's end. Raises OSError."""
+        return os.pread(self._descriptor, length, at)
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+
 class DirectoryLock:
     """An exclusive lock on a file, released with `close` or the end of the process."""
 
@@ -164,6 +179,10 @@ class FileSystem:
                 return np.empty(0, dtype=np.uint8)
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return np.frombuffer(mapped, dtype=np.uint8)
+
+    def read_parts(self, path: Path) -> ReadFile:
+        """The file, to be read in parts."""
+        return ReadFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     def list(self, directory: Path) -> list[str]:
         """Sorted names in a directory; empty where it does not exist."""

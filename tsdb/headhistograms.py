@@ -6,6 +6,7 @@ The columns only grow; a truncation of the head builds a new store, so a reader 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,8 @@ def take(batch: HistogramBatch, rows: npt.NDArray[np.intp], row_offsets: I64Arra
 
 
 class HeadHistograms:
-    """Written under the head's lock; `select` copies, under the same lock."""
+    """Written under the head's lock. `capture` and `select` are called under it as well; what was captured is
+    read without, since an entry stays as it is and a truncated head has a store of its own."""
 
     def __init__(self, slot_capacity: int) -> None:
         """Limits grow with the slots of the head; raises MemoryError."""
@@ -152,8 +154,10 @@ class HeadHistograms:
             self.is_ordered = False
         self.end += count
 
-    def batch(self, entries: I64Array, row_offsets: I64Array) -> HistogramBatch:
-        """Copy of the given entries."""
+    def batch(
+        self, entries: I64Array, row_offsets: I64Array, with_starts: bool | None = None
+    ) -> HistogramBatch:
+        """Copy of the given entries, with start timestamps where any entry has or as `with_starts` says."""
         offsets = np.empty((3, len(entries) + 1), dtype=np.int64)
         place_runs(entries, self.lengths, offsets)
         sides: list[Any] = []
@@ -174,9 +178,12 @@ class HeadHistograms:
         custom = np.empty(0)
         if offsets[2, -1]:
             custom = self.custom[runs(self.starts[entries, 2], offsets[2, 1:] - offsets[2, :-1])]
-        scalars = {name: column[entries] for name, column in self.columns.items()}
-        if not self.has_start_t:
-            scalars["start_t_ms"] = None  # type: ignore[assignment]
+        if with_starts is None:
+            with_starts = self.has_start_t
+        wanted = SCALARS if with_starts else SCALARS.keys() - {"start_t_ms"}
+        scalars: dict[str, Any] = {"start_t_ms": None} | {
+            name: self.columns[name][entries] for name in wanted
+        }
         return HistogramBatch(
             row_offsets=row_offsets,
             pos_offsets=offsets[0],
@@ -198,9 +205,14 @@ class HeadHistograms:
         chains = self.newest, self.previous, self.columns["t_ms"]
         return counts if count_histograms(slots, mint, maxt, self.is_ordered, *chains, counts) else None
 
-    def select(
+    def select(self, slots: U32Array, mint: int, maxt: int) -> HistogramBatch | None:
+        """What `capture` finds, copied."""
+        found = self.capture(slots, mint, maxt)
+        return None if found is None else found.batch(0, len(slots))
+
+    def capture(
         self, slots: U32Array, mint: int, maxt: int, latest_only: bool = False
-    ) -> HistogramBatch | None:
+    ) -> CapturedHistograms | None:
         """Samples of series in [mint, maxt] as a CSR over `slots`, ascending, each timestamp once (the first
         to arrive), or only the last of each series; None where there are none."""
         if latest_only:
@@ -218,9 +230,10 @@ class HeadHistograms:
         fresh = np.ones(total, dtype=np.bool_)
         fresh[1:] = (times[1:] != times[:-1]) | (rows[1:] != rows[:-1])
         entries, rows = entries[fresh], rows[fresh]
-        return self.batch(entries, offsets_of(np.bincount(rows, minlength=len(slots)).astype(np.int64)))
+        offsets = offsets_of(np.bincount(rows, minlength=len(slots)).astype(np.int64))
+        return CapturedHistograms(self, entries, offsets, self.has_start_t)
 
-    def _latest(self, slots: U32Array, mint: int, maxt: int) -> HistogramBatch | None:
+    def _latest(self, slots: U32Array, mint: int, maxt: int) -> CapturedHistograms | None:
         if self.end == 1:
             return None
         entries = np.empty(len(slots), dtype=np.int64)
@@ -228,7 +241,7 @@ class HeadHistograms:
         if not latest_histograms(slots, mint, maxt, self.is_ordered, *chains, entries):
             return None
         found = entries > 0
-        return self.batch(entries[found], offsets_of(found.astype(np.int64)))
+        return CapturedHistograms(self, entries[found], offsets_of(found.astype(np.int64)), self.has_start_t)
 
     def rebuilt(self, keep: npt.NDArray[np.bool_]) -> HeadHistograms:
         """A store of the entries in the mask (one flag an entry, entry 0 never); chains are linked anew."""
@@ -256,3 +269,35 @@ def equal_samples(left: HistogramBatch, i: int, right: HistogramBatch, j: int) -
             if getattr(left, name)[a0:a1].tobytes() != getattr(right, name)[b0:b1].tobytes():
                 return False
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedHistograms:
+    """Rows of samples of a head, which are copied when they are read: row i has
+    `entries[row_offsets[i]:row_offsets[i+1]]`, i64. Immutable; any thread may read."""
+
+    store: HeadHistograms
+    entries: I64Array
+    row_offsets: I64Array
+    has_starts: bool
+
+    @property
+    def counts(self) -> I64Array:
+        """i64[S]: samples of each row."""
+        return self.row_offsets[1:] - self.row_offsets[:-1]
+
+    def take(self, rows: npt.NDArray[np.integer]) -> CapturedHistograms:
+        """The given rows in the given order."""
+        lengths = self.counts[rows]
+        entries = self.entries[runs(self.row_offsets[:-1][rows], lengths)]
+        return CapturedHistograms(self.store, entries, offsets_of(lengths), self.has_starts)
+
+    def batch(self, lo: int, hi: int) -> HistogramBatch | None:
+        """Copy of rows lo to hi (exclusive); None where they have no samples."""
+        first, last = self.row_offsets[[lo, hi]].tolist()
+        if first == last:
+            return None
+        offsets = self.row_offsets[lo : hi + 1]
+        return self.store.batch(
+            self.entries[first:last], offsets - first if first else offsets, self.has_starts
+        )

@@ -9,9 +9,8 @@ import numpy.typing as npt
 
 from tsdb.chunks import gather
 from tsdb.errors import CorruptionError, NotAtOnceError
-from tsdb.headhistograms import offsets_of, runs, take
+from tsdb.headhistograms import CapturedHistograms, offsets_of, runs
 from tsdb.headstarts import CapturedStarts
-from tsdb.histogram import HistogramBatch
 from tsdb.kernels.headread import capture, decode_rows, measure, sort_late_rows
 from tsdb.kernels.xor import READ_PADDING
 from tsdb.scratch import scratch
@@ -55,7 +54,7 @@ class HeadSelection:
         self._loose_t: I64Array = _NO_TIMES
         self._loose_v: U64Array = _NO_VALUES
         self._segments: dict[int, U8Array] = {}
-        self._histograms: HistogramBatch | None = None
+        self._histograms: CapturedHistograms | None = None
         self._starts: CapturedStarts | None = None
 
     @classmethod
@@ -85,12 +84,12 @@ class HeadSelection:
             named = cls(labels, refs, mint, maxt)
             named._bounds = bounds[filled]
             return named
-        histograms = head.histograms.select(slots, mint, maxt, hints.latest_only)
+        histograms = head.histograms.capture(slots, mint, maxt, hints.latest_only)
         rows = None
         if filled_count < len(slots):
             filled = bounds > 0
             if histograms is not None:
-                filled |= histograms.row_offsets[1:] > histograms.row_offsets[:-1]
+                filled |= histograms.counts > 0
             rows = None if filled.all() else np.flatnonzero(filled)
         labels, refs = _named(head, slots, rows, found)
         if rows is not None:
@@ -98,11 +97,11 @@ class HeadSelection:
             counted, offsets = offsets, np.zeros((3, len(rows) + 1), dtype=np.int64)
             (counted[:, 1:] - counted[:, :-1])[:, rows].cumsum(axis=1, out=offsets[:, 1:])
             if histograms is not None:
-                histograms = _take_rows(histograms, rows)
+                histograms = histograms.take(rows)
         self = cls(labels, refs, mint, maxt, bounds)
         if histograms is not None:
             self._histograms = histograms
-            self._bounds = bounds + (histograms.row_offsets[1:] - histograms.row_offsets[:-1])
+            self._bounds = bounds + histograms.counts
         self._chunk_offsets, byte_offsets, self._loose_offsets = offsets
         chunks, open_bytes, loose = offsets[:, -1].tolist()
         self._chunks = np.empty((chunks, 2), dtype=np.int64)
@@ -149,8 +148,7 @@ class HeadSelection:
         """i64[S]: the same with histograms counted as `HISTOGRAM_WORK`."""
         if self._histograms is None:
             return self._bounds
-        histograms: I64Array = self._histograms.row_offsets[1:] - self._histograms.row_offsets[:-1]
-        return self._bounds + (HISTOGRAM_WORK - 1) * histograms
+        return self._bounds + (HISTOGRAM_WORK - 1) * self._histograms.counts
 
     def read(self, lo: int, hi: int) -> SampleBatch:
         """Samples of rows lo to hi. Raises CorruptionError for a chunk that does not decode."""
@@ -192,12 +190,7 @@ class HeadSelection:
                 self._loose_t,
                 late_used,
             )
-        histograms = None
-        if self._histograms is not None:
-            whole = hi - lo == len(self._labels)
-            histograms = self._histograms if whole else _take_rows(self._histograms, np.arange(lo, hi))
-            if not len(histograms):
-                histograms = None
+        histograms = None if self._histograms is None else self._histograms.batch(lo, hi)
         return SampleBatch(offsets, t_ms[:count], bits[:count].view(np.float64), begun, histograms)
 
     def read_rows(self, rows: I64Array) -> SampleBatch:
@@ -218,7 +211,7 @@ class HeadSelection:
         if self._starts is not None:
             view._starts = self._starts.take(rows, loose)
         if self._histograms is not None:
-            view._histograms = _take_rows(self._histograms, rows)
+            view._histograms = self._histograms.take(rows)
         return view
 
 
@@ -230,10 +223,3 @@ def _named(
         return (found.labels, found.refs) if rows is None else (found.labels.take(rows), found.refs[rows])
     chosen = slots if rows is None else slots[rows]
     return head.series.labels_of(chosen), head.series.refs_of(chosen)
-
-
-def _take_rows(batch: HistogramBatch, rows: npt.NDArray[np.integer]) -> HistogramBatch:
-    """The given rows of a histogram CSR."""
-    lengths = np.diff(batch.row_offsets)[rows]
-    picked = runs(batch.row_offsets[:-1][rows], lengths)
-    return take(batch, picked, offsets_of(lengths))

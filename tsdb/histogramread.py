@@ -143,18 +143,14 @@ class HistogramPage:
         """Decode samples lo[k] to hi[k] of stream `stream` + k to their `places` i64[N, 4] in the columns of
         `out` (see `sizes`). Raises CorruptionError."""
         ends = self.streams[stream : stream + len(lo) + 1]
-        count, total = self._numbers(stream, ends)
         columns: list[npt.NDArray[Any]] = [out.schema, out.reset_hint, out.is_float]
         columns += [out.zero_threshold, out.zero_count]
         samples, *buckets = np.ascontiguousarray(places.T)
-        begins = ends[:-1] + lo
-        for at, first, size in zip(samples.tolist(), begins.tolist(), (hi - lo).tolist(), strict=True):
+        begins, sizes = ends[:-1] + lo, hi - lo
+        for at, first, size in zip(samples.tolist(), begins.tolist(), sizes.tolist(), strict=True):
             for column, field in zip(columns, self.fields, strict=True):
                 column[at : at + size] = field.part(first, first + size)
-            # As integers: no bit of a marker changes.
-            inside = first - int(ends[0])
-            out.count.view(np.int64)[at : at + size] = count[inside : inside + size]
-            out.sum.view(np.int64)[at : at + size] = total[inside : inside + size]
+        self._place_numbers(stream, ends, lo, hi, samples, (out.count, out.sum))
         first, last = int(self.layouts[stream]), int(self.layouts[stream + len(lo)])
         table = (self.streams, self.layouts, self.runs)
         sides = (
@@ -162,24 +158,39 @@ class HistogramPage:
             (self.negative, buckets[1], out.neg_offsets, out.neg_index, out.neg_count),
         )
         for side, at_buckets, offsets, index, counts in sides:
+            if not len(index):  # the offsets are zero as they were made
+                continue
             turned = side.decode(first, last, self.where)
             kernels.place_buckets(
                 *table, side.starts, side.index, turned, stream, lo, hi, samples, at_buckets, offsets, index,
                 counts.view(np.int64),
             )  # fmt: skip
+        if not len(out.custom_values):
+            return
         kernels.place_bounds(
             *table, self.custom_starts, self.custom.view(np.int64), stream, lo, hi, samples, buckets[2],
             out.custom_offsets, out.custom_values.view(np.int64),
         )  # fmt: skip
 
-    def _numbers(self, stream: int, ends: I64Array) -> tuple[I64Array, I64Array]:
-        """Counts and sums of streams from `stream` on, whose samples are `ends`."""
-        streams, starts = np.arange(stream, stream + len(ends) - 1), ends[:-1] - ends[0]
-        lengths = ends[1:] - ends[:-1]
-        out = np.empty((2, int(ends[-1] - ends[0])), dtype=np.uint64)
-        for numbers, packed in zip(out, (self.count, self.sum), strict=True):
-            page.decode_into(packed, streams, starts, lengths, numbers, True, self.where)
-        return out[0].view(np.int64), out[1].view(np.int64)
+    def _place_numbers(
+        self, stream: int, ends: I64Array, lo: I64Array, hi: I64Array, samples: I64Array,
+        outs: tuple[F64Array, F64Array],
+    ) -> None:  # fmt: skip
+        """Counts and sums of samples lo[k] to hi[k] of stream `stream` + k, which has ends[k]:ends[k+1], from
+        samples[k] on. As integers: no bit of a marker changes."""
+        streams, lengths = np.arange(stream, stream + len(lo)), ends[1:] - ends[:-1]
+        whole = bool((hi - lo == lengths).all())
+        for packed, out in zip((self.count, self.sum), outs, strict=True):
+            numbers = out.view(np.uint64)
+            if whole:
+                page.decode_into(packed, streams, samples, lengths, numbers, True, self.where)
+                continue
+            inside = np.empty(int(ends[-1] - ends[0]), dtype=np.uint64)
+            starts = ends[:-1] - ends[0]
+            page.decode_into(packed, streams, starts, lengths, inside, True, self.where)
+            parts = zip(samples.tolist(), (starts + lo).tolist(), (starts + hi).tolist(), strict=True)
+            for at, first, last in parts:
+                numbers[at : at + last - first] = inside[first:last]
 
 
 def decode(stored: bytes, where: str) -> HistogramBatch:

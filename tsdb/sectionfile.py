@@ -140,11 +140,15 @@ class SectionFile:
 
     def raw(self, section: int) -> U8Array:
         """A section's bytes without testing its checksum, for sections whose parts have their own."""
+        start = self.start(section)
+        return self._data[start : start + self._entries[section][2]]
+
+    def start(self, section: int) -> int:
+        """Where in the file a section begins. Raises CorruptionError where it is missing."""
         found = self._entries.get(section)
         if found is None:
             raise CorruptionError(f"{self.path}: section {section} is missing")
-        _, start, length = found
-        return self._data[start : start + length]
+        return int(found[1])
 
     def section(self, section: int) -> U8Array:
         """A section's bytes. Raises CorruptionError where the checksum does not match."""

@@ -155,9 +155,9 @@ class Selection(Protocol):
         ...
 
 
-HISTOGRAM_WORK = 32
-"""A native histogram weighs as much as so many floats, in time and in memory. With 64 a day of 40 series
-takes 4 of 45 MiB less and 1.4 times as long."""
+HISTOGRAM_WORK = 96
+"""A native histogram weighs as much as so many floats, in memory more than in time: pieces of a day are of
+one series of 24 buckets. With 32 a day of 40 such series takes 10 of 24 MiB more and 0.85 of the CPU time."""
 
 
 def work_bounds_of(selection: Selection) -> I64Array:

@@ -105,7 +105,7 @@ def dense_runs(pool: Pool, members: I64, lo: I64, hi: I64, ranges: I64, others: 
 
 
 @device
-def _add_side(index: I32, count: F64, lo: int, hi: int, base: int, value: F64, comp: F64, seen: U8) -> None:
+def add_side(index: I32, count: F64, lo: int, hi: int, base: int, value: F64, comp: F64, seen: U8) -> None:
     """Add buckets lo..hi to the dense columns."""
     for i in range(lo, hi):
         at = np.int64(index[i]) - base
@@ -117,7 +117,7 @@ def _add_side(index: I32, count: F64, lo: int, hi: int, base: int, value: F64, c
 
 
 @device
-def _folded(value: float, comp: float, n: float) -> float:
+def folded(value: float, comp: float, n: float) -> float:
     """A total with its compensation, divided by `n` where that is not 0."""
     if n != 0.0:
         value /= n
@@ -127,7 +127,7 @@ def _folded(value: float, comp: float, n: float) -> float:
 
 
 @device
-def _take_side(
+def take_side(
     base: int,
     low: int,
     high: int,
@@ -143,7 +143,7 @@ def _take_side(
     """Write buckets low..high of the dense columns behind `at` and clear these; returns the new end."""
     for i in range(low, high):
         if seen[i] != 0:
-            total = _folded(value[i], comp[i], n)
+            total = folded(value[i], comp[i], n)
             if not compact or total != 0.0:
                 out_index[at], out[at] = base + i, total
                 at += 1
@@ -216,12 +216,12 @@ def dense_sums(
             if b > a:
                 low = min(low, np.int64(pool[POS_INDEX][a]) - pos_base)
                 high = max(high, np.int64(pool[POS_INDEX][b - 1]) - pos_base + 1)
-                _add_side(pool[POS_INDEX], pool[POS_COUNT], a, b, pos_base, pos_value, pos_comp, pos_seen)
+                add_side(pool[POS_INDEX], pool[POS_COUNT], a, b, pos_base, pos_value, pos_comp, pos_seen)
             a, b = pool[NEG_OFFSETS][h], pool[NEG_OFFSETS][h + 1]
             if b > a:
                 neg_low = min(neg_low, np.int64(pool[NEG_INDEX][a]) - neg_base)
                 neg_high = max(neg_high, np.int64(pool[NEG_INDEX][b - 1]) - neg_base + 1)
-                _add_side(pool[NEG_INDEX], pool[NEG_COUNT], a, b, neg_base, neg_value, neg_comp, neg_seen)
+                add_side(pool[NEG_INDEX], pool[NEG_COUNT], a, b, neg_base, neg_value, neg_comp, neg_seen)
         finite = math.isfinite(zero) and math.isfinite(count) and math.isfinite(total)
         if average and not (
             finite
@@ -240,13 +240,13 @@ def dense_sums(
         n = float(hi[i] - lo[i]) if average else 0.0
         out[SCHEMA][written], out[HINT][written] = pool[SCHEMA][h], hint
         out[ZERO_THRESHOLD][written] = pool[ZERO_THRESHOLD][h]
-        out[ZERO_COUNT][written] = _folded(zero, zero_c, n)
-        out[COUNT][written], out[SUM][written] = _folded(count, count_c, n), _folded(total, total_c, n)
-        positives = _take_side(
+        out[ZERO_COUNT][written] = folded(zero, zero_c, n)
+        out[COUNT][written], out[SUM][written] = folded(count, count_c, n), folded(total, total_c, n)
+        positives = take_side(
             pos_base, low, high, pos_value, pos_comp, pos_seen, n, compact, out[POS_INDEX], out[POS_COUNT],
             positives,
         )  # fmt: skip
-        negatives = _take_side(
+        negatives = take_side(
             neg_base, neg_low, neg_high, neg_value, neg_comp, neg_seen, n, compact, out[NEG_INDEX],
             out[NEG_COUNT], negatives,
         )  # fmt: skip

@@ -19,7 +19,7 @@ from promql.histogrampool import batch_of, concat_cells, empty_pool
 from promql.kernels import binary as kernels
 from promql.matching import PAIRS_MAX, Signatures, pair_rows, result_labels, signatures
 from promql.matrix import ABSENT, BoolArray, F64Array, HistogramCells
-from promql.operators.collect import NO_CELLS, Collected, absent_cells, collect, rowwise
+from promql.operators.collect import NO_CELLS, Collected, CollectedOperator, absent_cells, collect, rowwise
 from promql.operators.histogrambinary import binary_histograms
 from promql.operators.merge import checked, merge_equal
 from promql.operators.operator import (
@@ -230,7 +230,7 @@ class VectorBinary(VectorOperator):
         op = self._expr.op
         lhs, rhs, i, j = (one, many, right, left) if self._swapped else (many, one, left, right)
         self.ctx.budget.hold_bytes(len(i) * self.grid.steps * 8)
-        out = np.empty((len(i), self.grid.steps))
+        out = lhs.values if self._in_place(lhs, rhs, i) else np.empty((len(i), self.grid.steps))
         if op in TRIMS:
             out[:] = ABSENT
         else:
@@ -243,6 +243,15 @@ class VectorBinary(VectorOperator):
         if lhs.histograms is not None or rhs.histograms is not None or op in TRIMS:
             cells = self._histograms(lhs, rhs, i, j, out)
         return Collected(many.series, out, cells)
+
+    def _in_place(self, lhs: Collected, rhs: Collected, i: I64Array) -> bool:
+        """Whether the result may take the place of the left operand: cell by cell it is made of the same
+        cell, and nobody else has the array."""
+        if isinstance(self._lhs, CollectedOperator) or lhs.values is rhs.values:
+            return False
+        floats = lhs.histograms is None and rhs.histograms is None and self._expr.op not in TRIMS
+        arithmetic = self._expr.op not in kernels.COMPARISONS
+        return floats and arithmetic and np.array_equal(i, np.arange(len(lhs.values)))
 
     def _compute_rows(self, lhs: Collected, rhs: Collected, i: I64Array, j: I64Array, out: F64Array) -> None:
         op = self._expr.op

@@ -12,6 +12,7 @@ from promql.histogrampool import batch_of, concat_cells, cut_cells, pool_bytes, 
 from promql.histogramsums import combined
 from promql.kernels.histogramarith import scale_each
 from promql.matrix import BoolArray, HistogramCells
+from promql.operators.histogramstream import StreamedSums
 from promql.operators.histogramwindow import COMBINE_NOTES
 
 I64Array = npt.NDArray[np.int64]
@@ -20,6 +21,11 @@ Note = Callable[[int, str, str], None]
 HELD_BYTES_MAX = 64 << 20
 """Buckets held before they are added up. Within this the sum over all input is compensated as a whole; beyond
 it, sums of this much input are added to each other."""
+
+STREAM_BYTES_MIN = 1 << 20
+"""Buckets held before sums are kept instead, where these are smaller; the result is the same to the bit."""
+
+_NEVER = 1 << 62
 
 
 def aggregate_histograms(
@@ -62,6 +68,8 @@ class HistogramTotals:
         self._note = note
         self._parts: list[tuple[I64Array, HistogramCells]] = []
         self._held_bytes = 0
+        self._streamed: StreamedSums | None = None
+        self._stream_from = STREAM_BYTES_MIN if op == "sum" else _NEVER
         self._counts = np.zeros(self._shape)
         self._dead = np.zeros(self._shape, dtype=np.bool_)
         self._added_up = False
@@ -77,11 +85,48 @@ class HistogramTotals:
             return
         rows = np.arange(lo, lo + len(cells.index))
         np.add.at(self._counts, self._groups[rows], cells.index >= 0)
+        if self._streamed is not None:
+            if self._streamed.add(rows, cells, HELD_BYTES_MAX):
+                self._release()
+                self._hold(self._streamed.nbytes)
+                return
+            self._stop_streaming()
         cells = cut_cells(cells)
         self._hold(pool_bytes(pool_of(cells.pool)) + cells.index.nbytes)
         self._parts.append((rows, cells))
+        if self._held_bytes > self._stream_from:
+            self._start_streaming()
         if self._held_bytes > HELD_BYTES_MAX:
             self._add_up()
+
+    def _start_streaming(self) -> None:
+        """Keep sums instead of what is held where they take less; else look again at twice as much."""
+        self._streamed = StreamedSums.of(self._parts, self._groups, self._shape, self._held_bytes)
+        if self._streamed is None:
+            self._stream_from = 2 * self._held_bytes
+            return
+        self._release()
+        self._hold(self._streamed.nbytes)
+        self._parts = []
+
+    def _stop_streaming(self) -> None:
+        """Something came that these sums cannot hold: they become a part like others."""
+        assert self._streamed is not None
+        sums, flags, rows = self._streamed.finish(~self._dead)
+        self._report(flags, rows)
+        self._streamed = None
+        self._replace(sums)
+
+    def _report(self, flags: npt.NDArray[np.uint8], rows: I64Array) -> None:
+        """Flags u8[G, K] of sums whose first rows are `rows`."""
+        for flag, kind, text in COMBINE_NOTES:
+            hit = np.flatnonzero(flags & flag)
+            if len(hit):
+                self._note(int(rows.ravel()[hit[0]]), kind, text)
+
+    def _release(self) -> None:
+        self._budget.release_bytes(self._held_bytes)
+        self._held_bytes = 0
 
     def _hold(self, count: int) -> None:
         self._budget.hold_bytes(count)
@@ -92,6 +137,7 @@ class HistogramTotals:
         starts = np.cumsum([0] + [len(rows) for rows, _ in self._parts])
         parts = [(int(at), cells) for at, (_, cells) in zip(starts[:-1], self._parts, strict=True)]
         joined = concat_cells(parts, len(rows), self._shape[1])
+        self._parts, parts = [], []
         if joined is None:
             return None
 
@@ -105,22 +151,30 @@ class HistogramTotals:
         sums = self._combine("sum", ~self._dead)
         assert sums is not None
         self._dead |= self.here & (sums.index < 0)
-        self._budget.release_bytes(self._held_bytes)
-        self._held_bytes = 0
+        self._replace(sums)
+
+    def _replace(self, sums: HistogramCells) -> None:
+        """Hold the sums of all before, and nothing else."""
+        self._release()
         first_rows = np.full(self._shape[0], -1, dtype=np.int64)
         first_rows[self._groups[::-1]] = np.arange(len(self._groups))[::-1]
         self._hold(pool_bytes(pool_of(sums.pool)) + sums.index.nbytes)
         self._parts = [(first_rows, sums)]
-        self._added_up = True
+        self._added_up, self._stream_from = True, _NEVER
 
     def finish(self, allowed: BoolArray) -> HistogramCells | None:
         """The result at the steps `allowed` bool[G, K]; None if there was no histogram."""
+        if self._streamed is not None:
+            sums, flags, rows = self._streamed.finish(allowed)
+            self._report(flags, rows)
+            self._release()
+            return sums
         if not self._parts:
             return None
         average = self._op == "avg"
         op = "sum" if self._added_up else self._op
         cells = self._combine(op, allowed & ~self._dead)
-        self._budget.release_bytes(self._held_bytes)
+        self._release()
         if cells is None or not (average and self._added_up):
             return cells
         here = cells.index >= 0

@@ -10,12 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from promql.ast import BinaryExpr
 from promql.engine import Engine
 from promql.engineerrors import ExecutionError
 from promql.kernels import binary as kernels
 from promql.matrix import Matrix
 from promql.memory import MemoryStore
+from promql.operators.binary import VectorBinary
+from promql.operators.collect import CollectedOperator, collect
 from promql.options import EngineOptions
+from promql.parser import parse
+from tests.promql.operands import FixedVector, context
 from tests.promql.sampledata import VALUES, cells, same_cells, store
 from tests.reference.windows import divide
 
@@ -256,3 +261,16 @@ def test_a_label_made_up_before_its_series_are_read_matches_theirs() -> None:
     answer = ENGINE.instant(made.querier(), 'absent(nothing{le="1"}) or on (le) m', 0).value
     assert isinstance(answer, Matrix)
     assert [str(labels) for labels in answer.labels.rows()] == ['{le="1"}']
+
+
+def test_a_result_takes_no_array_that_others_still_read() -> None:
+    ctx = context(2)
+    rows = [({"a": str(i)}, [float(i), 2.0 * i]) for i in range(3)]
+    shared = collect(FixedVector(ctx, rows))
+    before = shared.values.copy()
+    expr = parse("x * y")
+    assert isinstance(expr, BinaryExpr)
+    for lhs in (CollectedOperator(ctx, shared), FixedVector(ctx, rows)):
+        got = collect(VectorBinary(expr, lhs, CollectedOperator(ctx, shared)))
+        assert got.values.tolist() == (before * before).tolist()
+        assert shared.values.tolist() == before.tolist()

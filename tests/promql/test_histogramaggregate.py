@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,8 @@ from promql.histogrampool import batch_of, pool_of
 from promql.matrix import HistogramCells
 from promql.operators import histogramaggregate
 from promql.operators.histogramaggregate import HistogramTotals
+from promql.operators.histogramstream import StreamedSums
+from promql.operators.histogramwindow import COMBINE_NOTES
 from tests.promql.operands import histogram_at, pool_from
 from tests.promql.randomhistograms import histograms
 from tests.promql.test_histogramarith import same
@@ -81,6 +85,77 @@ def test_adding_up_on_the_way_changes_nothing_but_rounding(op: str, monkeypatch:
         assert have is not None
         assert want is not None
         assert same(have, want, 1e-14)
+
+
+counts = st.one_of(st.integers(-3, 9).map(float), st.floats(-1e9, 1e9), st.just(float("inf")))
+buckets = st.dictionaries(st.integers(-4, 6), counts, max_size=5)
+alike = st.builds(
+    FloatHistogram,
+    schema=st.just(2),
+    hint=st.sampled_from([0, RESET, NOT_RESET]),
+    zero_threshold=st.just(0.125),
+    zero_count=counts,
+    count=counts,
+    sum=counts,
+    positive=buckets,
+    negative=buckets,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    pieces=st.lists(
+        st.lists(st.one_of(alike, alike, st.none()), min_size=2, max_size=4), min_size=2, max_size=4
+    ),
+    data=st.data(),
+)
+def test_sums_of_one_resolution_are_the_same_to_the_bit(pieces: list[Column], data: st.DataObject) -> None:
+    groups = [data.draw(st.integers(0, 1)) for piece in pieces for _ in piece]
+    notes: list[str] = []
+    whole = totals_of("sum", pieces, groups, notes)
+    streamed, streamed_notes = StreamedSums(np.array(groups, dtype=np.int64), (2, 1), 2, 0.125), []
+    lo = 0
+    for piece in pieces:
+        assert streamed.add(np.arange(lo, lo + len(piece)), cells_of(piece), 1 << 20)
+        lo += len(piece)
+    cells, flags, firsts = streamed.finish(np.ones((2, 1), dtype=np.bool_))
+    streamed_notes = [COMBINE_NOTES[1][2]] if flags.any() else []
+    assert streamed_notes == notes
+    rows = [h for piece in pieces for h in piece]
+    for group, want in enumerate(whole):
+        mine = [row for row, h in enumerate(rows) if h is not None and groups[row] == group]
+        at = int(cells.index[group, 0])
+        assert (at >= 0) == (want is not None) == bool(mine)
+        assert firsts[group, 0] == (mine[0] if mine else -1)
+        if want is not None:
+            assert repr(histogram_at(pool_of(cells.pool), at)) == repr(want)
+
+
+@pytest.mark.parametrize(
+    "last", [{"schema": 1}, {"schema": 2, "zero_threshold": 0.5}, {"schema": 2, "positive": {-40: 1.0}}]
+)
+def test_streaming_ends_where_something_else_comes(
+    last: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(i: int) -> FloatHistogram:
+        positive = dict.fromkeys(range(9), i / 3)
+        return FloatHistogram(2, zero_threshold=0.125, count=1.0, sum=float(i), positive=positive)
+
+    pieces: list[Column] = [[made(4 * k + i) for i in range(4)] for k in range(5)]
+    pieces.append([FloatHistogram(**{"zero_threshold": 0.125, "count": 1.0, **last})])
+    pieces.append([made(9)])
+    groups = [0] * 22
+    whole = totals_of("sum", pieces, groups, [])
+    used: list[bool] = []
+    add = StreamedSums.add
+    monkeypatch.setattr(histogramaggregate, "STREAM_BYTES_MIN", 0)
+    monkeypatch.setattr(StreamedSums, "add", lambda *a: used.append(add(*a)) or used[-1])
+    parts = totals_of("sum", pieces, groups, [])
+    assert used == [True] * (len(used) - 1) + [False]
+    assert len(used) == 6
+    assert parts[0] is not None
+    assert whole[0] is not None
+    assert same(parts[0], whole[0], 1e-14)
 
 
 def test_a_group_that_mixed_bucket_kinds_stays_empty(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,6 +240,16 @@ def test_pieces_cover_all_rows_once_and_stay_small() -> None:
     assert max(hi - lo for lo, hi in pieces) < 1000
 
 
+def test_few_samples_are_one_piece_and_more_are_small_ones() -> None:
+    assert split_rows(np.full(200, 1_000), 10) == [(0, 200)]
+    for rows in (300, 1_500, 5_000):
+        lengths = [hi - lo for lo, hi in split_rows(np.full(rows, 1_000), 10)]
+        assert sum(lengths) == rows
+        assert max(lengths) <= 140 or len(lengths) >= 16
+    # Many samples are read in large pieces, whose fixed cost counts.
+    assert len(split_rows(np.full(50_000, 1_000), 10)) < 110
+
+
 def test_absent_is_not_equal_to_any_canonical_nan() -> None:
     assert ABSENT.view(np.uint64) == ABSENT_BITS
     assert ABSENT_BITS != NAN_BITS

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.tsdb.stores import HOUR, T0, Store, name
 from tsdb.columns import HistogramColumns, Rejected, WriteBatch
+from tsdb.headhistograms import take
 from tsdb.histogram import CUSTOM_BUCKETS_SCHEMA, HistogramBatch
 from tsdb.select import HISTOGRAM_WORK, STALE_BITS, SelectHints, work_bounds_of
 
@@ -121,6 +122,24 @@ def test_every_schema_comes_back_bit_for_bit(tmp_path, schema):
     assert stored(store) == expected
     store.db.maintenance.cut_head(T0 + 2 * HOUR)
     assert stored(store) == expected
+    store.db.close()
+
+
+def test_a_selection_reads_what_was_there_when_it_was_made(tmp_path):
+    store = Store(tmp_path / "data")
+    batch = made(2, [T0 + n * 60_000 for n in range(12)], seed=1)
+
+    def append(first: int) -> None:
+        refs = np.full(6, int(store.db.appender().refs([name(0)])[0]), dtype=np.uint32)
+        part = HistogramColumns(refs, take(batch, np.arange(first, first + 6), np.zeros(1, dtype=np.int64)))
+        assert store.db.appender().append(WriteBatch(histograms=part), now_ms=T0 + HOUR).stored_count == 6
+
+    append(0)
+    selection = store.db.querier().select((), T0, T0 + HOUR)
+    append(6)
+    store.db.maintenance.cut_head(T0 + 2 * HOUR)
+    found = selection.read(0, 1).histograms
+    assert [describe(found, i) for i in range(len(found))] == [describe(batch, i) for i in range(6)]
     store.db.close()
 
 
