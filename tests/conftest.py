@@ -19,6 +19,8 @@ LONGEST = (
     *("ingest/test_remotewrite_fuzz.py", "promql/test_histogramarith.py", "fuzz/test_fuzz.py"),
 )
 """Files that take longest: begun first, so that at the end no process waits for one of them alone."""
+EVALS_PASSED = "evals of Prometheus's test files passed"
+"""Property of a test with how many; the sum is printed at the end of a run."""
 
 
 @pytest.hookimpl(trylast=True)
@@ -43,3 +45,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     missing = not_called(declarations, calls)
     assert not missing, f"tests/twins.py says that this test calls {', '.join(missing)}"
     return result
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many evals of Prometheus's own test files have passed, in whatever process."""
+    passed = terminalreporter.stats.get("passed", ())
+    counts = [value for report in passed for name, value in report.user_properties if name == EVALS_PASSED]
+    if counts:
+        terminalreporter.write_line(f"{sum(counts):,} {EVALS_PASSED}")

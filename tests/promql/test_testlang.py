@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from promql.testlang.compare import almost_equal, same_histogram
 from promql.testlang.loading import load
 from promql.testlang.reader import read_test_file
 from promql.testlang.runner import TEST_OPTIONS, Outcome, TestRun
+from tests.conftest import EVALS_PASSED
 from tsdb.histogram import CUSTOM_BUCKETS_SCHEMA, ResetHint
 from tsdb.labels import Labels
 from tsdb.select import STALE_BITS
@@ -371,7 +372,10 @@ def test_every_eval_of_prometheus_files_is_read(name: str) -> None:
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is absent")
 @pytest.mark.parametrize("name", COUNTS)
-def test_every_eval_of_prometheus_files_passes(engine: Engine, name: str) -> None:
-    text = (DATA / f"{name}.test").read_text(encoding="utf-8")
-    failed = [(o.command.line, o.command.text, o.problem) for o in outcomes(engine, text) if not o.passed]
+def test_every_eval_of_prometheus_files_passes(
+    engine: Engine, name: str, record_property: Callable[[str, object], None]
+) -> None:
+    made = outcomes(engine, (DATA / f"{name}.test").read_text(encoding="utf-8"))
+    failed = [(o.command.line, o.command.text, o.problem) for o in made if not o.passed]
     assert not failed
+    record_property(EVALS_PASSED, len(made))

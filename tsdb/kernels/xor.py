@@ -225,12 +225,14 @@ def decode_xor_chunk(
 ) -> Word:
     """Decode samples with mint <= t <= maxt of the chunk `buffer[start:start+length]` to `out_t[out:]`.
 
-    Returns the position after the last one written, or -1 for a damaged chunk. `READ_PADDING` readable bytes
-    must follow the chunk; the outputs need room for its sample count.
+    Returns the position after the last one written, or -1 for a damaged chunk, which is also one that says to
+    have more samples than the outputs have room for. `READ_PADDING` readable bytes must follow the chunk.
     """
     if length < 2:
         return np.int64(-1)
     count = np.int64(buffer[start]) << 8 | np.int64(buffer[start + 1])
+    if count > len(out_t) - out:
+        return np.int64(-1)
     bit = np.int64(start + 2) << 3
     end = np.int64(start + length) << 3
     # Sums modulo 2^64: damaged bytes must not overflow a signed one, which is undefined.
