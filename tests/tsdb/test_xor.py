@@ -86,6 +86,19 @@ def test_a_damaged_chunk_gives_samples_or_an_error_but_never_a_crash(samples, da
     assert got == -1 or len(got) <= 130
 
 
+def test_a_chunk_that_says_to_have_more_samples_than_fit_is_damaged_and_nothing_is_written():
+    samples = [(15_000 * i, i) for i in range(40)]
+    chunk = bytearray(encode(samples))
+    chunk[0:2] = (41).to_bytes(2, "big")
+    t, v = np.full(60, -7, dtype=np.int64), np.full(60, 7, dtype=np.uint64)
+    buffer = np.frombuffer(bytes(chunk) + bytes(READ_PADDING), dtype=np.uint8).copy()
+    where = np.array([0]), np.array([len(chunk)])
+    got = decode_xor_chunks(buffer, *where, 0, 2**62, t[:40], v[:40], np.zeros(2, dtype=np.int64))
+    assert got == -1
+    assert (t == -7).all()
+    assert (v == 7).all()
+
+
 @pytest.mark.parametrize("bits", SPECIAL_BITS)
 def test_special_bit_patterns_pass_unchanged(bits):
     samples = [(0, 0x3FF0000000000000), (15_000, bits), (30_000, bits), (45_000, 7)]
