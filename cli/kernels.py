@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from collections.abc import Callable
@@ -57,6 +58,8 @@ def load_rest(group: str, stopping: Callable[[], bool], running: Callable[[], in
     interval_s = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_S)
     try:
+        # For np.unique, in the rarer operators; most queries use tsdb.distinct.
+        importlib.import_module("numpy.ma")
         for kernel in registered(group):
             if stopping():
                 break

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tsdb.blockcache import NOT_KEPT, BlockCache, CachePart
 from tsdb.blockmeta import META_FILE, BlockMeta
 from tsdb.columnsfile import COLUMNS_FILE, FLOATS, HISTOGRAMS, ColumnsFile
+from tsdb.distinct import distinct
 from tsdb.errors import CorruptionError, NotAtOnceError
 from tsdb.fs import FileSystem
 from tsdb.histogram import HistogramBatch
@@ -133,7 +134,7 @@ class Block:
         """Ids of the process's table; strings are taken over when a selection first names them."""
         found = self._global[local]
         if not found.all():
-            missing = np.unique(local[found == 0])
+            missing = distinct(local[found == 0])
             self._global[missing] = self.symbols.intern_many(self.index.symbols.texts(missing))
             found = self._global[local]
         return found

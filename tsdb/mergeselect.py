@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tsdb.distinct import distinct
 from tsdb.histogram import HistogramBatch
 from tsdb.histogramparts import BatchPart, HistogramPart, assemble
 from tsdb.kernels import merge as kernels
@@ -99,7 +100,7 @@ class MergedSelection:
         owners = np.repeat(np.arange(row_count), np.diff(offsets))
         read: list[_Read] = []
         read_count = 0
-        used = np.unique(sources).tolist()
+        used = distinct(sources).tolist()
         for source in used:
             mine = np.flatnonzero(sources == source)
             read.append(_read(self._selections[source], members[mine] - self._starts[source], owners[mine]))

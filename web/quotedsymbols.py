@@ -11,6 +11,7 @@ import weakref
 import numpy as np
 import numpy.typing as npt
 
+from tsdb.distinct import distinct
 from tsdb.symbols import SymbolTable
 from web.envelope import quote_label
 
@@ -56,7 +57,7 @@ class QuotedSymbols:
                 self._spans = grown
             missing = ids[self._spans[ids, 1] == 0]
             if len(missing):
-                self._add(ids, np.unique(missing))
+                self._add(ids, distinct(missing))
             return self._arena, self._spans
 
     def _add(self, wanted: U32Array, missing: U32Array) -> None:
@@ -66,7 +67,7 @@ class QuotedSymbols:
         if self._used and self._used + len(data) > KEPT_BYTES_MAX:
             self._forget()
             self._spans = np.zeros((int(wanted.max()) + 1, 2), dtype=np.int64)
-            self._add(wanted, np.unique(wanted))
+            self._add(wanted, distinct(wanted))
             return
         end = self._used + len(data)
         if end > len(self._arena):

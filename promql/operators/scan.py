@@ -151,7 +151,7 @@ def split_rows(bounds: I64Array, steps: int) -> list[tuple[int, int]]:
     small = min(PIECES_MIN, -(-4 * work // PIECE_WORK_MAX))
     pieces = max(-(-work // PIECE_WORK_MAX), -(-cells // PIECE_CELLS_MAX), small)
     marks = np.arange(1, pieces, dtype=np.int64) * work // pieces
-    cuts = np.unique([0, *(np.searchsorted(done, marks) + 1).tolist(), count]).tolist()
+    cuts = sorted({0, *(np.searchsorted(done, marks) + 1).tolist(), count})
     return list(itertools.pairwise(cuts))
 
 
