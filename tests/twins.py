@@ -97,6 +97,12 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "promql.kernels",
+        "histogramstream.add histogramstream.shape histogramstream.take",
+        "promql/test_histogramaggregate.py::test_sums_of_one_resolution_are_the_same_to_the_bit",
+        f"{_SLOW}.histograms.combine",
+    ),
+    (
+        "promql.kernels",
         "histogramextended.extended_rate",
         "promql/test_histogramextended.py::test_extended_rate_of_histograms_equals_its_twin",
         f"{_SLOW}.extendedhistograms.extended_rate",
