@@ -87,6 +87,10 @@ def _start_arrays(head: Head) -> list[tuple[npt.NDArray[Any], int]]:
     ]
 
 
+class _OtherLayoutError(CorruptionError):
+    """Written by a release whose arrays have other rows: sound, but of no use here."""
+
+
 def _layout() -> list[int]:
     """Sizes that the arrays' bytes depend on; a snapshot of other ones is replayed instead."""
     sizes = [k.ROW_WORDS, k.SEALED_WORDS, k.LATE_WORDS, k.SLAB_BYTES, SEGMENT_BYTES]
@@ -172,7 +176,7 @@ def load_snapshot(
         sections = SectionFile(fs, path, KIND)
         state = orjson.loads(sections.section(SECTION_STATE).tobytes())
         if state["layout"] != _layout():
-            raise CorruptionError(f"arrays are laid out as {state['layout']}, here as {_layout()}")
+            raise _OtherLayoutError(f"arrays are laid out as {state['layout']}, here as {_layout()}")
         new = decode_series(sections.section(SECTION_SERIES), head.symbols)
         loaded_exemplars = decode_exemplars(sections.section(SECTION_EXEMPLARS))
         loaded_metadata = decode_metadata(sections.section(SECTION_METADATA))
@@ -185,7 +189,10 @@ def load_snapshot(
     except UnknownVersionError:
         raise
     except (CorruptionError, KeyError, ValueError) as error:
-        log.warning("The head's snapshot is damaged; replaying instead", extra={"err": str(error)})
+        if isinstance(error, _OtherLayoutError):
+            log.info("The head's snapshot is another release's; replaying instead", extra={"err": str(error)})
+        else:
+            log.warning("The head's snapshot is damaged; replaying instead", extra={"err": str(error)})
         fs.rename(path, root / f"{FILE_NAME}.damaged")
         return None
     _fill(head, state, new, arrays, chunks)
