@@ -141,9 +141,17 @@ def _samples_read(server: servers.Server, query: queries.QueryClass, data: Data)
 
 
 def measure_servers(
-    kinds: list[servers.Kind], folder: Path, repeats: int, port: int, over_hours: float | None = None
+    kinds: list[servers.Kind],
+    folder: Path,
+    repeats: int,
+    port: int,
+    over_hours: float | None = None,
+    fresh_memory: bool = True,
 ) -> queryreport.Results:
-    """Start each server on its data and ask it everything about its newest hours, or all of it."""
+    """Start each server on its data and ask it everything about its newest hours, or all of it.
+
+    Without `fresh_memory` the rises are those of the common run, where earlier queries have left room.
+    """
     data = Data(**json.loads((folder / _DATA_FILE).read_text(encoding="utf-8")))
     if over_hours is not None:
         data = replace(data, start_ms=max(data.start_ms, data.end_ms - int(over_hours * 3_600_000)))
@@ -168,6 +176,8 @@ def measure_servers(
                 with contextlib.suppress(RuntimeError):  # over before the client leaves
                     cancel_ms = cancelling.measure(server, path) * 1e3
         _say(f"{kind.name}: measured")
+    if not fresh_memory:
+        return queryreport.Results(data.series_count, data.sample_count, samples, found, cancel_ms)
     names = querymemory.worth_measuring(found)
     _say(f"memory in fresh servers: {', '.join(names)}")
     window_s = (data.start_ms / 1000, data.end_ms / 1000)
@@ -188,6 +198,7 @@ def main() -> None:
     parser.add_argument("--phase", choices=("load", "measure", "both"), default="both")
     parser.add_argument("--only", action="append", help="load this server only, may be given again")
     parser.add_argument("--over", type=float, metavar="HOURS", help="ask about the newest of the hours")
+    parser.add_argument("--latency", action="store_true", help="without memory in freshly started servers")
     parser.add_argument("--settle", type=float, default=30.0, help="seconds to wait for rest after the load")
     parser.add_argument("--port", type=int, default=PORT_FIRST, help="first of three (default %(default)s)")
     parser.add_argument("--folder", type=Path, required=True, help="where the data is; not removed")
@@ -200,7 +211,9 @@ def main() -> None:
         loaded = [kind for kind in kinds if not options.only or kind.name in options.only]
         load_servers(loaded, options.folder, options.hosts, steps, options.settle, options.port)
     if options.phase != "load":
-        results = measure_servers(kinds, options.folder, options.repeats, options.port, options.over)
+        results = measure_servers(
+            kinds, options.folder, options.repeats, options.port, options.over, not options.latency
+        )
         date = datetime.datetime.now(datetime.UTC)
         text = queryreport.table(results, f"{date:%Y-%m-%d}")
         RESULTS.mkdir(exist_ok=True)
