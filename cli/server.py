@@ -459,12 +459,7 @@ class Server:
 def _warm_write_path(stopping: Callable[[], bool]) -> None:
     import_all_kernels()
     report = kernels.report_progress_after(_PROGRESS_AFTER_S, "vedette: compiling kernels")
-    needed = kernels.registered("write")
-    for done, each in enumerate(needed):
-        if stopping():
-            break
-        report(done, len(needed), each.name)
-        each.compile()
+    kernels.warm("write", report, stopping)
 
 
 def _forget(done: asyncio.Future[Any]) -> None:

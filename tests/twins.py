@@ -151,7 +151,7 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "promql.kernels",
-        "render.count_points render.render_histograms render.render_labels render.render_rows",
+        "render.count_points render.render_labels render.render_rows renderhistogram.render_histograms",
         "web/test_render.py::test_a_matrix_with_gaps_and_histograms_is_rendered_as_the_slow_way_does",
         f"{_SLOW}.render.matrix_rows",
     ),

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from promql.contiguous import contiguous
 from promql.kernels import render as kernels
+from promql.kernels import renderhistogram
 from promql.kernels.decimal import TIME_BYTES_MAX
 from promql.matrix import Matrix
 from promql.numberformat import format_api
@@ -179,10 +180,10 @@ def histogram_texts(pool: HistogramBatch, chosen: I64Array) -> Texts:
     after = chosen + 1
     buckets = int((pool.pos_offsets[after] - pool.pos_offsets[chosen]).sum())
     buckets += int((pool.neg_offsets[after] - pool.neg_offsets[chosen]).sum())
-    size = len(chosen) * kernels.HISTOGRAM_BYTES_MAX + buckets * kernels.BUCKET_BYTES_MAX
+    size = len(chosen) * renderhistogram.HISTOGRAM_BYTES_MAX + buckets * renderhistogram.BUCKET_BYTES_MAX
     data = np.empty(size, dtype=np.uint8)
     offsets = np.empty(len(chosen) + 1, dtype=np.int64)
-    kernels.render_histograms(
+    renderhistogram.render_histograms(
         contiguous(chosen, np.int64),
         contiguous(pool.schema, np.int32),
         contiguous(pool.zero_threshold, np.float64),

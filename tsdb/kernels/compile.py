@@ -210,14 +210,18 @@ def save_image() -> bool:
 def warm(
     group: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
+    stopping: Callable[[], bool] | None = None,
 ) -> float:
     """Load or compile the registered kernels of a group (all if None).
 
-    `progress(done, total, name)` is called before each kernel. Returns the seconds it took.
+    `progress(done, total, name)` is called before each kernel; after `stopping()` the rest is left. Returns
+    the seconds it took.
     """
     started = time.monotonic()
     kernels = registered(group)
     for done, item in enumerate(kernels):
+        if stopping is not None and stopping():
+            break
         if progress is not None:
             progress(done, len(kernels), item.name)
         item.compile()
