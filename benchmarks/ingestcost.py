@@ -20,12 +20,18 @@ SPEED_BARS = {"victoria-metrics": 1.0}
 WRITTEN_BARS = {"victoria-metrics": 1.0}
 _SETTLE_S = 120.0
 FIRST_STEPS = 2
+WRITTEN_AFTER_S = 12.0
+"""VictoriaMetrics keeps what arrives in memory for five seconds (-inmemoryDataFlushInterval) before it writes
+it; looked at sooner it has written next to nothing."""
 
 
 def measure(
     kinds: Sequence[Kind], folder: Path, writer: LoadWriter, steps: int, port: int, rest_s: float
 ) -> list[Figure]:
-    """Send the same `steps` scrapes to one server after the other, behind a few that are not counted."""
+    """Send the same `steps` scrapes to one server after the other, behind a few that are not counted.
+
+    Usage is taken `rest_s` after the last request, and not before that has reached every server's disk.
+    """
     first_ms = int(time.time() * 1000) - (FIRST_STEPS + steps) * writer.step_ms
     first = writer.write(folder / "first", first_ms, FIRST_STEPS)
     load = writer.write(folder / "load", first.end_ms, steps)
@@ -36,7 +42,8 @@ def measure(
             server.flush()
             # What a start does in the background is not ingestion.
             server.settle(quiet_s=2.0, timeout_s=_SETTLE_S)
-            found[kind.name] = ingest.measure(server, load, writer.lane_count, _SETTLE_S, rest_s)
+            rest = max(rest_s, WRITTEN_AFTER_S)
+            found[kind.name] = ingest.measure(server, load, writer.lane_count, _SETTLE_S, rest)
     millions = load.sample_count / 1e6
     return [
         Figure("CPU s a million samples", {k: r.cpu_s / millions for k, r in found.items()}, CPU_BARS),
