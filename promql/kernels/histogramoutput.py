@@ -9,6 +9,8 @@ returns the pool because growing replaces columns; `finish` cuts the columns to 
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 
 from promql.kernels.histogrampool import F64, I32, I64, U8, Pool
@@ -27,6 +29,8 @@ from promql.kernels.histogramwork import (
 from tsdb.kernels.compile import device
 
 _FIRST = 64
+
+Column = TypeVar("Column", F64, I64, I32, U8)
 
 
 @device
@@ -51,62 +55,39 @@ def new_output() -> Pool:
 
 
 @device
-def _grown_f64(column: F64, need: int) -> F64:
-    if need <= len(column):
-        return column
-    out = np.empty(max(need, 2 * len(column)), np.float64)
-    for i in range(len(column)):
+def _copied(column: Column, kept: int, length: int) -> Column:
+    """A column of `length`, with the first `kept` entries."""
+    out = np.empty(length, column.dtype)
+    for i in range(kept):
         out[i] = column[i]
     return out
 
 
 @device
-def _grown_i64(column: I64, need: int) -> I64:
+def _grown(column: Column, need: int) -> Column:
+    """A column with room for `need` entries; twice as long as before if it has to be made."""
     if need <= len(column):
         return column
-    out = np.zeros(max(need, 2 * len(column)), np.int64)
-    for i in range(len(column)):
-        out[i] = column[i]
-    return out
-
-
-@device
-def _grown_i32(column: I32, need: int) -> I32:
-    if need <= len(column):
-        return column
-    out = np.empty(max(need, 2 * len(column)), np.int32)
-    for i in range(len(column)):
-        out[i] = column[i]
-    return out
-
-
-@device
-def _grown_u8(column: U8, need: int) -> U8:
-    if need <= len(column):
-        return column
-    out = np.empty(max(need, 2 * len(column)), np.uint8)
-    for i in range(len(column)):
-        out[i] = column[i]
-    return out
+    return _copied(column, len(column), max(need, 2 * len(column)))
 
 
 @device
 def _with_room(out: Pool, heads: int, positives: int, negatives: int, bounds: int) -> Pool:
     return (
-        _grown_i32(out[0], heads),
-        _grown_u8(out[1], heads),
-        _grown_f64(out[2], heads),
-        _grown_f64(out[3], heads),
-        _grown_f64(out[4], heads),
-        _grown_f64(out[5], heads),
-        _grown_i64(out[6], heads + 1),
-        _grown_i32(out[7], positives),
-        _grown_f64(out[8], positives),
-        _grown_i64(out[9], heads + 1),
-        _grown_i32(out[10], negatives),
-        _grown_f64(out[11], negatives),
-        _grown_i64(out[12], heads + 1),
-        _grown_f64(out[13], bounds),
+        _grown(out[0], heads),
+        _grown(out[1], heads),
+        _grown(out[2], heads),
+        _grown(out[3], heads),
+        _grown(out[4], heads),
+        _grown(out[5], heads),
+        _grown(out[6], heads + 1),
+        _grown(out[7], positives),
+        _grown(out[8], positives),
+        _grown(out[9], heads + 1),
+        _grown(out[10], negatives),
+        _grown(out[11], negatives),
+        _grown(out[12], heads + 1),
+        _grown(out[13], bounds),
     )
 
 
@@ -143,35 +124,8 @@ def emit(out: Pool, fill: I64, w: Work, compact: bool) -> Pool:
 
 
 @device
-def _cut_f64(column: F64, n: int) -> F64:
-    out = np.empty(n, np.float64)
-    for i in range(n):
-        out[i] = column[i]
-    return out
-
-
-@device
-def _cut_i64(column: I64, n: int) -> I64:
-    out = np.empty(n, np.int64)
-    for i in range(n):
-        out[i] = column[i]
-    return out
-
-
-@device
-def _cut_i32(column: I32, n: int) -> I32:
-    out = np.empty(n, np.int32)
-    for i in range(n):
-        out[i] = column[i]
-    return out
-
-
-@device
-def _cut_u8(column: U8, n: int) -> U8:
-    out = np.empty(n, np.uint8)
-    for i in range(n):
-        out[i] = column[i]
-    return out
+def _cut(column: Column, count: int) -> Column:
+    return _copied(column, count, count)
 
 
 @device
@@ -179,18 +133,18 @@ def finish(out: Pool, fill: I64) -> Pool:
     """The columns without their unused rest."""
     h = fill[0]
     return (
-        _cut_i32(out[0], h),
-        _cut_u8(out[1], h),
-        _cut_f64(out[2], h),
-        _cut_f64(out[3], h),
-        _cut_f64(out[4], h),
-        _cut_f64(out[5], h),
-        _cut_i64(out[6], h + 1),
-        _cut_i32(out[7], fill[1]),
-        _cut_f64(out[8], fill[1]),
-        _cut_i64(out[9], h + 1),
-        _cut_i32(out[10], fill[2]),
-        _cut_f64(out[11], fill[2]),
-        _cut_i64(out[12], h + 1),
-        _cut_f64(out[13], fill[3]),
+        _cut(out[0], h),
+        _cut(out[1], h),
+        _cut(out[2], h),
+        _cut(out[3], h),
+        _cut(out[4], h),
+        _cut(out[5], h),
+        _cut(out[6], h + 1),
+        _cut(out[7], fill[1]),
+        _cut(out[8], fill[1]),
+        _cut(out[9], h + 1),
+        _cut(out[10], fill[2]),
+        _cut(out[11], fill[2]),
+        _cut(out[12], h + 1),
+        _cut(out[13], fill[3]),
     )
