@@ -340,6 +340,12 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "tsdb.kernels",
+        "pagepick.decode_picked",
+        "tsdb/test_pagepick.py::test_picked_bit_patterns_are_those_of_the_slow_twin",
+        f"{_SLOW}.page.decode_page",
+    ),
+    (
+        "tsdb.kernels",
         "promchunks.copy_frames",
         "tsdb/test_bytecopies.py::test_copied_frames_are_those_of_slices",
         _BYTES,
@@ -428,6 +434,24 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
         "sharedrows.share_columns",
         "tsdb/test_sharedread.py::test_rows_share_a_column_where_all_their_times_are_equal",
         _DICT,
+    ),
+    (
+        "tsdb.kernels",
+        "steplatest.pick_latest",
+        "tsdb/test_steplatest.py::test_picks_are_those_of_the_slow_twin",
+        "tests.tsdb.test_steplatest.found",
+    ),
+    (
+        "tsdb.kernels",
+        "steplatest.keep_latest",
+        "tsdb/test_steplatest.py::test_kept_samples_are_those_of_the_slow_twin",
+        "tests.tsdb.test_steplatest.found",
+    ),
+    (
+        "tsdb.kernels",
+        "steplatest.list_picked",
+        "tsdb/test_steplatest.py::test_steps_find_the_same_in_rows_of_blocks",
+        "tests.tsdb.test_steplatest.latest",
     ),
     (
         "tsdb.kernels",

@@ -15,7 +15,7 @@ import zstandard
 
 from tsdb.errors import CorruptionError
 from tsdb.kernels import page as kernels
-from tsdb.kernels import pageencode
+from tsdb.kernels import pageencode, pagepick
 
 I64Array = npt.NDArray[np.int64]
 U64Array = npt.NDArray[np.uint64]
@@ -231,3 +231,25 @@ def decode_into(
     if code:
         named = where if isinstance(where, str) else where()
         raise CorruptionError(f"{named}: page of {len(raw)} bytes: {_REASONS[code]}")
+
+
+def decode_picked(
+    raw: U8Array,
+    wanted: I64Array,
+    starts: I64Array,
+    lengths: I64Array,
+    firsts: I64Array,
+    counts: I64Array,
+    picks: I64Array,
+    work: U64Array,
+    out: U64Array,
+    where: Callable[[], str],
+) -> None:
+    """Decode of streams `wanted` (ascending), of `lengths` numbers, the numbers picks[firsts[k]:][:counts[k]]
+    to out[starts[k]:], as float bits. `work` is overwritten. Raises CorruptionError, which names the page as
+    `where` does."""
+    code = pagepick.decode_picked(
+        raw, wanted, starts, lengths, firsts, counts, picks, work, out, out.view(np.float64)
+    )
+    if code:
+        raise CorruptionError(f"{where()}: page of {len(raw)} bytes: {_REASONS[code]}")

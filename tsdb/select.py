@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -201,8 +201,22 @@ def rollup_of(selection: Selection) -> Rollup | None:
     return found
 
 
+class LookBack(NamedTuple):
+    """Steps first_ms + k * step_ms for k up to `steps` (exclusive), `step_ms` > 0. Each looks for the newest
+    sample in (its time - lookback_ms, its time]."""
+
+    first_ms: int
+    step_ms: int
+    steps: int
+    lookback_ms: int
+
+
 class SharedRows(Protocol):
     """Another way to read a selection's rows: with timestamps kept once (tsdb.sharedread)."""
+
+    def looking_back(self, steps: LookBack) -> SharedRows:
+        """The same rows, of which samples may be missing that no step finds."""
+        ...
 
     def read(self, lo: int, hi: int) -> SharedSamples | None:
         """What `Selection.read` gives; None where that has to be asked. Any thread."""

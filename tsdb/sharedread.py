@@ -8,9 +8,10 @@ None, and `mergeselect` has to do it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +23,30 @@ from tsdb.decodedruns import DECODED_AT_ONCE_MAX, PAGES_AT_ONCE_MAX, DecodedRuns
 from tsdb.errors import NotAtOnceError
 from tsdb.kernels import merge as merge_kernels
 from tsdb.kernels import sharedrows as kernels
+from tsdb.kernels import steplatest
 from tsdb.kernels.blockrows import copy_runs
 from tsdb.samplerows import empty_samples
 from tsdb.scratch import scratch
-from tsdb.select import RowValues, SampleBatch, SharedSamples
+from tsdb.select import LookBack, RowValues, SampleBatch, SharedSamples
 
 I64Array = npt.NDArray[np.int64]
 F64Array = npt.NDArray[np.float64]
 U64Array = npt.NDArray[np.uint64]
 U8Array = npt.NDArray[np.uint8]
+
+
+PICKED_PART = 2
+"""Only what steps find is decoded where that is at most one sample of so many."""
+
+
+class _Picked(NamedTuple):
+    """What steps find: of vector v the numbers picks[offsets[v]:offsets[v+1]] of its samples."""
+
+    steps: LookBack
+    offsets: I64Array
+    picks: I64Array
+    work: int
+    """Samples of the longest run."""
 
 
 class HeadSource(Protocol):
@@ -76,6 +92,8 @@ class SharedReader:
         self.counts = np.empty(len(rows.begins), dtype=np.int64)
         """i64[R]: samples of each row in the blocks."""
         kernels.place_runs(rows.begins, rows.ends, runs.vector, self._lo, self._hi, self._places, self.counts)
+        self._block_counts = self.counts
+        """i64[R]: samples of blocks that are read."""
         self._bits: U64Array | None = None
         if decoded is not None:
             self._bits = decoded.of(runs, sources, int(self.counts.sum()), at_once)
@@ -83,6 +101,32 @@ class SharedReader:
             self._judge()
         self._run_rows, self._page_rows = runs.rows, runs.page_rows
         self._by_row: tuple[HeadSource, I64Array] | None = None
+        self._picked: _Picked | None = None
+
+    def looking_back(self, steps: LookBack) -> SharedReader:
+        """A reader of the same rows that leaves out samples which no step finds; `counts` stay those of all.
+        This one where it would leave out few, or where values are decoded already. Not for one that is such a
+        reader."""
+        vectors, total = len(self._lo), int((self._hi - self._lo).sum())
+        if self._bits is not None or not total:
+            return self
+        offsets = np.empty(vectors + 1, dtype=np.int64)
+        picks = np.empty(min(total // PICKED_PART, vectors * steps.steps), dtype=np.int64)
+        count = steplatest.pick_latest(self._times.t_ms, self._lo, self._hi, *steps, offsets, picks)
+        if count < 0:
+            return self
+        picks = picks[:count]
+        found = copy.copy(self)
+        found._times = JoinedTimes(offsets, self._times.t_ms[picks])
+        found._lo, found._hi = offsets[:-1], offsets[1:]
+        places, counts = np.empty_like(self._places), np.empty_like(self.counts)
+        kernels.place_runs(
+            self._rows.begins, self._rows.ends, self._runs.vector, found._lo, found._hi, places, counts
+        )
+        found._places, found._block_counts = places, counts
+        begins = np.repeat(self._times.offsets[:-1], np.diff(offsets))
+        found._picked = _Picked(steps, offsets, picks - begins, int(self._runs.length.max(initial=0)))
+        return found
 
     def _judge(self) -> None:
         """Raise NotAtOnceError where there is much to decode."""
@@ -99,7 +143,7 @@ class SharedReader:
         old, runs = self._rows, self._runs
         place = np.full(len(old.begins), -1, dtype=np.int64)
         place[rows] = np.arange(len(rows))
-        self.counts = self.counts[rows]
+        self.counts = self._block_counts = self.counts[rows]
         self._rows = JoinedRows(
             old.labels.take(rows), old.begins[rows], old.ends[rows], old.kinds[rows], old.kind_count,
             place[old.head],
@@ -118,7 +162,12 @@ class SharedReader:
         newest, newest_rows = self._newest(lo, hi)
         if newest.histograms is not None or newest.start_t_ms is not None:
             return None
-        counts = self.counts[lo:hi]
+        if self._picked is not None:
+            kept = self._found_of_head(newest, self._picked.steps)
+            if kept is None:
+                return None
+            newest = kept
+        counts = self._block_counts[lo:hi]
         head, offsets = np.empty((3, hi - lo), dtype=np.int64), np.empty(hi - lo + 1, dtype=np.int64)
         head_lo, head_hi, head_places = head
         if kernels.place_rows(
@@ -152,7 +201,7 @@ class SharedReader:
             rows.begins, rows.ends, runs.vector, self._places, self._lo, self._hi, self._times.t_ms,
             owners + lo, starts, t_ms,
         )  # fmt: skip
-        copy_runs(head_t, head_lo[owners], head_hi[owners], starts + self.counts[lo:hi][owners], t_ms)
+        copy_runs(head_t, head_lo[owners], head_hi[owners], starts + self._block_counts[lo:hi][owners], t_ms)
         return SharedSamples(offsets, values, column, column_offsets, t_ms)
 
     def _decode(self, lo: int, hi: int, offsets: I64Array) -> U64Array:
@@ -165,6 +214,8 @@ class SharedReader:
                 self._places, runs.starts, offsets, self._bits, copied,
             )  # fmt: skip
             return copied
+        if self._picked is not None:
+            return self._decode_picked(lo, hi, offsets, self._picked)
         room = int((rows.ends[lo:hi] - rows.begins[lo:hi]).sum())
         pages = np.empty((2, min(room, len(runs.pages))), dtype=np.int64)
         listed, parts = np.empty((3, room), dtype=np.int64), np.empty((3, room), dtype=np.int64)
@@ -187,6 +238,43 @@ class SharedReader:
             numbers, (part_lo, part_hi, part_at) = out.view(np.int64), parts[:, :part_count]
             copy_runs(numbers, part_lo, part_hi, part_at, numbers)
         return out[: int(offsets[-1])]
+
+    def _decode_picked(self, lo: int, hi: int, offsets: I64Array, picked: _Picked) -> U64Array:
+        """As `_decode`, of what is picked."""
+        runs, rows = self._runs, self._rows
+        room = int((rows.ends[lo:hi] - rows.begins[lo:hi]).sum())
+        pages = np.empty((2, min(room, len(runs.pages))), dtype=np.int64)
+        listed, found = np.empty((5, room), dtype=np.int64), np.empty(2, dtype=np.int64)
+        steplatest.list_picked(
+            runs.order, self._page_rows, self._run_rows, lo, hi, runs.stream, runs.vector, runs.length,
+            picked.offsets, self._places, offsets, pages, listed, found,
+        )  # fmt: skip
+        page_count, run_count = found.tolist()
+        out, work = scratch(int(offsets[-1]), np.uint64), scratch(picked.work, np.uint64)
+        streams, starts, lengths, firsts, counts = listed[:, :run_count]
+        begins = [*pages[1, :page_count].tolist(), run_count]
+        for i, number in enumerate(pages[0, :page_count].tolist()):
+            source, at = runs.pages[number]
+            columns, part = self._sources[source], slice(begins[i], begins[i + 1])
+            raw = columns.page(FLOATS, at, self._at_once)
+            page.decode_picked(
+                raw, streams[part], starts[part], lengths[part], firsts[part], counts[part], picked.picks,
+                work, out, partial(columns.where, FLOATS, at),
+            )  # fmt: skip
+        return out
+
+    def _found_of_head(self, newest: SampleBatch, steps: LookBack) -> SampleBatch | None:
+        """What steps find of the head's samples; None where some are under those of the blocks."""
+        size = len(newest.t_ms)
+        offsets = np.empty(len(newest.offsets), dtype=np.int64)
+        t_ms, bits = scratch(size, np.int64), scratch(size, np.int64)
+        count = steplatest.keep_latest(
+            newest.offsets, newest.t_ms, newest.values.view(np.int64), *steps, self._last_ms,
+            offsets, t_ms, bits,
+        )  # fmt: skip
+        if count < 0:
+            return None
+        return SampleBatch(offsets, t_ms[:count], bits[:count].view(np.float64))
 
     def _newest(self, lo: int, hi: int) -> tuple[SampleBatch, I64Array]:
         """The head's samples of rows lo to hi, and the row of each of its rows."""

@@ -14,29 +14,12 @@ from promql.kernels.cell import ABSENT_U64
 from promql.kernels.scan import EXPONENT, MAGNITUDE, NAN, cell_of
 from promql.kernels.window import extrapolation_of, reset_sum
 from tsdb.kernels.compile import inline, kernel
+from tsdb.kernels.steplatest import first_after
 
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
 U64 = npt.NDArray[np.uint64]
 F64 = npt.NDArray[np.float64]
-
-
-@inline
-def _after(t_ms: I64, at: int, hi: int, bound_ms: int) -> int:
-    """First index from `at` whose time is greater than `bound_ms`, at most `hi`: in doubling strides, since
-    steps are often much longer than the interval of samples."""
-    stride = 1
-    while at + stride <= hi and t_ms[at + stride - 1] <= bound_ms:
-        at += stride
-        stride += stride
-    end = min(at + stride, hi)
-    while at < end:
-        middle = (at + end) >> 1
-        if t_ms[middle] <= bound_ms:
-            at = middle + 1
-        else:
-            end = middle
-    return at
 
 
 @kernel("void(int64[::1], int64[::1], int64, int64, int64, int32[:,::1], int32[:,::1])", group="read")
@@ -49,8 +32,8 @@ def window_bounds(
         a, b = lo, lo
         end_ms = first_end_ms
         for k in range(begins.shape[1]):
-            a = _after(t_ms, a, hi, end_ms - range_ms)
-            b = _after(t_ms, max(a, b), hi, end_ms)
+            a = first_after(t_ms, a, hi, end_ms - range_ms)
+            b = first_after(t_ms, max(a, b), hi, end_ms)
             begins[column, k] = a - lo
             ends[column, k] = b - lo
             end_ms += step_ms

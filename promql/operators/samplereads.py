@@ -6,13 +6,24 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from promql.context import EvalContext
 from promql.contiguous import contiguous
 from promql.engineerrors import StorageReadError
 from promql.histogrampool import sample_weight
 from tsdb.errors import NotAtOnceError, StorageError
-from tsdb.select import RowValues, SampleBatch, Selection, SharedSamples, rollup_of, shared_rows_of
+from tsdb.select import (
+    RowValues,
+    SampleBatch,
+    Selection,
+    SharedRows,
+    SharedSamples,
+    rollup_of,
+    shared_rows_of,
+)
+
+I64Array = npt.NDArray[np.int64]
 
 T = TypeVar("T")
 
@@ -57,6 +68,17 @@ def read_shared(ctx: EvalContext, selection: Selection, lo: int, hi: int) -> Sha
     samples = None if rows is None else _asked(ctx, rows.read, lo, hi)
     if samples is not None:
         ctx.budget.count_read(len(samples.values))
+    return samples
+
+
+def read_latest(
+    ctx: EvalContext, rows: SharedRows, bounds: I64Array, lo: int, hi: int
+) -> SharedSamples | None:
+    """As `read_shared`, from rows that leave out samples which no step finds. All samples are counted, by the
+    `bounds` of all rows."""
+    samples = _asked(ctx, rows.read, lo, hi)
+    if samples is not None:
+        ctx.budget.count_read(int(bounds[lo:hi].sum()))
     return samples
 
 

@@ -43,20 +43,23 @@ from promql.operators.rollups import (
     common_border_ms,
     moved_borders,
 )
-from promql.operators.samplereads import read, read_shared, read_values
+from promql.operators.samplereads import SHARED_ROWS_MIN, read, read_latest, read_shared, read_values
 from promql.operators.samples import clean, gather, values_at
 from promql.operators.sharedwindow import latest_values, window_bounds
 from tsdb.errors import NotAtOnceError, StorageError
 from tsdb.labels import METRIC_NAME
 from tsdb.select import (
     STALE_BITS,
+    LookBack,
     Rollup,
     RowValues,
     SampleBatch,
     SelectHints,
     Selection,
+    SharedRows,
     SharedSamples,
     rollup_of,
+    shared_rows_of,
     work_bounds_of,
 )
 from tsdb.serieslabels import SeriesLabels
@@ -175,6 +178,8 @@ class VectorScan(RowwiseOperator):
         self._want = want
         self._selection: Selection | None = None
         self._ends_ms: I64Array | None = None
+        self._latest_rows: SharedRows | None = None
+        self._bounds = np.empty(0, dtype=np.int64)
         self.resolve_hints = False
         """Whether unknown reset hints are worked out (promql.histogramhints); set by the planner."""
 
@@ -192,7 +197,18 @@ class VectorScan(RowwiseOperator):
         rollup = rollup_of(self._selection)
         if rollup is not None:
             self._take_rollup(rollup)
-        return announced(self.ctx, self._selection, int(self._selection.sample_bounds().sum()))
+        self._bounds = self._selection.sample_bounds()
+        if self._only_values() and _moving_step(times) and len(self._bounds) >= SHARED_ROWS_MIN:
+            rows = shared_rows_of(self._selection)
+            if rows is not None:
+                self._latest_rows = rows.looking_back(
+                    LookBack(times.first_ms, times.step_ms, times.steps, self.ctx.lookback_ms)
+                )
+        return announced(self.ctx, self._selection, int(self._bounds.sum()))
+
+    def _only_values(self) -> bool:
+        """Whether a step takes the newest sample of its lookback, and nothing else."""
+        return self._want == "value" and self._ends_ms is None and not self._selector.smoothed
 
     def _take_rollup(self, rollup: Rollup) -> None:
         """A step inside of roll-ups looks back from the last window that had ended by then."""
@@ -211,8 +227,11 @@ class VectorScan(RowwiseOperator):
 
     def load(self, lo: int, hi: int) -> Piece:
         """Read and look back."""
-        if self._want == "value" and self._ends_ms is None and not self._selector.smoothed:
-            shared = read_shared(self.ctx, cast(Selection, self._selection), lo, hi)
+        if self._only_values():
+            if self._latest_rows is not None:
+                shared = read_latest(self.ctx, self._latest_rows, self._bounds, lo, hi)
+            else:
+                shared = read_shared(self.ctx, cast(Selection, self._selection), lo, hi)
             if shared is not None:
                 return Piece(lo, self._shared_values(shared))
         batch = read(self.ctx, cast(Selection, self._selection), lo, hi, lead=self._ends_ms is not None)
