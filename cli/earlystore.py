@@ -7,6 +7,7 @@ configuration before it makes use of them (`tsdb.database.open_database`).
 
 from __future__ import annotations
 
+import sys
 import threading
 from concurrent.futures import Future
 from dataclasses import replace
@@ -18,7 +19,10 @@ from cli.flags import ServeFlags
 from tsdb.database import Database, open_database
 from tsdb.datadirectory import WAL_DIRECTORY
 from tsdb.limits import StorageOptions
-from tsdb.replay import ReplayProgress
+from tsdb.replay import SWITCH_INTERVAL_S, ReplayProgress
+
+_HEAD_START_S = 0.3
+"""The most that imports wait: a disk may be slow."""
 
 
 def has_log(flags: ServeFlags) -> bool:
@@ -49,7 +53,18 @@ class StoreOpening:
         """Let a thread open the store, if none does yet. It ends with the process."""
         if not self._begun:
             self._begun = True
+            # Until the replay begins, too: whoever imports would keep the interpreter for 5 ms each time that
+            # this thread waits for a file.
+            self._interval_s = sys.getswitchinterval()
+            sys.setswitchinterval(SWITCH_INTERVAL_S)
             threading.Thread(target=self._open, name="store-opening", daemon=True).start()
+
+    def wait_until_storing(self) -> None:
+        """Let the store have the interpreter until its samples are being stored, or it waits for options.
+
+        Before, it has one thread that is hindered by whoever imports, and a processor has nothing to do.
+        """
+        self.progress.storing.wait(_HEAD_START_S)
 
     def settle(self, options: StorageOptions) -> None:
         """The options, as the configuration says. Once."""
@@ -57,15 +72,25 @@ class StoreOpening:
 
     def _open(self) -> None:
         try:
-            self.database.set_result(
-                open_database(
-                    self._path,
-                    self._early,
-                    registry=self.registry,
-                    progress=self.progress,
-                    settled=self._options.result,
-                )
+            database = open_database(
+                self._path,
+                self._early,
+                registry=self.registry,
+                progress=self.progress,
+                settled=self._wait_for_options,
             )
         except BaseException as error:
             # Whatever it is: the server waits for this thread.
+            self._leave_the_interpreter()
             self.database.set_exception(error)
+        else:
+            self._leave_the_interpreter()
+            self.database.set_result(database)
+
+    def _leave_the_interpreter(self) -> None:
+        self.progress.storing.set()
+        sys.setswitchinterval(self._interval_s)
+
+    def _wait_for_options(self) -> StorageOptions:
+        self.progress.storing.set()
+        return self._options.result()

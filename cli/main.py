@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
 
+from cli.classcode import COMPILED
 from cli.lazygroup import LazyCommand, LazyGroup
 
 _COMMANDS = {
@@ -36,6 +38,10 @@ def cli(**_: Any) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    # numpy's linear algebra, which nobody here uses, starts a thread a processor when it is imported, and
+    # each of them waits for work in a loop for a while: 50 ms of CPU.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    COMPILED.install()
     cli(prog_name="vedette")
 
 

@@ -41,6 +41,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
     opening = StoreOpening(flags)
     if has_log(flags):
         opening.begin()
+        opening.wait_until_storing()
 
     from cli.configuration import ConfigurationSource
     from ingest.config.errors import ConfigError

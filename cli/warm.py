@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import importlib
 import importlib.resources
 import os
 import subprocess
@@ -13,12 +14,16 @@ from typing import Any
 
 import click
 
+from cli.classcode import COMPILED
+from cli.httplibrary import import_http_library
 from cli.kernels import import_all_kernels
 from promql.parser import prepare as prepare_parser
 from security.activerules import ActiveRules
 from tsdb.kernels import compile as kernels
 from tsdb.kernels.compile import Kernel
 
+SERVER_MODULES = ("cli.serve", "cli.earlystore", "cli.configuration", "cli.server", "agent.service")
+"""What a server imports itself or late; the rest comes with it."""
 PACKAGES = ("agent", "cli", "ingest", "promql", "security", "tsdb", "web")
 _NUMBER_BYTES = 4
 _COMPILED_S = 0.3
@@ -49,6 +54,15 @@ def _compile_modules() -> None:
         compileall.compile_dir(folder, quiet=2)
 
 
+def _compile_classes() -> None:
+    """The methods of the dataclasses of a server."""
+    import_http_library()
+    for name in SERVER_MODULES:
+        importlib.import_module(name)
+    import_all_kernels()
+    COMPILED.save()
+
+
 def _compile_in_processes(count: int) -> None:
     """The compiler holds one lock a process, so more cores need more processes; each writes to the cache.
 
@@ -75,11 +89,13 @@ def _compile_in_processes(count: int) -> None:
 @click.option("--processes", type=click.IntRange(min=1), default=os.cpu_count() or 1, help="At most so many.")
 @click.option("--offers", type=int, hidden=True)
 def warm(group: str | None, processes: int, offers: int | None) -> None:
-    """Compile every kernel into the cache, or load it from there; also byte code, parse table, rules."""
+    """Compile every kernel into the cache, or load it from there; also byte code, parse table, rules,
+    classes."""
     if offers is None:
         _compile_modules()
         prepare_parser()
         ActiveRules().reload(())
+        _compile_classes()
     import_all_kernels()
     if offers is not None:
         _compile_offered(offers)

@@ -382,8 +382,7 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "tsdb.kernels",
-        "bundletimes.plain_series bundletimes.read_times runchunks.store_runs placechunks.place_chunks "
-        "walruns.part_runs",
+        "bundletimes.read_times placechunks.place_chunks storebundle.store_bundle",
         "tsdb/test_replaybundle.py::test_a_bundle_leaves_what_its_samples_leave_one_by_one",
         f"{_SLOW}.walcodec.encode",
     ),

@@ -75,6 +75,8 @@ class ReplayProgress:
     first: int = 0
     last: int = 0
     current: int = 0
+    storing: threading.Event = field(default_factory=threading.Event)
+    """Set when samples are being stored, which needs the interpreter now and then only; or there are none."""
 
 
 @dataclass(slots=True)
@@ -251,6 +253,7 @@ class Replayer:
         left: Sequence[Bundle] = bundles
         if not late and self._starts is None and not self._head.starts.used:
             storing = [self._pool.submit(self._store_runs, bundle) for bundle in bundles]
+            self._progress.storing.set()
             self._install_announced(until=storing[-1].done)
             left = [bundle for each in storing if (bundle := each.result()) is not None]
         if not left:

@@ -24,14 +24,21 @@ from tsdb.kernels.bundletimes import (
     LIST,
     RUN_WORDS,
     TIMES_AT,
-    plain_series,
     read_times,
 )
 from tsdb.kernels.codedchunk import CODED_BYTES_LIMIT, CODED_SAMPLE_BYTES_LIMIT
 from tsdb.kernels.placechunks import place_chunks
-from tsdb.kernels.runchunks import CODED_RUN_SAMPLES, RUN_BYTES_LIMIT, RUN_SAMPLE_BYTES_LIMIT, store_runs
+from tsdb.kernels.runchunks import CODED_RUN_SAMPLES, RUN_BYTES_LIMIT, RUN_SAMPLE_BYTES_LIMIT
 from tsdb.kernels.runpen import CHUNK_WORDS, PEN_WORDS
-from tsdb.kernels.walruns import CODED_PADDING, STATE_ROWS, part_runs
+from tsdb.kernels.storebundle import (
+    IN_PIECES,
+    NEWEST_T,
+    NOT_PLAIN,
+    STORED_COUNT,
+    UNDECODABLE,
+    store_bundle,
+)
+from tsdb.kernels.walruns import CODED_PADDING, STATE_ROWS
 from tsdb.kernels.walscan import gather_parts
 from tsdb.kernels.xor import CHUNK_SAMPLES
 from tsdb.walwindow import Bundle
@@ -53,6 +60,11 @@ class BundleStore:
         """Runs of `coded_samples` or more stay as the log has them. Raises MemoryError."""
         self._head, self._lock, self._coded_samples = head, lock, coded_samples
         self._seen: U8Array = reserve(np.uint8, head.series.slot_capacity)
+        self._run = np.empty(CHUNK_SAMPLES, dtype=np.int64), np.empty(CHUNK_SAMPLES, dtype=np.uint64)
+        self._tail = np.empty(k.TAIL_SLOTS, dtype=np.int64), np.empty(k.TAIL_SLOTS, dtype=np.uint64)
+        self._pen: U64Array = np.empty(PEN_WORDS, dtype=np.uint64)
+        self._keys: U8Array = np.empty(0, dtype=np.uint8)
+        self._coded: U8Array = np.empty(0, dtype=np.uint8)
         self._size(0, 0)
 
     def _size(self, samples: int, series: int) -> None:
@@ -68,6 +80,8 @@ class BundleStore:
         self._states: U64Array = np.empty(STATE_ROWS * series, dtype=np.uint64)
         self._long: I64Array = np.empty(series, dtype=np.int64)
         self._runs: I64Array = np.empty((series, RUN_WORDS), dtype=np.int64)
+        self._slots: U32Array = np.empty(series, dtype=np.uint32)
+        self._marks: U8Array = np.empty(series, dtype=np.uint8)
         self._room = (samples, series)
 
     def _make_room(self, samples: int, series: int) -> bool:
@@ -86,95 +100,106 @@ class BundleStore:
 
         Samples before `oldest` are left out. Raises CorruptionError, LimitError.
         """
-        head, lists, table = self._head, bundle.lists, bundle.records
+        lists, table = bundle.lists, bundle.records
         if not lists:
             return None
         refs = np.concatenate(lists)
         ends = np.cumsum([len(each) for each in lists])
-        slots = np.empty(len(refs), dtype=np.uint32)
-        series = head.series
-        if plain_series(refs, series.slots_used, series.alive, series.generation, self._seen, slots):
+        if not self._make_room(int(table[:, COUNT].sum()), len(refs)):
             return None
-        count = int(table[:, COUNT].sum())
-        if not self._make_room(count, len(refs)):
+        outcome = np.array([0, NO_MAX_TIME], dtype=np.int64)
+        done = self._store(bundle, table, refs, ends, False, segment, oldest, outcome)
+        if done == NOT_PLAIN:
             return None
-        runs, times = self._read_times(bundle, table, ends)
-        newest = int(self._t_ms[:times].max()) if times else NO_MAX_TIME
-        pieces = _pieces(table, runs, ends, self._t_ms[:times], head.block_range_ms)
-        stored = 0
-        for piece in pieces:
-            if len(pieces) > 1:
-                runs, _ = self._read_times(bundle, piece, ends)
-            stored += self._store(piece, ends, slots, runs, segment, oldest)
-        return stored, newest
+        if done == IN_PIECES:
+            for piece in self._pieces(bundle, ends):
+                self._store(bundle, piece, refs, ends, True, segment, oldest, outcome)
+        return int(outcome[STORED_COUNT]), int(outcome[NEWEST_T])
 
-    def _read_times(self, bundle: Bundle, table: I64Array, ends: I64Array) -> tuple[I64Array, int]:
-        """Runs of some records and how many times they have; their coded values are side by side then.
-        Raises CorruptionError."""
+    def _pieces(self, bundle: Bundle, ends: I64Array) -> list[I64Array]:
+        """Rows of the bundle's table, to be stored one after the other. Raises CorruptionError."""
+        table = bundle.records
         runs = self._runs[: int(ends[-1])]
         keys = np.empty(int(table[:, KEYS_SIZE].sum()), dtype=np.uint8)
-        self._coded = np.empty(int(table[:, CODED_SIZE].sum()) + CODED_PADDING, dtype=np.uint8)
-        self._coded[-CODED_PADDING:] = 0
-        gather_parts(bundle.data, bundle.extra, table, keys, self._coded)
+        coded = np.empty(int(table[:, CODED_SIZE].sum()), dtype=np.uint8)
+        gather_parts(bundle.data, bundle.extra, table, keys, coded)
         marks, records = np.empty(len(runs), dtype=np.uint8), np.empty(len(ends), dtype=np.int64)
         times = read_times(keys, table, ends, records, marks, runs, self._t_ms)
         if times < 0:
             raise CorruptionError(_UNDECODABLE)
-        return runs, times
+        return _pieces(table, runs, ends, self._t_ms[:times], self._head.block_range_ms)
 
     def _store(
-        self, table: I64Array, ends: I64Array, slots: U32Array, runs: I64Array, segment: int, oldest: int
+        self,
+        bundle: Bundle,
+        table: I64Array,
+        refs: U32Array,
+        ends: I64Array,
+        is_piece: bool,
+        segment: int,
+        oldest: int,
+        outcome: I64Array,
     ) -> int:
-        """Store records of which each list has at most `CHUNK_SAMPLES`; how many samples."""
-        head = self._head
-        states = self._states[: STATE_ROWS * len(slots)].reshape(STATE_ROWS, -1)
-        taken = part_runs(
-            self._coded,
-            table,
-            ends,
-            slots,
-            runs,
-            self._t_ms,
-            segment,
-            states,
-            head.rows,
-            self._long,
-            self._bytes,
-        )
-        if taken < 0:
-            raise CorruptionError(_UNDECODABLE)
+        """Store records, of which each list has at most `CHUNK_SAMPLES` if this is a piece; what the kernel
+        says (kernels.storebundle). Moves `outcome` on. Raises CorruptionError, LimitError."""
+        head, count = self._head, len(refs)
+        series = head.series
+        key_bytes, coded_bytes = table[:, KEYS_SIZE : CODED_SIZE + 1].sum(axis=0).tolist()
+        if len(self._keys) < key_bytes:
+            self._keys = np.empty(2 * key_bytes, dtype=np.uint8)
+        if len(self._coded) < coded_bytes + CODED_PADDING:
+            self._coded = np.empty(2 * coded_bytes + CODED_PADDING, dtype=np.uint8)
         counters = np.zeros(k.COUNTER_WORDS, dtype=np.int64)
         counters[k.BLOCK_RANGE] = head.block_range_ms
         counters[k.MIN_T], counters[k.MAX_T] = NO_MIN_TIME, NO_MAX_TIME
-        chunks = store_runs(
-            slots,
-            runs,
-            self._t_ms,
-            states,
-            taken,
-            self._coded_samples,
-            oldest,
-            head.rows,
-            head.slabs,
-            head.slab_next,
-            np.empty(CHUNK_SAMPLES, dtype=np.int64),
-            np.empty(CHUNK_SAMPLES, dtype=np.uint64),
-            np.empty(k.TAIL_SLOTS, dtype=np.int64),
-            np.empty(k.TAIL_SLOTS, dtype=np.uint64),
-            np.empty(PEN_WORDS, dtype=np.uint64),
-            self._bytes,
-            self._chunks,
-            counters,
+        chunks = int(
+            store_bundle(
+                bundle.data,
+                bundle.extra,
+                table,
+                refs,
+                ends,
+                is_piece,
+                segment,
+                self._coded_samples,
+                oldest,
+                series.slots_used,
+                series.alive,
+                series.generation,
+                self._seen,
+                head.rows,
+                head.slabs,
+                head.slab_next,
+                self._keys,
+                self._coded,
+                np.empty(len(ends), dtype=np.int64),
+                self._marks[:count],
+                self._slots[:count],
+                self._runs[:count],
+                self._t_ms,
+                self._states[: STATE_ROWS * count].reshape(STATE_ROWS, -1),
+                self._long,
+                *self._run,
+                *self._tail,
+                self._pen,
+                self._bytes,
+                self._chunks,
+                counters,
+                outcome,
+            )
         )
-        if chunks < 0:
+        if chunks == UNDECODABLE:
             raise CorruptionError(_UNDECODABLE)
+        if chunks < 0:
+            return chunks
         with self._lock:
             self._place(chunks)
             merged = head.counters
             merged[k.STORED] += counters[k.STORED]
             merged[k.MIN_T] = min(merged[k.MIN_T], counters[k.MIN_T])
             merged[k.MAX_T] = max(merged[k.MAX_T], counters[k.MAX_T])
-        return int(counters[k.STORED])
+        outcome[STORED_COUNT] += counters[k.STORED]
+        return chunks
 
     def _place(self, count: int) -> None:
         head = self._head

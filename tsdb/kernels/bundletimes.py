@@ -33,10 +33,7 @@ _SLOT_MASK = np.uint32(SLOT_MASK)
 _GENERATION_SHIFT = np.uint32(24)
 
 
-@kernel(
-    "int64(uint32[::1], int64, uint8[::1], uint8[::1], uint8[::1], uint32[::1])",
-    group="write",
-)
+@device
 def plain_series(
     refs: U32Array, slots_used: int, alive: U8Array, generation: U8Array, seen: U8Array, slots: U32Array
 ) -> Word:
@@ -116,11 +113,8 @@ def _read_columns(
         done += times
 
 
-@kernel(
-    "int64(uint8[::1], int64[:,::1], int64[::1], int64[::1], uint8[::1], int64[:,::1], int64[::1])",
-    group="write",
-)
-def read_times(
+@device
+def take_times(
     keys: U8Array,
     parts: I64Array,
     ends: I64Array,
@@ -175,3 +169,20 @@ def read_times(
         _read_columns(keys, times, end, marks, begin, ends[k], runs, records[k], t_ms)
         records[k] += 1
     return used
+
+
+@kernel(
+    "int64(uint8[::1], int64[:,::1], int64[::1], int64[::1], uint8[::1], int64[:,::1], int64[::1])",
+    group="write",
+)
+def read_times(
+    keys: U8Array,
+    parts: I64Array,
+    ends: I64Array,
+    records: I64Array,
+    marks: U8Array,
+    runs: I64Array,
+    t_ms: I64Array,
+) -> Word:
+    """`take_times` alone."""
+    return take_times(keys, parts, ends, records, marks, runs, t_ms)

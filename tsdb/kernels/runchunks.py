@@ -31,7 +31,7 @@ from tsdb.kernels.append import (
 from tsdb.kernels.bits import Word
 from tsdb.kernels.bundletimes import CODES_AT, LENGTH, TIMES_AT
 from tsdb.kernels.codedchunk import decode_values, times_fit, values_begin
-from tsdb.kernels.compile import device, kernel
+from tsdb.kernels.compile import device
 from tsdb.kernels.runpen import (
     BITS,
     CLOSED,
@@ -233,12 +233,7 @@ def _note_coded(
     entry[COUNT_FLAGS] = (np.uint64(n) << _U8) | _CODED_FLAGS
 
 
-@kernel(
-    "int64(uint32[::1], int64[:,::1], int64[::1], uint64[:,::1], int64, int64, int64, uint64[:,::1],"
-    " uint8[::1], uint32[::1], int64[::1], uint64[::1], int64[::1], uint64[::1], uint64[::1], uint8[::1],"
-    " uint64[:,::1], int64[::1])",
-    group="write",
-)
+@device
 def store_runs(
     slots: U32Array,
     runs: I64Array,

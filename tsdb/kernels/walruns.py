@@ -28,7 +28,7 @@ from tsdb.kernels.codedchunk import (
     time_steps,
     unpacked,
 )
-from tsdb.kernels.compile import device, kernel
+from tsdb.kernels.compile import device
 from tsdb.kernels.walvalues import (
     FLAGS_MASK,
     PARAMETER_SHIFT,
@@ -151,11 +151,7 @@ def _take_record(
     return at
 
 
-@kernel(
-    "int64(uint8[::1], int64[:,::1], int64[::1], uint32[::1], int64[:,::1], int64[::1], int64, uint64[:,::1],"
-    " uint64[:,::1], int64[::1], uint8[::1])",
-    group="write",
-)
+@device
 def part_runs(
     coded: U8Array,
     parts: I64Array,

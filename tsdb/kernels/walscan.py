@@ -215,11 +215,8 @@ def _copy(source: U8Array, at: Word, size: Word, out: U8Array, to: Word) -> None
         done += 1
 
 
-@kernel(
-    "void(Array(uint8, 1, 'C', True), Array(uint8, 1, 'C', True), int64[:,::1], uint8[::1], uint8[::1])",
-    group="write",
-)
-def gather_parts(data: U8Array, extra: U8Array, parts: I64Array, keys: U8Array, coded: U8Array) -> None:
+@device
+def bring_parts(data: U8Array, extra: U8Array, parts: I64Array, keys: U8Array, coded: U8Array) -> None:
     """Copy keys and coded values of records side by side, each as long as all of them."""
     key_at, coded_at = np.int64(0), np.int64(0)
     for p in range(len(parts)):
@@ -235,3 +232,12 @@ def gather_parts(data: U8Array, extra: U8Array, parts: I64Array, keys: U8Array, 
         else:
             _copy(extra, ~at, size, coded, coded_at)
         coded_at += size
+
+
+@kernel(
+    "void(Array(uint8, 1, 'C', True), Array(uint8, 1, 'C', True), int64[:,::1], uint8[::1], uint8[::1])",
+    group="write",
+)
+def gather_parts(data: U8Array, extra: U8Array, parts: I64Array, keys: U8Array, coded: U8Array) -> None:
+    """`bring_parts` alone."""
+    bring_parts(data, extra, parts, keys, coded)
