@@ -78,6 +78,8 @@ class SeriesTable:
         self._canonical: U32Array = np.zeros(_CANONICAL_INITIAL, dtype=np.uint32)
         self._canonical_tags: U8Array = np.zeros(_CANONICAL_INITIAL, dtype=np.uint8)
         self._canonical_used = 0
+        self._announced = 0
+        """Series whose slots are taken and whose label sets are still to come."""
 
     # Aliases: raw label bytes of a sender to a ref.
 
@@ -139,7 +141,9 @@ class SeriesTable:
     def _insert_canonical(self, slots: U32Array) -> None:
         """Let the pairs of slots find them."""
         size = len(self._canonical)
-        while self._canonical_used + len(slots) > size * _CANONICAL_LOAD:
+        # With room for all that are announced: growing step by step, a replay would insert most of them twice.
+        coming = max(len(slots), self._announced)
+        while self._canonical_used + coming > size * _CANONICAL_LOAD:
             size *= 2
         if size != len(self._canonical):
             self._rebuild_canonical(self._canonical, size)
@@ -194,6 +198,10 @@ class SeriesTable:
 
     def announce(self, refs: U32Array) -> None:
         """Take the slots of given refs, which are free, for label sets that `install` brings."""
+        self._take(refs)
+        self._announced += len(refs)
+
+    def _take(self, refs: U32Array) -> None:
         slots = refs & np.uint32(SLOT_MASK)
         self.generation[slots] = (refs >> np.uint32(SLOT_BITS)).astype(np.uint8)
         self.alive[slots] = 1
@@ -203,9 +211,10 @@ class SeriesTable:
         """Put label sets into the slots of given refs, which are free; used by `create` and by replay."""
         slots = refs & np.uint32(SLOT_MASK)
         self._put_pairs(slots, offsets, ids)
-        self.announce(refs)
+        self._take(refs)
         self.series_count += len(slots)
         self._insert_canonical(slots)
+        self._announced = max(self._announced - len(slots), 0)
 
     def _put_pairs(self, slots: U32Array, offsets: I64Array, ids: U32Array) -> None:
         base, values = self._values_end, ids[1::2]
