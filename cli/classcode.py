@@ -13,13 +13,12 @@ import importlib.util
 import marshal
 import os
 import sys
-import tempfile
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
 PATH = Path(__file__).parent / "__pycache__" / f"classcode.{sys.implementation.cache_tag}.marshal"
-_MAGIC = b"VEDETTE-CLASSES\1" + importlib.util.MAGIC_NUMBER
+_MAGIC = b"VEDETTE-CLASSES\2" + importlib.util.MAGIC_NUMBER
 
 
 class CompiledTexts:
@@ -28,9 +27,9 @@ class CompiledTexts:
     def __init__(self, path: Path) -> None:
         """Nothing is read before the first class is made."""
         self._path = path
-        self._stored: dict[str, CodeType] | None = None
-        self.used: dict[str, CodeType] = {}
-        """Whatever was run so far."""
+        self._stored: dict[str, bytes] | None = None
+        self.used: dict[str, bytes] = {}
+        """Whatever was run so far, as it is stored."""
 
     def install(self) -> None:
         """From now on run what `dataclasses` generates."""
@@ -42,10 +41,15 @@ class CompiledTexts:
         stored = self._stored
         if stored is None:
             stored = self._stored = _read(self._path)
-        code = stored.get(text)
-        if code is None:
+        code: CodeType
+        # Each by itself: most are made beside a replay, which the first one should not keep from beginning.
+        packed = stored.get(text)
+        if packed is None:
             code = compile(text, "<string>", "exec")
-        self.used[text] = code
+            packed = marshal.dumps(code)
+        else:
+            code = marshal.loads(packed)
+        self.used[text] = packed
         exec(code, names, results)
 
     def save(self) -> None:
@@ -57,19 +61,21 @@ class CompiledTexts:
             _write(self._path, self.used)
 
 
-def _read(path: Path) -> dict[str, CodeType]:
+def _read(path: Path) -> dict[str, bytes]:
     """What was stored, nothing where it is of another version or not whole."""
     try:
         content = path.read_bytes()
         if content.startswith(_MAGIC):
-            codes: dict[str, CodeType] = marshal.loads(content[len(_MAGIC) :])
+            codes: dict[str, bytes] = marshal.loads(content[len(_MAGIC) :])
             return codes
     except (OSError, EOFError, ValueError, TypeError):
         pass
     return {}
 
 
-def _write(path: Path, codes: dict[str, CodeType]) -> None:
+def _write(path: Path, codes: dict[str, bytes]) -> None:
+    import tempfile
+
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:

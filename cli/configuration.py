@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.config import read_agent_config
 from cli.flags import ServeFlags
 from ingest.config.document import LoadedConfig, load_config, parse_config, read_extension
 from security.config import SecurityConfig
@@ -34,7 +33,11 @@ def read_security_config(loaded: LoadedConfig) -> SecurityConfig:
 
 def check_sections(loaded: LoadedConfig) -> None:
     """Check the sections of Vedette's own parts. Raises ConfigError."""
-    read_agent_config(loaded)
+    if loaded.config.agent is not None:
+        # Its modules are imported after the server is ready, where nothing is said of the agent.
+        from agent.config import read_agent_config
+
+        read_agent_config(loaded)
     read_security_config(loaded)
 
 

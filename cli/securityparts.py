@@ -36,15 +36,39 @@ class SecurityError(Exception):
     """Rules or outputs of the configuration cannot be used; the text says why."""
 
 
+def load_rules(flags: ServeFlags, config: SecurityConfig) -> ActiveRules:
+    """The rules of flags and configuration. Blocks. Raises SecurityError."""
+    rules = ActiveRules()
+    _load(rules, flags, config)
+    return rules
+
+
+def _load(rules: ActiveRules, flags: ServeFlags, config: SecurityConfig) -> None:
+    before, rules.options = rules.options, config.rule_options()
+    loader = rules.reload([*config.rules_files, *flags["security.rules"]])
+    if rules.problems:
+        rules.options = before
+        text = "\n".join(rules.problems)
+        for line in rules.problem_lines:
+            log.error("Rules not loaded, the running ones stay", extra={"err": line})
+        raise SecurityError(f"security rules: {text}")
+    for result in loader.results:
+        if result.warnings:
+            log.warning("Rules file has warnings", extra={"file": result.name, "warnings": result.summary()})
+    assert rules.engine is not None
+    enabled = sum(rule.enabled for rule in rules.engine.rules.rules)
+    log.info("Rules loaded", extra={"files": ", ".join(rules.files), "enabled_rules": enabled})
+
+
 class SecurityParts:
     """All parts of one server. Methods block: call them in a thread, one at a time."""
 
-    def __init__(self, flags: ServeFlags, config: SecurityConfig, database: Database) -> None:
-        """Raises SecurityError for rules or outputs that cannot be used, StorageError, OSError."""
-        self._flags, self._config = flags, config
-        rules = ActiveRules()
-        self._rules = rules
-        self._load_rules(config)
+    def __init__(
+        self, flags: ServeFlags, config: SecurityConfig, database: Database, rules: ActiveRules
+    ) -> None:
+        """`rules` are those of the configuration (`load_rules`). Raises SecurityError for outputs that cannot
+        be used, StorageError, OSError."""
+        self._flags, self._config, self._rules = flags, config, rules
         outputs = OutputGroup()
         try:
             outputs.apply(config)
@@ -97,7 +121,7 @@ class SecurityParts:
         """
         problems = []
         try:
-            self._load_rules(config)
+            _load(self._rules, self._flags, config)
         except SecurityError as error:
             problems.append(str(error))
         try:
@@ -116,25 +140,6 @@ class SecurityParts:
     def set_retention(self, options: StorageOptions) -> None:
         """Events live by the store's retentions."""
         self.services.log.set_retention(options.retention_ms, options.retention_bytes // EVENT_LOG_SHARE)
-
-    def _load_rules(self, config: SecurityConfig) -> None:
-        rules = self._rules
-        before, rules.options = rules.options, config.rule_options()
-        loader = rules.reload([*config.rules_files, *self._flags["security.rules"]])
-        if rules.problems:
-            rules.options = before
-            text = "\n".join(rules.problems)
-            for line in rules.problem_lines:
-                log.error("Rules not loaded, the running ones stay", extra={"err": line})
-            raise SecurityError(f"security rules: {text}")
-        for result in loader.results:
-            if result.warnings:
-                log.warning(
-                    "Rules file has warnings", extra={"file": result.name, "warnings": result.summary()}
-                )
-        assert rules.engine is not None
-        enabled = sum(rule.enabled for rule in rules.engine.rules.rules)
-        log.info("Rules loaded", extra={"files": ", ".join(rules.files), "enabled_rules": enabled})
 
     def _follow(self, config: SecurityConfig) -> None:
         sources: Sequence[tuple[str, list[str], bool]] = (

@@ -10,7 +10,6 @@ from prometheus_client import CollectorRegistry
 
 from agent.channel.pushedfiles import PushedFiles, PushError, read_pushed_files
 from agent.channel.registry import AgentRegistry
-from agent.config import read_agent_config
 from ingest.config.document import LoadedConfig
 from ingest.config.errors import ConfigError, Problem
 from security.record import EventRecord
@@ -34,6 +33,10 @@ def read_token(path: str) -> str:
 
 def pushed_files(config: LoadedConfig) -> PushedFiles:
     """What `agent.push` of the configuration names. Raises ConfigError."""
+    if config.config.agent is None:
+        return PushedFiles()
+    from agent.config import read_agent_config
+
     push = read_agent_config(config).push
     try:
         return read_pushed_files(push.config, push.rules)

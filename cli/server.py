@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -29,13 +30,12 @@ import uvloop
 from aiohttp import web
 from prometheus_client import Gauge
 
-from agent.config import read_agent_config
 from cli.configuration import ConfigurationSource, read_security_config
 from cli.earlystore import StoreOpening
 from cli.flags import ServeFlags
 from cli.kernelmemory import give_back
 from cli.kernels import import_all_kernels, load_for_first_query, load_rest
-from cli.securityparts import SecurityError, SecurityParts
+from cli.securityparts import SecurityError, SecurityParts, load_rules
 from cli.serveagents import make_agent_registry, pushed_files, read_token
 from cli.serveremote import make_destinations
 from cli.serveroptions import engine_options, retention_text, storage_options
@@ -46,6 +46,7 @@ from ingest.remotewrite.receiver import Receiver, RemoteWriteLimits
 from ingest.scrape.service import ScrapeManager, ScrapeSettings
 from promql.activequeries import ActiveQueries
 from promql.engine import Engine
+from security.activerules import ActiveRules
 from tsdb.database import Database
 from tsdb.errors import StorageError
 from tsdb.kernels import compile as kernels
@@ -68,6 +69,14 @@ _COMPILE_WAIT_S = 0.5
 """How long a server that stops waits for the kernel that is being compiled."""
 _QUIET_S = 0.2
 """Between ready and the loading of all other kernels: for who asks at once."""
+
+
+@dataclass(slots=True)
+class _LoadedRules:
+    """Rules, and the configuration they are from."""
+
+    config: LoadedConfig
+    active: ActiveRules
 
 
 class StartError(Exception):
@@ -183,6 +192,8 @@ class Server:
             asyncio.to_thread(_warm_write_path, self._stop.is_set)
         )
         self._spawn(self._warm_read_path(write_path))
+        rules = asyncio.ensure_future(self._load_rules(write_path, self._config))
+        rules.add_done_callback(_forget)
         both = asyncio.gather(store, write_path)
         told = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait((both, told), return_when=asyncio.FIRST_COMPLETED)
@@ -217,7 +228,7 @@ class Server:
         self._destinations = make_destinations(self._flags, database, self._scrape, self._registry)
         await self._apply_destinations()
         await self._scrape.apply(self._config)
-        self._security = await self._start_security(database)
+        self._security = await self._start_security(database, rules)
         self._take_agents(path)
         return True
 
@@ -231,6 +242,8 @@ class Server:
         comes first should not wait for them."""
         await self._answers_queries.wait()
         service = await asyncio.to_thread(importlib.import_module, "agent.service")
+        from agent.config import read_agent_config
+
         assert self._database is not None
         assert self._security is not None
         self._agent = agent = service.AgentService(
@@ -257,10 +270,22 @@ class Server:
         except (ConfigError, StorageError, OSError, ValueError) as error:
             raise StartError(f"agents: {error}") from None
 
-    async def _start_security(self, database: Database) -> SecurityParts:
+    async def _load_rules(self, write_path: asyncio.Future[None], loaded: LoadedConfig) -> _LoadedRules:
+        """Rules of the configuration, loaded beside the replay, behind what that needs."""
+        await asyncio.wait([write_path])
+        config = read_security_config(loaded)
+        return _LoadedRules(loaded, await asyncio.to_thread(load_rules, self._flags, config))
+
+    async def _start_security(
+        self, database: Database, loading: asyncio.Future[_LoadedRules]
+    ) -> SecurityParts:
         try:
+            rules = await loading
             config = read_security_config(self._config)
-            parts = await asyncio.to_thread(SecurityParts, self._flags, config, database)
+            if rules.config is not self._config:
+                # It was loaded again meanwhile.
+                rules.active = await asyncio.to_thread(load_rules, self._flags, config)
+            parts = await asyncio.to_thread(SecurityParts, self._flags, config, database, rules.active)
         except (ConfigError, SecurityError, StorageError, OSError) as error:
             raise StartError(str(error)) from None
         parts.start(self._registry)
@@ -368,6 +393,8 @@ class Server:
             if self._services.agents is not None:
                 self._services.agents.pushed = pushed
             if self._agent is not None:
+                from agent.config import read_agent_config
+
                 await self._agent.apply(read_agent_config(config))
             if self._security is not None:
                 await asyncio.to_thread(self._security.apply, security)

@@ -141,7 +141,7 @@ class SeriesTable:
     def _insert_canonical(self, slots: U32Array) -> None:
         """Let the pairs of slots find them."""
         size = len(self._canonical)
-        # With room for all that are announced: growing step by step, a replay would insert most of them twice.
+        # With room for all that are announced: growing step by step, a replay would insert most twice.
         coming = max(len(slots), self._announced)
         while self._canonical_used + coming > size * _CANONICAL_LOAD:
             size *= 2
