@@ -346,6 +346,12 @@ _DECLARED: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "tsdb.kernels",
+        "columnnumbers.number_columns",
+        "tsdb/test_columnnumbers.py::test_numbers_are_those_of_a_dictionary",
+        _DICT,
+    ),
+    (
+        "tsdb.kernels",
         "promchunks.copy_frames",
         "tsdb/test_bytecopies.py::test_copied_frames_are_those_of_slices",
         _BYTES,

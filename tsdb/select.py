@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tsdb.columnnumbers import ColumnNumbers as ColumnNumbers
 from tsdb.histogram import HistogramBatch
 from tsdb.kernels.sharedrows import spread_columns
 from tsdb.labels import Matcher
@@ -75,14 +76,26 @@ class SharedSamples:
         return SampleBatch(self.offsets, t_ms, self.values)
 
 
+class NumberedColumns(NamedTuple):
+    """Column of each row, numbered through a selection, and the times of those that were not numbered before:
+    columns first, first + 1, ... have t_ms[offsets[0]:offsets[1]] and so on."""
+
+    column: I64Array
+    first: int
+    offsets: I64Array
+    t_ms: I64Array
+
+
 @dataclass(frozen=True, slots=True)
 class RowValues:
     """Float samples of R rows without their times: row i has values[offsets[i]:offsets[i+1]], bits as stored.
-    `timed` adds the times."""
+    `timed` adds the times. `numbered`, where there is one, gives only those of columns that have no number
+    yet; None where there are too many."""
 
     offsets: I64Array
     values: F64Array
     timed: Callable[[], SharedSamples]
+    numbered: Callable[[ColumnNumbers], NumberedColumns | None] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

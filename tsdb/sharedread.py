@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from tsdb import page
 from tsdb.blockjoin import JoinedRows, JoinedRuns, JoinedTimes, rows_of_pages
+from tsdb.columnnumbers import ColumnNumbers
 from tsdb.columnsfile import FLOATS
 from tsdb.decodedruns import DECODED_AT_ONCE_MAX, PAGES_AT_ONCE_MAX, DecodedRuns, PageSource
 from tsdb.errors import NotAtOnceError
@@ -27,7 +28,7 @@ from tsdb.kernels import steplatest
 from tsdb.kernels.blockrows import copy_runs
 from tsdb.samplerows import empty_samples
 from tsdb.scratch import scratch
-from tsdb.select import LookBack, RowValues, SampleBatch, SharedSamples
+from tsdb.select import LookBack, NumberedColumns, RowValues, SampleBatch, SharedSamples
 
 I64Array = npt.NDArray[np.int64]
 F64Array = npt.NDArray[np.float64]
@@ -37,6 +38,11 @@ U8Array = npt.NDArray[np.uint8]
 
 PICKED_PART = 2
 """Only what steps find is decoded where that is at most one sample of so many."""
+
+
+ROWS_A_KIND = 3
+"""Columns are numbered where so many rows have the same: keeping one takes fresh memory, which costs as much
+as working it out twice."""
 
 
 class _Picked(NamedTuple):
@@ -177,10 +183,18 @@ class SharedReader:
             return None
         values = self._decode(lo, hi, offsets)
         copy_runs(newest.values.view(np.int64), head_lo, head_hi, head_places, values.view(np.int64))
-        floats = values.view(np.float64)
+        floats, head_rows = values.view(np.float64), (head_lo, head_hi, newest.t_ms)
         return RowValues(
-            offsets, floats, lambda: self._timed(lo, hi, offsets, floats, (head_lo, head_hi, newest.t_ms))
+            offsets,
+            floats,
+            lambda: self._timed(lo, hi, offsets, floats, head_rows),
+            partial(self._numbered, lo, hi, offsets, head_rows) if self._has_columns_again(hi - lo) else None,
         )
+
+    def _has_columns_again(self, rows: int) -> bool:
+        """Whether columns of so many rows are likely to come again in others."""
+        count = len(self.counts)
+        return rows < count and count >= ROWS_A_KIND * self._rows.kind_count
 
     def _timed(
         self,
@@ -191,8 +205,36 @@ class SharedReader:
         newest: tuple[I64Array, I64Array, I64Array],
     ) -> SharedSamples:
         """Values of rows with their times; of the head's, `newest`, row r has t_ms[head_lo[r]:head_hi[r]]."""
+        column, owners = self._share(lo, hi, *newest)
+        column_offsets, t_ms = self._times_of(owners, lo, hi, offsets, newest)
+        return SharedSamples(offsets, values, column, column_offsets, t_ms)
+
+    def _numbered(
+        self,
+        lo: int,
+        hi: int,
+        offsets: I64Array,
+        newest: tuple[I64Array, I64Array, I64Array],
+        numbers: ColumnNumbers,
+    ) -> NumberedColumns | None:
+        """Columns of rows, `newest` as for `_timed`."""
+        first = numbers.count
+        found = numbers.of(self._rows.kinds[lo:hi], self._rows.kind_count, *newest)
+        if found is None:
+            return None
+        column, owners = found
+        return NumberedColumns(column, first, *self._times_of(owners, lo, hi, offsets, newest))
+
+    def _times_of(
+        self,
+        owners: I64Array,
+        lo: int,
+        hi: int,
+        offsets: I64Array,
+        newest: tuple[I64Array, I64Array, I64Array],
+    ) -> tuple[I64Array, I64Array]:
+        """Timestamps of some of the rows lo to hi, one after the other: where they begin, and they."""
         head_lo, head_hi, head_t = newest
-        column, owners = self._share(lo, hi, head_lo, head_hi, head_t)
         column_offsets = np.zeros(len(owners) + 1, dtype=np.int64)
         (offsets[1:] - offsets[:-1])[owners].cumsum(out=column_offsets[1:])
         t_ms, starts = scratch(int(column_offsets[-1]), np.int64), column_offsets[:-1]
@@ -202,7 +244,7 @@ class SharedReader:
             owners + lo, starts, t_ms,
         )  # fmt: skip
         copy_runs(head_t, head_lo[owners], head_hi[owners], starts + self._block_counts[lo:hi][owners], t_ms)
-        return SharedSamples(offsets, values, column, column_offsets, t_ms)
+        return column_offsets, t_ms
 
     def _decode(self, lo: int, hi: int, offsets: I64Array) -> U64Array:
         """The values of rows lo to hi, each row from out[offsets[row - lo]] on, with room for the head's."""

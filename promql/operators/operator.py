@@ -30,7 +30,7 @@ from promql.ast import Call, Expr, VectorSelector
 from promql.context import EvalContext
 from promql.matrix import BoolArray, F64Array, Grid, HistogramCells
 from tsdb.labels import METRIC_NAME, TYPE_LABEL, UNIT_LABEL
-from tsdb.select import RowValues, SampleBatch, SharedSamples
+from tsdb.select import RowValues, SampleBatch
 from tsdb.serieslabels import SeriesLabels
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class RangeOperator(_SeriesOperator):
         """Samples of a run of rows: one of the `splits` or a part of one. Thread-safe once `series()` was
         called."""
 
-    def load_shared(self, lo: int, hi: int) -> SharedSamples | RangePiece:
+    def load_shared(self, lo: int, hi: int) -> RowValues | RangePiece:
         """As `load`, or the same floats with timestamps that rows share, where that is less work; stale
         markers are not removed from those."""
         return self.load(lo, hi)

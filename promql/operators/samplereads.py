@@ -18,7 +18,6 @@ from tsdb.select import (
     SampleBatch,
     Selection,
     SharedRows,
-    SharedSamples,
     rollup_of,
     shared_rows_of,
 )
@@ -59,27 +58,19 @@ def read(ctx: EvalContext, selection: Selection, lo: int, hi: int, lead: bool = 
     )
 
 
-def read_shared(ctx: EvalContext, selection: Selection, lo: int, hi: int) -> SharedSamples | None:
+def read_shared(ctx: EvalContext, selection: Selection, lo: int, hi: int) -> RowValues | None:
     """As `read`, with timestamps that rows share; None where the store has no such samples, or so few rows
     that it is not worth finding out."""
-    if len(selection.labels) < SHARED_ROWS_MIN:
-        return None
-    rows = shared_rows_of(selection)
-    samples = None if rows is None else _asked(ctx, rows.read, lo, hi)
-    if samples is not None:
-        ctx.budget.count_read(len(samples.values))
-    return samples
+    return None if len(selection.labels) < SHARED_ROWS_MIN else read_values(ctx, selection, lo, hi)
 
 
-def read_latest(
-    ctx: EvalContext, rows: SharedRows, bounds: I64Array, lo: int, hi: int
-) -> SharedSamples | None:
+def read_latest(ctx: EvalContext, rows: SharedRows, bounds: I64Array, lo: int, hi: int) -> RowValues | None:
     """As `read_shared`, from rows that leave out samples which no step finds. All samples are counted, by the
     `bounds` of all rows."""
-    samples = _asked(ctx, rows.read, lo, hi)
-    if samples is not None:
+    found = _asked(ctx, rows.read_values, lo, hi)
+    if found is not None:
         ctx.budget.count_read(int(bounds[lo:hi].sum()))
-    return samples
+    return found
 
 
 def read_values(ctx: EvalContext, selection: Selection, lo: int, hi: int) -> RowValues | None:

@@ -45,7 +45,7 @@ from promql.operators.rollups import (
 )
 from promql.operators.samplereads import SHARED_ROWS_MIN, read, read_latest, read_shared, read_values
 from promql.operators.samples import clean, gather, values_at
-from promql.operators.sharedwindow import latest_values, window_bounds
+from promql.operators.sharedwindow import ColumnWindows
 from tsdb.errors import NotAtOnceError, StorageError
 from tsdb.labels import METRIC_NAME
 from tsdb.select import (
@@ -57,7 +57,6 @@ from tsdb.select import (
     SelectHints,
     Selection,
     SharedRows,
-    SharedSamples,
     rollup_of,
     shared_rows_of,
     work_bounds_of,
@@ -179,6 +178,7 @@ class VectorScan(RowwiseOperator):
         self._selection: Selection | None = None
         self._ends_ms: I64Array | None = None
         self._latest_rows: SharedRows | None = None
+        self._windows: ColumnWindows | None = None
         self._bounds = np.empty(0, dtype=np.int64)
         self.resolve_hints = False
         """Whether unknown reset hints are worked out (promql.histogramhints); set by the planner."""
@@ -198,6 +198,10 @@ class VectorScan(RowwiseOperator):
         if rollup is not None:
             self._take_rollup(rollup)
         self._bounds = self._selection.sample_bounds()
+        if self._only_values():
+            self._windows = ColumnWindows(
+                WindowGrid(times.first_ms, times.step_ms, times.steps, self.ctx.lookback_ms, self.ctx.grid)
+            )
         if self._only_values() and _moving_step(times) and len(self._bounds) >= SHARED_ROWS_MIN:
             rows = shared_rows_of(self._selection)
             if rows is not None:
@@ -233,7 +237,10 @@ class VectorScan(RowwiseOperator):
             else:
                 shared = read_shared(self.ctx, cast(Selection, self._selection), lo, hi)
             if shared is not None:
-                return Piece(lo, self._shared_values(shared))
+                assert self._windows is not None
+                out = np.empty((len(shared), self._times.steps))
+                self._windows.latest(shared, out)
+                return Piece(lo, out)
         batch = read(self.ctx, cast(Selection, self._selection), lo, hi, lead=self._ends_ms is not None)
         if self._selector.smoothed and self._want == "value":
             return self._smoothed(lo, clean(batch))
@@ -280,13 +287,6 @@ class VectorScan(RowwiseOperator):
             self.ctx.lookback_ms,
             out.view(np.uint64),
         )
-        return out
-
-    def _shared_values(self, shared: SharedSamples) -> F64Array:
-        times = self._times
-        bounds = window_bounds(shared, times.first_ms, times.step_ms, self.ctx.lookback_ms, times.steps)
-        out = np.empty((len(shared), times.steps))
-        latest_values(shared, bounds, out)
         return out
 
     def _smoothed(self, lo: int, samples: SampleBatch) -> Piece:
@@ -441,7 +441,7 @@ class RangeScan(RangeOperator):
         none = np.zeros(hi - lo + 1, dtype=np.int64)
         return RangePiece(lo, SampleBatch(none, none[:0], np.empty(0)), rolled)
 
-    def load_shared(self, lo: int, hi: int) -> SharedSamples | RangePiece:
+    def load_shared(self, lo: int, hi: int) -> RowValues | RangePiece:
         """As `load`, timestamps shared where the store has them so; stale markers are then still there."""
         selection = cast(Selection, self._selection)
         if self._rolled and rollup_of(selection) is not None:
@@ -459,7 +459,7 @@ class RangeScan(RangeOperator):
     def _samples(self, lo: int, hi: int) -> SampleBatch:
         selection = cast(Selection, self._selection)
         shared = read_shared(self.ctx, selection, lo, hi)
-        return self._cleaned(read(self.ctx, selection, lo, hi) if shared is None else shared.batch())
+        return self._cleaned(read(self.ctx, selection, lo, hi) if shared is None else shared.timed().batch())
 
     def _cleaned(self, batch: SampleBatch) -> SampleBatch:
         batch = clean(batch)

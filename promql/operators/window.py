@@ -43,7 +43,7 @@ from promql.operators.operator import (
 from promql.operators.rangeresult import rows_between
 from promql.operators.rollups import ROLLED_FUNCTIONS
 from promql.operators.samples import clean
-from promql.operators.sharedwindow import EXTRAPOLATED, extrapolated
+from promql.operators.sharedwindow import EXTRAPOLATED, ColumnWindows
 from promql.operators.stepruns import FloatKernel, in_runs, steps_of_run
 from promql.operators.wholewindow import WHOLE_WINDOW
 from tsdb.labels import METRIC_NAME, TYPE_LABEL
@@ -172,12 +172,15 @@ class WindowOperator(RowwiseOperator):
         self._arg_values: list[F64Array] = []
         self._metric_ids = np.empty(0, dtype=np.uint32)
         self._suspects: dict[int, str] = {}
+        self._windows: ColumnWindows | None = None
 
     def _announce(self) -> Series:
         series = self._child.series()
         self._arg_values = [np.ascontiguousarray(arg.values()) for arg in self._args]
         if self._arg_values:
             self._check_arguments()
+        if self._name in EXTRAPOLATED:
+            self._windows = ColumnWindows(self._child.window, self._name)
         ids = self._metric_ids = series.labels.column(METRIC_NAME)
         one_name = series.labels.remembered(("one name",), lambda: bool(ids.all() and (ids == ids[:1]).all()))
         if self._name in ("rate", "increase"):
@@ -266,9 +269,10 @@ class WindowOperator(RowwiseOperator):
         if isinstance(found, RangePiece):
             return found
         out = np.empty((len(found), self._child.window.steps))
-        present = extrapolated(self._name, found, self._child.window, out)
+        assert self._windows is not None
+        present = self._windows.extrapolated(found, out)
         if present < 0:
-            return RangePiece(lo, clean(found.batch()))
+            return RangePiece(lo, clean(found.timed().batch()))
         if present and self._suspects:
             self._report_suspects(lo, out)
         return Piece(lo, out)

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promql.matrix import ABSENT_BITS, Grid
+from promql.operators import sharedwindow
 from promql.operators.operator import WindowGrid
-from promql.operators.sharedwindow import EXTRAPOLATED, extrapolated, latest_values, window_bounds
+from promql.operators.sharedwindow import EXTRAPOLATED, ColumnWindows
 from tests.promql.sampledata import VALUES, Rows, same_cells
 from tests.promql.test_window import grids
 from tests.reference import windows as reference
-from tsdb.select import NAN_BITS, STALE_BITS, SharedSamples
+from tsdb.select import NAN_BITS, STALE_BITS, ColumnNumbers, NumberedColumns, RowValues, SharedSamples
+
+
+def rows_of(samples: SharedSamples) -> RowValues:
+    return RowValues(samples.offsets, samples.values, lambda: samples)
+
+
+def extrapolated(name: str, samples: SharedSamples, window: WindowGrid, out: np.ndarray) -> int:
+    return ColumnWindows(window, name).extrapolated(rows_of(samples), out)
+
 
 COUNTERS = st.integers(0, 40).map(float)
 
@@ -68,9 +80,8 @@ def test_lookback_equals_its_twin(
     marked = [[(t, v, next(flat) in stale) for t, v in row] for row in rows]
     for at in stale & set(range(len(samples.values))):
         samples.values.view(np.uint64)[at] = STALE_BITS
-    bounds = window_bounds(samples, grid.first_end_ms, grid.step_ms, grid.range_ms, grid.steps)
     out = np.empty((len(rows), grid.steps))
-    present = latest_values(samples, bounds, out)
+    present = ColumnWindows(grid).latest(rows_of(samples), out)
     assert present == int((out.view(np.uint64) != ABSENT_BITS).sum())
     expected = []
     for row in marked:
@@ -111,5 +122,52 @@ def test_a_negative_zero_stays_one() -> None:
     one = np.array([0, 1], dtype=np.int64)
     samples = SharedSamples(one, np.array([-0.0]), np.zeros(1, dtype=np.int64), one, t_ms)
     out = np.empty((1, 1))
-    latest_values(samples, window_bounds(samples, 2000, 0, 5000, 1), out)
+    ColumnWindows(WindowGrid(2000, 0, 1, 5000, Grid(2000, 0, 1))).latest(rows_of(samples), out)
     assert np.signbit(out[0, 0])
+
+
+@pytest.mark.parametrize("columns_max", [4096, 1])
+@settings(max_examples=60, deadline=None)
+@given(data=shared_rows(), grid=grids, cuts=st.lists(st.integers(0, 5), max_size=3))
+def test_windows_found_once_are_those_of_each_piece(
+    columns_max: int, data: tuple[Rows, SharedSamples], grid: WindowGrid, cuts: list[int]
+) -> None:
+    """Pieces whose columns are numbered, until there are too many, give what they give one by one."""
+    _, samples = data
+    column_t = [
+        samples.t_ms[a:b]
+        for a, b in zip(samples.column_offsets[:-1], samples.column_offsets[1:], strict=True)
+    ]
+
+    def piece(lo: int, hi: int) -> tuple[RowValues, RowValues]:
+        first = samples.offsets[lo]
+        offsets = samples.offsets[lo : hi + 1] - first
+        values = samples.values[first : samples.offsets[hi]].copy()
+        column = samples.column[lo:hi].copy()
+        part = SharedSamples(offsets, values, column, samples.column_offsets, samples.t_ms)
+
+        def numbered(numbers: ColumnNumbers) -> NumberedColumns | None:
+            before, none = numbers.count, np.zeros(hi - lo, dtype=np.int64)
+            found = numbers.of(column, 3, none, none, none[:0])
+            if found is None:
+                return None
+            times = [column_t[samples.column[lo + row]] for row in found[1].tolist()]
+            ends = np.cumsum([0, *map(len, times)]).astype(np.int64)
+            return NumberedColumns(found[0], before, ends, np.concatenate([*times, ends[:0]]))
+
+        return rows_of(part), RowValues(offsets, values, lambda: part, numbered)
+
+    borders = sorted({0, len(samples), *(min(cut, len(samples)) for cut in cuts)})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharedwindow, "COLUMNS_MAX", columns_max)
+        for name in ("", *EXTRAPOLATED):
+            kept = ColumnWindows(grid, name)
+            for lo, hi in itertools.pairwise(borders):
+                alone, together = piece(lo, hi)
+                want, got = np.empty((2, hi - lo, grid.steps))
+                windows = ColumnWindows(grid, name)
+                if name:
+                    assert windows.extrapolated(alone, want) == kept.extrapolated(together, got)
+                else:
+                    assert windows.latest(alone, want) == kept.latest(together, got)
+                assert got.view(np.uint64).tolist() == want.view(np.uint64).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tsdb.block import Block
 from tsdb.blockcache import BlockCache
 from tsdb.blockjoin import BlockJoins
 from tsdb.blockwriter import write_block
+from tsdb.columnnumbers import ColumnNumbers
 from tsdb.columnsfile import ColumnsFile
 from tsdb.decodedruns import DecodedRuns
 from tsdb.errors import CorruptionError
@@ -252,6 +254,34 @@ def test_histograms_start_times_and_many_timestamps_are_left_to_read(
     assert joined(plain, 0, 99) is not None
     monkeypatch.setattr(blockjoin, "VECTOR_SAMPLES_MAX", 1)
     assert joined(plain, 0, 99) is None
+
+
+def test_columns_are_numbered_through_the_pieces_of_a_selection(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for k in range(150):
+        store.add([(name(i), T0 + 1000 * (60 * k + i % 2), k / 10) for i in range(12)])
+    store.db.maintenance.cut_head(T0 + 2 * HOUR)
+    store.add([(name(i), T0 + 3 * HOUR + k, 0.5) for k in range(9) for i in range(0, 12, 3)])
+    selection = store.db.querier().select((), T0, T0 + 4 * HOUR)
+    reader = shared_rows_of(selection)
+    assert reader is not None
+    whole = reader.read_values(0, 12)
+    assert whole is not None
+    assert whole.numbered is None
+    numbers, times = ColumnNumbers(9), dict[int, list[int]]()
+    for lo, hi in ((0, 5), (5, 6), (6, 12)):
+        rows = reader.read_values(lo, hi)
+        assert rows is not None
+        assert rows.numbered is not None
+        found, timed = rows.numbered(numbers), rows.timed().batch()
+        assert found is not None
+        assert found.first == len(times)
+        for a, b in itertools.pairwise(found.offsets.tolist()):
+            times[len(times)] = found.t_ms[a:b].tolist()
+        for row, (a, b) in enumerate(itertools.pairwise(timed.offsets.tolist())):
+            assert times[int(found.column[row])] == timed.t_ms[a:b].tolist()
+    assert len(times) == numbers.count == 4
+    store.db.close()
 
 
 @given(
