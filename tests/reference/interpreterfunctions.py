@@ -59,8 +59,10 @@ def _sinh(x: float) -> float:
 
 def _periodic(function: Callable[[float], float]) -> Callable[[float], float]:
     def apply(x: float) -> float:
-        if LAST_DIGIT_COUNTS < abs(x) < math.inf:
-            raise Unspecified("remainder or angle of a large number")
+        if math.isfinite(x):
+            found, beside = function(x), function(math.nextafter(x, math.inf))
+            if abs(x) > LAST_DIGIT_COUNTS or (abs(x) > 100 and abs(beside - found) > 2e-13 * abs(found)):
+                raise Unspecified("remainder or angle of a large number")
         return safe(function)(x)
 
     return apply
