@@ -10,6 +10,9 @@ import click
 
 from cli.apiclient import ApiClient, ApiError
 
+INDENTED_LEVELS_MAX = 100
+"""Deeper trees are printed on one line."""
+
 
 @click.group()
 def promql() -> None:
@@ -36,11 +39,14 @@ def _parsed(text: str) -> object:
 def format_(expr: str) -> None:
     """Print EXPR in canonical form, over several lines where it is long."""
     from promql.ast import Expr
-    from promql.printer import pretty
+    from promql.printer import FormatError, pretty
 
     tree = _parsed(expr)
     assert isinstance(tree, Expr)
-    click.echo(pretty(tree))
+    try:
+        click.echo(pretty(tree))
+    except FormatError as error:
+        raise click.ClickException(str(error)) from None
 
 
 @promql.command()
@@ -49,10 +55,15 @@ def parse(expr: str) -> None:
     """Print the tree of EXPR as JSON, in the form of /api/v1/parse_query."""
     from promql.ast import Expr
     from promql.treejson import to_json
+    from promql.visit import depth
+    from web.envelope import encode
 
     tree = _parsed(expr)
     assert isinstance(tree, Expr)
-    click.echo(json.dumps(to_json(tree), indent=2))
+    data = to_json(tree)
+    # Nobody reads hundreds of levels by their indentation, and `json` recurses.
+    deep = depth(tree) > INDENTED_LEVELS_MAX
+    click.echo(encode(data).decode() if deep else json.dumps(data, indent=2))
 
 
 @promql.command()

@@ -172,10 +172,12 @@ class VectorMatching:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BinaryExpr(Expr):
     """`op` in lower case as written (`+`, `atan2`, `and`, `</` ...); `matching` is None unless both sides are
-    vectors."""
+    vectors. `value_type` is there so that it need not be looked for in both sides, and below, again and
+    again; None for not known."""
 
     op: str
     lhs: Expr
     rhs: Expr
     matching: VectorMatching | None = None
     return_bool: bool = False
+    value_type: ValueType | None = field(default=None, compare=False, repr=False)

@@ -10,6 +10,7 @@ import re
 
 from promql.ast import DurationExpr, NumberLiteral
 from promql.quoting import quote
+from promql.visit import duration_postorder
 
 SECOND_MS = 1000
 MINUTE_MS = 60 * SECOND_MS
@@ -108,7 +109,7 @@ def evaluate_duration(
 
     Raises DurationError with Prometheus's text, whose position is `start:end` in bytes.
     """
-    seconds = _evaluate(expr, step_ms / SECOND_MS, range_ms / SECOND_MS)
+    seconds = _seconds(expr, step_ms / SECOND_MS, range_ms / SECOND_MS)
     where = f"{expr.pos.start}:{expr.pos.end}"
     if not math.isfinite(seconds):
         raise DurationError(f"{where}: duration is NaN or infinite")
@@ -119,18 +120,23 @@ def evaluate_duration(
     return int(seconds * SECOND_MS)
 
 
-def _evaluate(expr: DurationExpr | NumberLiteral, step_s: float, range_s: float) -> float:
-    if isinstance(expr, NumberLiteral):
-        return expr.value
-    if expr.op == "step":
-        return step_s
-    if expr.op == "range":
-        return range_s
-    assert expr.rhs is not None
-    rhs = _evaluate(expr.rhs, step_s, range_s)
-    if expr.lhs is None:
+def _seconds(expr: DurationExpr, step_s: float, range_s: float) -> float:
+    done: dict[int, float] = {}
+    for node in duration_postorder(expr):
+        if isinstance(node, NumberLiteral):
+            done[id(node)] = node.value
+        elif node.op in ("step", "range"):
+            done[id(node)] = step_s if node.op == "step" else range_s
+        else:
+            assert node.rhs is not None
+            lhs = None if node.lhs is None else done[id(node.lhs)]
+            done[id(node)] = _operation(node, lhs, done[id(node.rhs)])
+    return done[id(expr)]
+
+
+def _operation(expr: DurationExpr, lhs: float | None, rhs: float) -> float:
+    if lhs is None:
         return -rhs if expr.op == "-" else rhs
-    lhs = _evaluate(expr.lhs, step_s, range_s)
     where = f"{expr.pos.start}:{expr.pos.end}"
     if expr.op == "/" and rhs == 0:
         raise DurationError(f"{where}: division by zero")

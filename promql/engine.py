@@ -31,6 +31,7 @@ from promql.metrics import EngineMetrics, Timings
 from promql.operators.collect import Collected, collect
 from promql.operators.operator import Explain, Operator, RangeOperator, ScalarOperator, Series, VectorOperator
 from promql.operators.rangeresult import range_vectors
+from promql.operators.staged import Stages
 from promql.optimize import unwrap
 from promql.options import EngineOptions
 from promql.plan import PlanBuilder
@@ -165,8 +166,18 @@ class Engine:
         if isinstance(unwrap(query.expr), StringLiteral):
             return Explain("String")
         if not analyze:
-            return self._operator(ctx, query).explain()
-        operator = self._operator(replace(ctx, measured=True), query)
+            operator, stages = self._operator(ctx, query)
+            stages.show()
+            return operator.explain()
+        ctx = replace(ctx, measured=True)
+        try:
+            return self._analyzed(ctx, query)
+        except CountingNeeded:
+            return self._analyzed(self._counting(ctx, ""), query)
+
+    def _analyzed(self, ctx: EvalContext, query: PreparedQuery) -> Explain:
+        operator, stages = self._operator(ctx, query)
+        stages.evaluate()
         if isinstance(operator, RangeOperator):
             range_vectors(operator)
         elif isinstance(operator, ScalarOperator):
@@ -219,11 +230,11 @@ class Engine:
             ctx.budget.expected_max = query.cells_max(self.options.samples_max, ctx.grid.steps)
             with Entered(self._active, text), looking(ctx.budget.check):
                 if stats or ctx.grid.steps > ctx.budget.expected_max:
-                    ctx = self._counting(ctx)
+                    ctx = self._counting(ctx, stats)
                 try:
                     value = self._evaluate(ctx, query, instant, timings, started)
                 except CountingNeeded:
-                    ctx = self._counting(ctx)
+                    ctx = self._counting(ctx, stats)
                     value = self._evaluate(ctx, query, instant, timings, started)
                 if ctx.held is not None:
                     ctx.held.check()
@@ -245,25 +256,33 @@ class Engine:
         shown = _stats(ctx, timings, stats == "all")
         return QueryResult(value_type, value, warnings, infos, shown, ctx.budget.work)
 
-    def _counting(self, ctx: EvalContext) -> EvalContext:
-        """The same query from its beginning, with its samples counted."""
+    def _counting(self, ctx: EvalContext, stats: str) -> EvalContext:
+        """The same query from its beginning, with its samples counted; by step as well where `stats` are
+        asked for."""
         ctx.budget.counting = True
         return replace(
             ctx,
             symbols=OverlaySymbols(ctx.querier.symbols),
             annotations=Annotations(),
             held=HeldSamples(self.options.samples_max),
-            step_counts=StepCounts(ctx.grid.steps),
+            step_counts=StepCounts(ctx.grid.steps) if stats else None,
         )
 
-    def _operator(self, ctx: EvalContext, query: PreparedQuery) -> Operator:
+    def _operator(self, ctx: EvalContext, query: PreparedQuery) -> tuple[Operator, Stages]:
+        """The plan, and what is to be evaluated before."""
+        if query.stages and ctx.budget.at_once:
+            raise NotAtOnceError("a deep query takes long to be planned")
         builder, expr = PlanBuilder.for_query(ctx, query), query.expr
+        operator: Operator
         kind = type_of(expr)
         if kind is ValueType.SCALAR:
-            return builder.scalar(expr)
-        if kind is ValueType.MATRIX:
-            return builder.range(expr)
-        return builder.vector(expr)
+            operator = builder.scalar(expr)
+        elif kind is ValueType.MATRIX:
+            operator = builder.range(expr)
+        else:
+            operator = builder.vector(expr)
+        builder.stages.prepare()
+        return operator, builder.stages
 
     def _evaluate(
         self, ctx: EvalContext, query: PreparedQuery, instant: bool, timings: Timings, started: float
@@ -271,10 +290,11 @@ class Engine:
         plain = unwrap(query.expr)
         if isinstance(plain, StringLiteral):
             return plain.value
-        operator = self._operator(ctx, query)
+        operator, stages = self._operator(ctx, query)
         prepared = self._clock()
         timings.prepare_s = prepared - started
         try:
+            stages.evaluate()
             if not isinstance(operator, VectorOperator):
                 if isinstance(operator, RangeOperator):
                     return range_vectors(operator)
@@ -311,6 +331,8 @@ def _stats(ctx: EvalContext, timings: Timings, by_step: bool) -> dict[str, Any]:
     """The API's `stats` object (prometheus-surface.md 1.2). Where nobody asked for it, samples looked at are
     not counted, and those read stand in for them."""
     budget, counts = ctx.budget, ctx.step_counts
+    if counts is not None:
+        counts.settle()
     samples: dict[str, Any] = {
         "totalQueryableSamples": budget.samples_read if counts is None else counts.total,
         "samplesRead": budget.samples_read if counts is None else counts.total_read,

@@ -62,9 +62,10 @@ class HeldNode:
         above = parent.kind if parent is not None else LEAF
         inherits = parent is not None and above in (SAME, REPEAT) and parent.by_step
         self.by_step: bool = kind in (EVAL, TIMESTAMP) or above == EVAL or inherits
-        self.weights: I64Array = np.zeros(steps, dtype=np.int64)
+        self.steps = steps
+        self.weights: I64Array = np.zeros(steps, dtype=np.int64) if self.by_step else _NONE
         """By step, where `by_step`."""
-        self.present: I64Array = np.zeros(steps, dtype=np.int64)
+        self.present: I64Array = np.zeros(steps, dtype=np.int64) if self.by_step else _NONE
         """The same with a histogram as one."""
         self.rows: I64Array = _NONE
         """By series of a WINDOW: results, samples of the last and of the fullest window."""
@@ -87,46 +88,64 @@ class HeldNode:
 
     def add_steps(self, weights: I64Array, present: I64Array) -> None:
         """More samples of the result, by step. Raises TooManySamples."""
-        with self._ledger.lock:
-            self.weights += weights
-            self.present += present
+        if self.by_step:
+            with self._ledger.lock:
+                self.weights += weights
+                self.present += present
         self._ledger.add(self, int(weights.sum()))
 
     def gathered(self) -> I64Array:
         """i64[K]: samples in the vector of each step."""
+        node = self
         # In a subquery without steps nothing is planned below.
-        if self.kind == SAME and self.children:
-            return self.children[0].gathered()
-        if self.kind == REPEAT and self.children:
-            return np.full(len(self.present), self.children[0].present.sum())
-        return self.present
+        while node.kind == SAME and node.children:
+            node = node.children[0]
+        if node.kind == REPEAT and node.children:
+            return np.full(node.steps, node.children[0].present.sum())
+        return node.present
 
     def size(self) -> int:
         """Samples of the whole result."""
-        if self.kind in (SAME, SUBQUERY) and self.children:
-            return self.children[0].size()
-        if self.kind == RANGE:
-            return int(self.last.sum())
-        if self.kind == REPEAT and self.children:
-            return self.children[0].size() * len(self.present)
-        if self.kind == WINDOW:
-            return int(self.rows.sum())
-        return self.total
+        node, times = self, 1
+        while node.kind in (SAME, SUBQUERY, REPEAT) and node.children:
+            if node.kind == REPEAT:
+                times *= node.steps
+            node = node.children[0]
+        if node.kind == RANGE:
+            return int(node.last.sum()) * times
+        if node.kind == WINDOW:
+            return int(node.rows.sum()) * times
+        return node.total * times
 
     def peak_and_rest(self, base: int) -> tuple[int, int]:
-        """The most held while this node is evaluated upon `base`, and what is held afterwards."""
-        peak, held = base, base
-        subquery = 0
-        for child in sorted(self.children, key=lambda node: (node.kind != SUBQUERY, node.start)):
-            before = held
-            child_peak, held = child.peak_and_rest(held)
-            peak = max(peak, child_peak)
-            subquery += held - before if child.kind == SUBQUERY else 0
+        """The most held while this node is evaluated upon `base`, and what is held afterwards. Trees may be
+        deep, so there is no recursion."""
+        running = [_Running(self, base)]
+        while True:
+            top = running[-1]
+            child = next(top.arguments, None)
+            if child is not None:
+                running.append(_Running(child, top.held))
+                continue
+            peak, held = top.node._end(top)
+            running.pop()
+            if not running:
+                return peak, held
+            above = running[-1]
+            above.peak = max(above.peak, peak)
+            above.subquery += held - above.held if top.node.kind == SUBQUERY else 0
+            above.held = held
+
+    def _end(self, run: _Running) -> tuple[int, int]:
+        """(peak, rest) once the arguments are evaluated."""
+        peak, held = run.peak, run.held
+        if self.kind in (SAME, SUBQUERY):
+            return peak, held
         size = self.size()
         if self.kind in (EVAL, TIMESTAMP):
             gathered = sum((child.gathered() for child in self.children), np.zeros_like(self.present))
             if self.kind == TIMESTAMP:
-                held, gathered = base, self.present
+                held, gathered = run.base, self.present
             at_step = np.cumsum(self.weights) + gathered
             peak = max(peak, held + int(at_step.max(initial=0)))
         elif self.kind == WINDOW:
@@ -137,11 +156,21 @@ class HeldNode:
                 held + int((done - self.rows + self.most).max(initial=0)),
             )
             # What the scalar arguments took is not given back before the node above ends.
-            return max(peak, held + size), held + size - subquery
-        elif self.kind in (SAME, SUBQUERY):
-            return peak, held
-        rest = base + size
+            return max(peak, held + size), held + size - run.subquery
+        rest = run.base + size
         return max(peak, rest), rest
+
+
+class _Running:
+    """A node whose arguments are being evaluated: what has been held at most, and is held now, of which so
+    much by subqueries."""
+
+    def __init__(self, node: HeldNode, base: int) -> None:
+        self.node = node
+        self.base = self.peak = self.held = base
+        self.subquery = 0
+        order = sorted(node.children, key=lambda child: (child.kind != SUBQUERY, child.start))
+        self.arguments = iter(order)
 
 
 class HeldSamples:
@@ -152,6 +181,11 @@ class HeldSamples:
         self.root: HeldNode | None = None
         self._samples_max = samples_max
         self._sum = 0
+        self._peak = 0
+        """The last that was worked out, when `_sum` was `_sum_then`."""
+        self._sum_then = 0
+        self._windows_since: dict[int, int] = {}
+        """Samples of the windows that have changed since then, by id of the node."""
 
     def open(self, expr: Expr, kind: int, steps: int, parent: HeldNode | None) -> HeldNode:
         """A node for an expression below `parent`, the root without one."""
@@ -171,17 +205,24 @@ class HeldSamples:
         with self.lock:
             node.total += count
             self._sum += count
-            # What is held is at most twice the sum of all results, with the gathered vectors of a step.
-            suspicious = 2 * self._sum + self._windows(node) > self._samples_max
+            if node.kind == WINDOW:
+                self._windows_since[id(node)] = int(node.most.max(initial=0)) + int(node.rows.sum())
+            # What is held has grown by at most twice what the results have, with the gathered vectors of a
+            # step: a tree of many nodes must not be looked through at each of them.
+            grown = 2 * (self._sum - self._sum_then) + sum(self._windows_since.values())
+            suspicious = self._peak + grown > self._samples_max
         if suspicious:
             self.check()
 
-    def _windows(self, node: HeldNode) -> int:
-        return int(node.most.max(initial=0)) + int(node.rows.sum()) if node.kind == WINDOW else 0
-
     def peak(self) -> int:
         """The most that was held so far."""
-        return self.root.peak_and_rest(0)[0] if self.root is not None else 0
+        if self.root is None:
+            return 0
+        with self.lock:
+            self._sum_then = self._sum
+            self._windows_since.clear()
+        self._peak = self.root.peak_and_rest(0)[0]
+        return self._peak
 
     def check(self) -> None:
         """Raise TooManySamples where more than the limit is held at a time."""

@@ -27,24 +27,22 @@ def selectors_with_resolved_hints(expr: Expr) -> frozenset[Position]:
     """Places of the selectors under a function of counts and sums. A subquery or a function of whole
     histograms above hides that function; a binary operator starts anew."""
     found: set[Position] = set()
-    _search(expr, False, True, found)
+    stack = [(expr, False, True)]
+    while stack:
+        node, resolved, allowed = stack.pop()
+        if isinstance(node, VectorSelector):
+            if resolved and allowed:
+                found.add(node.pos)
+            continue
+        if isinstance(node, BinaryExpr):
+            resolved, allowed = False, True
+        elif isinstance(node, SubqueryExpr):
+            allowed = False
+        elif isinstance(node, Call):
+            allowed = allowed and node.function not in _WHOLE
+            resolved = resolved or node.function in _COUNTS_AND_SUMS
+        stack.extend((child, resolved, allowed) for child in children(node))
     return frozenset(found)
-
-
-def _search(expr: Expr, resolved: bool, allowed: bool, found: set[Position]) -> None:
-    if isinstance(expr, VectorSelector):
-        if resolved and allowed:
-            found.add(expr.pos)
-        return
-    if isinstance(expr, BinaryExpr):
-        resolved, allowed = False, True
-    elif isinstance(expr, SubqueryExpr):
-        allowed = False
-    elif isinstance(expr, Call):
-        allowed = allowed and expr.function not in _WHOLE
-        resolved = resolved or expr.function in _COUNTS_AND_SUMS
-    for child in children(expr):
-        _search(child, resolved, allowed, found)
 
 
 def resolve_hints(batch: HistogramBatch) -> HistogramBatch:

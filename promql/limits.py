@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 
-QUERY_BYTES_MAX = 256 * 1024
-"""Longest query text. Parsing is linear, about 1 MB/s, so this bounds it to a fraction of a second."""
+QUERY_BYTES_MAX = 10 * 1024 * 1024
+"""Longest query text: that of the largest form, as in Prometheus."""
 
-TREE_DEPTH_MAX = 300
-"""Deepest expression tree, and deepest nesting of brackets: planner, operators and printer recurse."""
+LEVELS_AT_ONCE_MAX = 300
+"""Levels of a tree that are planned and evaluated by recursion; what lies deeper is evaluated before, in
+stages of so many levels (promql/operators/staged.py). There is no limit of the depth."""
 
-FRAMES_MAX = 1_000 + 24 * TREE_DEPTH_MAX
-"""Python frames of the deepest tree: a subquery takes up to 20 a level, of which few are on the C stack (300
-levels fit a stack of 1 MB)."""
+FRAMES_MAX = 1_000 + 24 * LEVELS_AT_ONCE_MAX
+"""Python frames of a stage: a subquery takes up to 20 a level, of which few are on the C stack (300 levels
+fit a stack of 1 MB)."""
 
 CACHED_QUERIES_MAX = 1024
 CACHED_QUERY_BYTES_MAX = 8 * 1024
@@ -22,7 +23,7 @@ AT_ONCE_SERIES_MAX = 2048
 """Series of a selector of a query on a thread that must not wait."""
 
 
-def allow_deep_trees() -> None:
-    """Raise Python's limit of 1,000 frames: what may be parsed can be planned, evaluated and printed."""
+def allow_frames() -> None:
+    """Raise Python's limit of 1,000 frames, so that a stage can be planned and evaluated."""
     if sys.getrecursionlimit() < FRAMES_MAX:
         sys.setrecursionlimit(FRAMES_MAX)

@@ -6,6 +6,8 @@ acts on (`promql.plan`), because both depend on the grid a sub-tree is evaluated
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from promql.ast import (
@@ -38,6 +40,8 @@ SHARED_NODES_MAX = 200
 """Trees larger than this are not searched for common sub-expressions: hashing every sub-tree is quadratic."""
 
 
+_NOTHING: Mapping[int, bool] = {}
+
 SHAREABLE = (VectorSelector, Call, AggregateExpr, BinaryExpr)
 
 
@@ -46,6 +50,11 @@ def unwrap(expr: Expr) -> Expr:
     while isinstance(expr, ParenExpr) or (isinstance(expr, UnaryExpr) and expr.op == "+"):
         expr = expr.expr
     return expr
+
+
+def is_wrapper(expr: Expr) -> bool:
+    """Whether `unwrap` takes this node off."""
+    return isinstance(expr, ParenExpr) or (isinstance(expr, UnaryExpr) and expr.op == "+")
 
 
 def fold_constants(expr: Expr) -> Expr:
@@ -69,30 +78,35 @@ def _fold(expr: Expr) -> Expr:
     return NumberLiteral(pos=expr.pos, value=float(out[0]))
 
 
-def is_step_invariant(expr: Expr) -> bool:
-    """Whether an expression has the same value at every step because `@` pins all its selectors."""
+def is_step_invariant(expr: Expr, known: Mapping[int, bool] = _NOTHING) -> bool:
+    """Whether an expression has the same value at every step because `@` pins all its selectors. `known` has
+    answers by the nodes' ids."""
     expr = unwrap(expr)
+    if (found := known.get(id(expr))) is not None:
+        return found
     if isinstance(expr, (NumberLiteral, StringLiteral)):
         return True
     if isinstance(expr, (VectorSelector, SubqueryExpr)):
         return expr.at_ms is not None or expr.at_modifier is not None
     if isinstance(expr, MatrixSelector):
-        return is_step_invariant(expr.selector)
-    if isinstance(expr, UnaryExpr):
-        return is_step_invariant(expr.expr)
-    if isinstance(expr, BinaryExpr):
-        return is_step_invariant(expr.lhs) and is_step_invariant(expr.rhs)
-    if isinstance(expr, AggregateExpr):
-        return is_step_invariant(expr.expr) and (expr.param is None or is_step_invariant(expr.param))
+        return is_step_invariant(expr.selector, known)
     if isinstance(expr, Call):
-        return _call_is_step_invariant(expr)
-    return False
+        of_selector = expr.function in ("timestamp", "start_timestamp") and isinstance(
+            unwrap(expr.args[0]), VectorSelector
+        )
+        if expr.function in STEP_DEPENDENT_FUNCTIONS and not of_selector:
+            return False
+    return all(is_step_invariant(child, known) for child in children(expr))
 
 
-def _call_is_step_invariant(call: Call) -> bool:
-    if call.function in ("timestamp", "start_timestamp") and isinstance(unwrap(call.args[0]), VectorSelector):
-        return is_step_invariant(call.args[0])
-    return call.function not in STEP_DEPENDENT_FUNCTIONS and all(map(is_step_invariant, call.args))
+def step_invariants(nodes: Sequence[Expr]) -> dict[int, bool]:
+    """`is_step_invariant` of all nodes of a tree, which come in `postorder`, by their ids; without recursion.
+    Wrappers are left out: nobody asks for them."""
+    known: dict[int, bool] = {}
+    for node in nodes:
+        if not is_wrapper(node):
+            known[id(node)] = is_step_invariant(node, known)
+    return known
 
 
 def shared_expressions(expr: Expr) -> frozenset[Expr]:

@@ -15,8 +15,9 @@ from promql.lalr import SyntaxProblem, run
 from promql.limits import (
     CACHED_QUERIES_MAX,
     CACHED_QUERY_BYTES_MAX,
+    LEVELS_AT_ONCE_MAX,
     QUERY_BYTES_MAX,
-    allow_deep_trees,
+    allow_frames,
 )
 from promql.parseroptions import ParserOptions
 from promql.parsetable import parse_table
@@ -52,11 +53,15 @@ def prepare() -> None:
 
 
 def _parse(text: str, options: ParserOptions) -> Expr:
-    allow_deep_trees()
+    allow_frames()
     source = _source(text)
     builder = TreeBuilder(text, options)
     expr: Expr = _run("expression", text, source, builder)
-    TypeChecker(text, source, builder.raw_matching).check(expr)
+    checker = TypeChecker(text, source, builder.raw_matching)
+    if builder.deepest > LEVELS_AT_ONCE_MAX:
+        checker.check_deep(expr)
+    else:
+        checker.check(expr)
     return expr
 
 

@@ -46,6 +46,7 @@ from promql.operators.scalar import Constant, Negate, ScalarBinary
 from promql.operators.scan import RangeScan, SelectorTimes, VectorScan, selector_times
 from promql.operators.setops import SetOperator
 from promql.operators.shared import SharedCell, SharedOperator
+from promql.operators.staged import Stages
 from promql.operators.subquery import EmptyVector, Repeat, RepeatScalar, Subquery, subquery_grid
 from promql.optimize import is_step_invariant, unwrap
 from promql.prepared import PreparedQuery
@@ -90,6 +91,9 @@ class PlanBuilder:
         self._hints_resolved: frozenset[Position] = frozenset()
         self._node: HeldNode | None = None
         """Of the expression that is being planned."""
+        self._staged: frozenset[int] = frozenset()
+        """Ids of the nodes that are evaluated before what is above them."""
+        self.stages = Stages()
 
     @classmethod
     def for_query(cls, ctx: EvalContext, query: PreparedQuery) -> PlanBuilder:
@@ -97,6 +101,7 @@ class PlanBuilder:
         # Prometheus evaluates equal parts again, and so they count.
         builder = cls(ctx, query.shared if ctx.held is None else frozenset())
         builder._query, builder._hints_resolved = query, query.resolved_hints
+        builder._staged = query.stages
         return builder
 
     @property
@@ -109,6 +114,7 @@ class PlanBuilder:
         builder._query, builder._hints = self._query, self._hints
         builder._hints_resolved = self._hints_resolved
         builder._node = self._node
+        builder._staged, builder.stages = self._staged, self.stages
         return builder
 
     @contextmanager
@@ -131,6 +137,12 @@ class PlanBuilder:
     def vector(self, expr: Expr) -> VectorOperator:
         """Operator of an instant-vector expression."""
         expr = unwrap(expr)
+        if self._staged and id(expr) in self._staged:
+            later = self._on(self._ctx)
+            return self.stages.vector(self._ctx, lambda: later._counted_vector(expr))
+        return self._counted_vector(expr)
+
+    def _counted_vector(self, expr: Expr) -> VectorOperator:
         if self._ctx.held is None:
             operator = self._planned(expr)
             return measured(operator) if self._ctx.measured else operator
@@ -301,6 +313,12 @@ class PlanBuilder:
     def scalar(self, expr: Expr) -> ScalarOperator:
         """Operator of a scalar expression."""
         expr = unwrap(expr)
+        if self._staged and id(expr) in self._staged:
+            later = self._on(self._ctx)
+            return self.stages.scalar(self._ctx, lambda: later._counted_scalar(expr))
+        return self._counted_scalar(expr)
+
+    def _counted_scalar(self, expr: Expr) -> ScalarOperator:
         repeated = not isinstance(expr, NumberLiteral) and self._is_repeated(expr)
         if self._ctx.held is None:
             return self._scalar(expr, repeated)

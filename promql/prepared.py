@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from promql.ast import (
+    AggregateExpr,
+    BinaryExpr,
+    Call,
     Expr,
     MatrixSelector,
     NumberLiteral,
@@ -14,22 +17,30 @@ from promql.ast import (
     Position,
     StringLiteral,
     SubqueryExpr,
+    UnaryExpr,
     ValueType,
 )
 from promql.histogramhints import selectors_with_resolved_hints
-from promql.limits import CACHED_QUERIES_MAX, CACHED_QUERY_BYTES_MAX
-from promql.optimize import fold_constants, is_step_invariant, shared_expressions
+from promql.limits import CACHED_QUERIES_MAX, CACHED_QUERY_BYTES_MAX, LEVELS_AT_ONCE_MAX
+from promql.optimize import (
+    fold_constants,
+    is_step_invariant,
+    is_wrapper,
+    shared_expressions,
+    step_invariants,
+)
 from promql.parser import parse
 from promql.parseroptions import ParserOptions
 from promql.types import type_of
-from promql.visit import walk
+from promql.visit import children, postorder
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedQuery:
     """A checked tree with its constants folded, its type as it was written, the sub-expressions to share,
     the selectors whose reset hints are resolved, the size of the tree, and how many of its nodes hold a
-    result as large as that of a selector (`holders`) or one number a step (`literals`)."""
+    result as large as that of a selector (`holders`) or one number a step (`literals`). `stages` are the ids
+    of the nodes of a deep tree that are evaluated before what is above them."""
 
     expr: Expr
     type: ValueType
@@ -38,6 +49,7 @@ class PreparedQuery:
     nodes: int
     holders: int
     literals: int
+    stages: frozenset[int] = frozenset()
     _invariant: dict[int, tuple[Expr, bool]] = field(default_factory=dict, compare=False, repr=False)
     """What `is_step_invariant` said, by the nodes' identity; with the nodes, so that they stay."""
 
@@ -57,6 +69,9 @@ class PreparedQuery:
         return answer
 
 
+_OPERATIONS = (AggregateExpr, BinaryExpr, Call, UnaryExpr)
+"""Nodes whose value is an instant vector or a scalar, and that may be deep."""
+
 _HOLD_NOTHING = (ParenExpr, MatrixSelector, NumberLiteral, StringLiteral)
 
 
@@ -71,9 +86,30 @@ def _prepare(text: str, options: ParserOptions) -> PreparedQuery:
     tree = parse(text, options)
     expr = fold_constants(tree)
     shared, resolved = shared_expressions(expr), selectors_with_resolved_hints(expr)
-    nodes = list(walk(expr))
+    nodes = postorder(expr)
     holders, literals = _holders(nodes)
-    return PreparedQuery(expr, type_of(tree), shared, resolved, len(nodes), holders, literals)
+    known: dict[int, tuple[Expr, bool]] = {}
+    stages = _stages(nodes) if len(nodes) > LEVELS_AT_ONCE_MAX else frozenset()
+    if stages:
+        invariant = step_invariants(nodes)
+        known = {id(node): (node, invariant[id(node)]) for node in nodes if id(node) in invariant}
+    return PreparedQuery(expr, type_of(tree), shared, resolved, len(nodes), holders, literals, stages, known)
+
+
+def _stages(nodes: Sequence[Expr]) -> frozenset[int]:
+    """Ids of operations such that no more than LEVELS_AT_ONCE_MAX levels lie between two of them, or above or
+    below one; of all nodes of a tree in `postorder`."""
+    found: set[int] = set()
+    levels: dict[int, int] = {}
+    for node in nodes:
+        level = max((levels[id(child)] for child in children(node)), default=0)
+        if not is_wrapper(node):
+            level += 1
+        if level >= LEVELS_AT_ONCE_MAX and isinstance(node, _OPERATIONS) and node is not nodes[-1]:
+            found.add(id(node))
+            level = 0
+        levels[id(node)] = level
+    return frozenset(found)
 
 
 def _holders(nodes: Sequence[Expr]) -> tuple[int, int]:

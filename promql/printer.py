@@ -6,7 +6,8 @@ Both read back as the same tree. Semantics: prometheus-surface.md appendix A.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from promql.ast import (
     AggregateExpr,
@@ -27,9 +28,13 @@ from promql.ast import (
 from promql.duration import format_duration
 from promql.numberformat import format_f, format_g
 from promql.quoting import quote
+from promql.visit import postorder
 from tsdb.labels import METRIC_NAME, Matcher, MatchType
 
 COLUMNS_MAX = 100
+PRETTY_CHARS_MAX = 32 * 1024 * 1024
+"""Longest pretty form: that of some 4,000 levels. Each level is indented, so 10,000 levels would be 200
+million spaces; Prometheus does not come to an end with those."""
 INDENT = "  "
 
 _LEGACY_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
@@ -37,50 +42,49 @@ _LEGACY_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 def to_string(expr: Expr) -> str:
     """The canonical form, as rules and errors show a query."""
+    return _joined(expr, _parts)
+
+
+def _joined(expr: Expr, parts_of: Callable[[Any], Sequence[str | Expr]]) -> str:
+    """The texts of the parts of an expression, of their parts, and so on; trees may be deep, so there is no
+    recursion."""
     out: list[str] = []
-    _write(expr, out)
+    pending: list[str | Expr] = [expr]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, str):
+            out.append(part)
+        else:
+            pending.extend(reversed(parts_of(part)))
     return "".join(out)
 
 
-def _write(expr: Expr, out: list[str]) -> None:
+def _parts(expr: Expr) -> Sequence[str | Expr]:
+    """Texts and sub-expressions of a node, in order."""
     if isinstance(expr, BinaryExpr):
-        _write_binary(expr, out)
-    elif isinstance(expr, AggregateExpr):
-        out.append(aggregation_head(expr) + "(")
-        if expr.param is not None:
-            _write(expr.param, out)
-            out.append(", ")
-        _write(expr.expr, out)
-        out.append(")")
-    elif isinstance(expr, Call):
-        out.append(expr.function + "(")
-        for index, arg in enumerate(expr.args):
-            if index:
-                out.append(", ")
-            _write(arg, out)
-        out.append(")")
-    elif isinstance(expr, ParenExpr):
-        out.append("(")
-        _write(expr.expr, out)
-        out.append(")")
-    elif isinstance(expr, UnaryExpr):
-        out.append(expr.op)
-        _write(expr.expr, out)
-    elif isinstance(expr, SubqueryExpr):
-        _write(expr.expr, out)
-        out.append(subquery_suffix(expr))
-    else:
-        out.append(_leaf(expr))
+        return expr.lhs, f" {operator_text(expr)} ", expr.rhs
+    if isinstance(expr, AggregateExpr):
+        head = aggregation_head(expr) + "("
+        return (head, expr.expr, ")") if expr.param is None else (head, expr.param, ", ", expr.expr, ")")
+    if isinstance(expr, Call):
+        return expr.function + "(", *_separated(expr.args, ", "), ")"
+    if isinstance(expr, ParenExpr):
+        return "(", expr.expr, ")"
+    if isinstance(expr, UnaryExpr):
+        return expr.op, expr.expr
+    if isinstance(expr, SubqueryExpr):
+        return expr.expr, subquery_suffix(expr)
+    return (_leaf(expr),)
 
 
-def _write_binary(expr: BinaryExpr, out: list[str]) -> None:
-    chain = [expr]
-    while isinstance(chain[-1].lhs, BinaryExpr):
-        chain.append(chain[-1].lhs)
-    _write(chain[-1].lhs, out)
-    for link in reversed(chain):
-        out.append(f" {operator_text(link)} ")
-        _write(link.rhs, out)
+P = TypeVar("P")
+
+
+def _separated(parts: Sequence[P], separator: str) -> list[P | str]:
+    out: list[P | str] = []
+    for part in parts:
+        out += (separator, part) if out else (part,)
+    return out
 
 
 def _leaf(expr: Expr) -> str:
@@ -109,21 +113,24 @@ def number_text(literal: NumberLiteral) -> str:
 
 def duration_text(expr: DurationExpr | NumberLiteral) -> str:
     """A duration expression."""
+    return _joined(expr, _duration_parts)
+
+
+def _duration_parts(expr: DurationExpr | NumberLiteral) -> Sequence[str | Expr]:
     if isinstance(expr, NumberLiteral):
-        return number_text(expr)
+        return (number_text(expr),)
+    parts: Sequence[str | Expr]
     if expr.op in ("step", "range"):
-        text = f"{expr.op}()"
-    elif expr.op in ("min_of", "max_of"):
-        assert expr.lhs is not None
-        assert expr.rhs is not None
-        text = f"{expr.op}({duration_text(expr.lhs)}, {duration_text(expr.rhs)})"
-    elif expr.lhs is None:
-        assert expr.rhs is not None
-        text = ("-" if expr.op == "-" else "") + duration_text(expr.rhs)
+        parts = (f"{expr.op}()",)
     else:
         assert expr.rhs is not None
-        text = f"{duration_text(expr.lhs)} {expr.op} {duration_text(expr.rhs)}"
-    return f"({text})" if expr.wrapped else text
+        if expr.lhs is None:
+            parts = ("-" if expr.op == "-" else "", expr.rhs)
+        elif expr.op in ("min_of", "max_of"):
+            parts = (f"{expr.op}(", expr.lhs, ", ", expr.rhs, ")")
+        else:
+            parts = (expr.lhs, f" {expr.op} ", expr.rhs)
+    return ("(", *parts, ")") if expr.wrapped else parts
 
 
 def _duration(ms: int, expr: DurationExpr | None) -> str:
@@ -211,25 +218,75 @@ def _matching(matching: VectorMatching) -> str:
     return text if right is None else text + f" fill_right ({format_g(right)})"
 
 
-def pretty(expr: Expr, level: int = 0) -> str:
-    """The form over several lines; what fits in 100 columns stays on one."""
-    indent = INDENT * level
-    if isinstance(expr, UnaryExpr):
-        return indent + expr.op + pretty(expr.expr, level).strip()
+def pretty(expr: Expr) -> str:
+    """The form over several lines; what fits in 100 columns stays on one. Raises FormatError."""
+    widths = _widths(expr)
+    out: list[str] = []
+    size = 0
+    pending: list[str | _Block] = [_Block(expr, 0)]
+    while pending:
+        block = pending.pop()
+        if isinstance(block, str):
+            out.append(block)
+        else:
+            fits = widths[id(block.expr)] <= COLUMNS_MAX
+            pending.extend(reversed(_one_line(block) if fits else _lines(block)))
+            continue
+        size += len(block)
+        if size > PRETTY_CHARS_MAX:
+            raise FormatError(f"formatted query is longer than the limit of {PRETTY_CHARS_MAX} characters")
+    return "".join(out)
+
+
+class FormatError(Exception):
+    """A form that would be too long."""
+
+
+class _Block(NamedTuple):
+    """An expression to be laid out; with `goes_on` its first line follows what stands before it."""
+
+    expr: Expr
+    level: int
+    goes_on: bool = False
+
+
+def _widths(expr: Expr) -> dict[int, int]:
+    """Bytes of the canonical form of all nodes, by their ids."""
+    widths: dict[int, int] = {}
+    for node in postorder(expr):
+        widths[id(node)] = sum(
+            len(part.encode("utf-8", "surrogateescape")) if isinstance(part, str) else widths[id(part)]
+            for part in _parts(node)
+        )
+    return widths
+
+
+def _one_line(block: _Block) -> Sequence[str | _Block]:
+    expr = block.expr
     text = to_string(expr)
-    if len(text.encode("utf-8", "surrogateescape")) <= COLUMNS_MAX:
-        return text if isinstance(expr, SubqueryExpr) else indent + text
+    if isinstance(expr, UnaryExpr):
+        text = expr.op + to_string(expr.expr).strip()
+    return (text if block.goes_on or isinstance(expr, SubqueryExpr) else INDENT * block.level + text,)
+
+
+def _lines(block: _Block) -> Sequence[str | _Block]:
+    expr, level, goes_on = block
+    inner = level + 1
+    indent = INDENT * level
+    start = "" if goes_on else indent
+    if isinstance(expr, UnaryExpr):
+        return start + expr.op, _Block(expr.expr, level, True)
     if isinstance(expr, AggregateExpr):
-        param = "" if expr.param is None else pretty(expr.param, level + 1) + ",\n"
-        return f"{indent}{aggregation_head(expr)}(\n{param}{pretty(expr.expr, level + 1)}\n{indent})"
+        param: Sequence[str | _Block] = () if expr.param is None else (_Block(expr.param, inner), ",\n")
+        return f"{start}{aggregation_head(expr)}(\n", *param, _Block(expr.expr, inner), f"\n{indent})"
     if isinstance(expr, BinaryExpr):
-        lhs, rhs = pretty(expr.lhs, level + 1), pretty(expr.rhs, level + 1)
-        return f"{lhs}\n{indent}{operator_text(expr)}\n{rhs}"
+        lhs, rhs = _Block(expr.lhs, inner, goes_on), _Block(expr.rhs, inner)
+        return lhs, f"\n{indent}{operator_text(expr)}\n", rhs
     if isinstance(expr, Call):
-        args = ",\n".join(pretty(arg, level + 1) for arg in expr.args)
-        return f"{indent}{expr.function}(\n{args}\n{indent})"
+        args = _separated([_Block(arg, inner) for arg in expr.args], ",\n")
+        return f"{start}{expr.function}(\n", *args, f"\n{indent})"
     if isinstance(expr, ParenExpr):
-        return f"{indent}(\n{pretty(expr.expr, level + 1)}\n{indent})"
+        return f"{start}(\n", _Block(expr.expr, inner), f"\n{indent})"
     if isinstance(expr, SubqueryExpr):
-        return pretty(expr.expr, level) + subquery_suffix(expr)
-    return indent + text
+        return _Block(expr.expr, level, goes_on), subquery_suffix(expr)
+    return (start + _leaf(expr),)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from promql.matrix import Grid
 
 I64Array = npt.NDArray[np.int64]
-Forward = Callable[[I64Array, I64Array], None]
+Forward = Callable[[I64Array, I64Array], tuple[I64Array, I64Array]]
 
 
 class Consumer(NamedTuple):
@@ -46,50 +46,69 @@ class Consumer(NamedTuple):
 
 
 class StepCounts:
-    """Counts of one grid's steps. Any thread of the query may add."""
+    """Counts of one grid's steps. Any thread of the query may add.
 
-    def __init__(self, steps: int, forward: Forward | None = None) -> None:
-        """`forward` gets what is added in place of this object's own counts."""
+    Those of an inner grid become counts of the grid above when `settle` is called, once for all, so that a
+    deep query does not hand each count through all levels.
+    """
+
+    def __init__(self, steps: int, above: StepCounts | None = None, forward: Forward | None = None) -> None:
+        """`forward` says how what was added here looks from `above`."""
         self._lock = threading.Lock()
+        self._above = above
         self._forward = forward
+        self._inner: list[StepCounts] = above._inner if above is not None else []
+        """All inner ones of the query, those above before those below."""
+        if above is not None:
+            self._inner.append(self)
         self.counts: I64Array = np.zeros(steps, dtype=np.int64)
         self.read: I64Array = np.zeros(steps, dtype=np.int64)
 
     def add(self, counts: npt.NDArray[np.integer], read: npt.NDArray[np.integer]) -> None:
         """Samples looked at and samples read, one count a step each."""
-        if self._forward is not None:
-            self._forward(counts.astype(np.int64), read.astype(np.int64))
-            return
         with self._lock:
             self.counts += counts
             self.read += read
+
+    def known(self) -> int:
+        """Inner grids so far."""
+        return len(self._inner)
+
+    def settle(self, first: int = 0) -> None:
+        """Hand up the counts of inner grids, but for the first ones, and forget those; when all that is
+        evaluated on them has been."""
+        while len(self._inner) > first:
+            inner = self._inner.pop()
+            assert inner._above is not None
+            assert inner._forward is not None
+            inner._above.add(*inner._forward(inner.counts, inner.read))
 
     def repeated(self) -> StepCounts:
         """For a part that is evaluated at one step and looked at from all of these."""
         steps = len(self.counts)
 
-        def forward(counts: I64Array, read: I64Array) -> None:
+        def forward(counts: I64Array, read: I64Array) -> tuple[I64Array, I64Array]:
             first = np.zeros(steps, dtype=np.int64)
             first[:1] = read.sum()
-            self.add(np.full(steps, counts.sum()), first)
+            return np.full(steps, counts.sum()), first
 
-        return StepCounts(1, forward)
+        return StepCounts(1, self, forward)
 
     def inside(self, grid: Grid, consumer: Consumer, whole: bool) -> StepCounts:
         """For the inside of a subquery on a grid of its own. What it looks at counts where the subquery is
         the `whole` query."""
         steps = len(self.counts)
-        target = consumer.first_step(grid.times_ms())
-        held = target >= 0
 
-        def forward(counts: I64Array, read: I64Array) -> None:
+        def forward(counts: I64Array, read: I64Array) -> tuple[I64Array, I64Array]:
             seen = np.zeros(steps, dtype=np.int64)
             if whole:
                 seen[-1] = counts.sum()
+            target = consumer.first_step(grid.times_ms())
+            held = target >= 0
             once = np.bincount(target[held], weights=read[held], minlength=steps).astype(np.int64)
-            self.add(seen, once)
+            return seen, once
 
-        return StepCounts(grid.steps, forward)
+        return StepCounts(grid.steps, self, forward)
 
     @property
     def total(self) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from promql.limits import TREE_DEPTH_MAX
 from promql.quoting import quote, quote_rune, unicode_name
 
 
@@ -260,8 +259,6 @@ class Lexer:
         self._paren_depth += 1 if char == "(" else -1
         if self._paren_depth < 0:
             raise LexError("unexpected right parenthesis ')'", self._pos)
-        if self._paren_depth > TREE_DEPTH_MAX:
-            raise LexError(f"parentheses are nested deeper than the limit of {TREE_DEPTH_MAX}", token.pos)
         return token
 
     def _open_bracket(self) -> Token:

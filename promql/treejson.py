@@ -5,7 +5,7 @@ Shapes: prometheus-surface.md 1.5 (end). Durations and timestamps are integer mi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from promql.ast import (
@@ -27,34 +27,39 @@ from promql.ast import (
 from promql.functions import FUNCTIONS
 from promql.numberformat import format_f
 from promql.types import api_type
+from promql.visit import duration_postorder, postorder
 
 Json = dict[str, Any]
+Done = Mapping[int, Json]
+"""What was written, by id of the node."""
 
 
-def to_json(expr: Expr | None) -> Json | None:
-    """A node and everything below it as dicts and lists; None stays None."""
-    if expr is None:
-        return None
-    return _WRITERS[type(expr)](expr)
+def to_json(expr: Expr) -> Json:
+    """A tree as dicts and lists. The tree may be deep, so there is no recursion: the nodes are written from
+    the leaves on."""
+    done: dict[int, Json] = {}
+    for node in postorder(expr):
+        done[id(node)] = _WRITERS[type(node)](node, done)
+    return done[id(expr)]
 
 
-def _aggregation(node: AggregateExpr) -> Json:
+def _aggregation(node: AggregateExpr, done: Done) -> Json:
     return {
         "type": "aggregation",
         "op": node.op,
-        "expr": to_json(node.expr),
-        "param": to_json(node.param),
+        "expr": done[id(node.expr)],
+        "param": None if node.param is None else done[id(node.param)],
         "grouping": list(node.grouping),
         "without": node.without,
     }
 
 
-def _binary(node: BinaryExpr) -> Json:
+def _binary(node: BinaryExpr, done: Done) -> Json:
     return {
         "type": "binaryExpr",
         "op": node.op,
-        "lhs": to_json(node.lhs),
-        "rhs": to_json(node.rhs),
+        "lhs": done[id(node.lhs)],
+        "rhs": done[id(node.rhs)],
         "matching": None if node.matching is None else _matching(node.matching),
         "bool": node.return_bool,
     }
@@ -70,7 +75,7 @@ def _matching(matching: VectorMatching) -> Json:
     }
 
 
-def _call(node: Call) -> Json:
+def _call(node: Call, done: Done) -> Json:
     function = FUNCTIONS[node.function]
     return {
         "type": "call",
@@ -80,7 +85,7 @@ def _call(node: Call) -> Json:
             "variadic": function.variadic,
             "returnType": api_type(function.return_type),
         },
-        "args": [to_json(arg) for arg in node.args],
+        "args": [done[id(arg)] for arg in node.args],
     }
 
 
@@ -88,7 +93,7 @@ def _selector_fields(node: VectorSelector) -> Json:
     return {
         "name": node.name,
         "offset": node.offset_ms,
-        "offsetExpr": to_json(node.offset_expr),
+        "offsetExpr": _duration(node.offset_expr),
         "matchers": _matchers(node),
         "timestamp": node.at_ms,
         "startOrEnd": _start_or_end(node.at_modifier),
@@ -107,56 +112,58 @@ def _start_or_end(modifier: AtModifier | None) -> str | None:
     return None if modifier is None else modifier.value
 
 
-def _vector_selector(node: VectorSelector) -> Json:
+def _vector_selector(node: VectorSelector, done: Done) -> Json:
     return {"type": "vectorSelector", **_selector_fields(node)}
 
 
-def _matrix_selector(node: MatrixSelector) -> Json:
-    window = {"range": node.range_ms, "rangeExpr": to_json(node.range_expr)}
+def _matrix_selector(node: MatrixSelector, done: Done) -> Json:
+    window = {"range": node.range_ms, "rangeExpr": _duration(node.range_expr)}
     return {"type": "matrixSelector", **_selector_fields(node.selector), **window}
 
 
-def _subquery(node: SubqueryExpr) -> Json:
+def _subquery(node: SubqueryExpr, done: Done) -> Json:
     return {
         "type": "subquery",
-        "expr": to_json(node.expr),
+        "expr": done[id(node.expr)],
         "range": node.range_ms,
-        "rangeExpr": to_json(node.range_expr),
+        "rangeExpr": _duration(node.range_expr),
         "offset": node.offset_ms,
-        "offsetExpr": to_json(node.offset_expr),
+        "offsetExpr": _duration(node.offset_expr),
         "step": node.step_ms,
-        "stepExpr": to_json(node.step_expr),
+        "stepExpr": _duration(node.step_expr),
         "timestamp": node.at_ms,
         "startOrEnd": _start_or_end(node.at_modifier),
     }
 
 
-def _duration(node: DurationExpr) -> Json:
-    return {
-        "type": "durationExpr",
-        "op": node.op,
-        "lhs": _duration_part(node.lhs),
-        "rhs": _duration_part(node.rhs),
-        "wrapped": node.wrapped,
-    }
+def _duration(expr: DurationExpr | None) -> Json | None:
+    if expr is None:
+        return None
+    done: dict[int, Json] = {}
+    for node in duration_postorder(expr):
+        if isinstance(node, NumberLiteral):
+            text = format_f(node.value)
+            done[id(node)] = {"type": "numberLiteral", "val": text, "duration": node.is_duration}
+        else:
+            done[id(node)] = {
+                "type": "durationExpr",
+                "op": node.op,
+                "lhs": None if node.lhs is None else done[id(node.lhs)],
+                "rhs": None if node.rhs is None else done[id(node.rhs)],
+                "wrapped": node.wrapped,
+            }
+    return done[id(expr)]
 
 
-def _duration_part(node: DurationExpr | NumberLiteral | None) -> Json | None:
-    if isinstance(node, NumberLiteral):
-        return {"type": "numberLiteral", "val": format_f(node.value), "duration": node.is_duration}
-    return to_json(node)
-
-
-_WRITERS: dict[type[Expr], Callable[[Any], Json]] = {
+_WRITERS: dict[type[Expr], Callable[[Any, Done], Json]] = {
     AggregateExpr: _aggregation,
     BinaryExpr: _binary,
     Call: _call,
-    DurationExpr: _duration,
     MatrixSelector: _matrix_selector,
-    NumberLiteral: lambda node: {"type": "numberLiteral", "val": format_f(node.value)},
-    ParenExpr: lambda node: {"type": "parenExpr", "expr": to_json(node.expr)},
-    StringLiteral: lambda node: {"type": "stringLiteral", "val": node.value},
+    NumberLiteral: lambda node, done: {"type": "numberLiteral", "val": format_f(node.value)},
+    ParenExpr: lambda node, done: {"type": "parenExpr", "expr": done[id(node.expr)]},
+    StringLiteral: lambda node, done: {"type": "stringLiteral", "val": node.value},
     SubqueryExpr: _subquery,
-    UnaryExpr: lambda node: {"type": "unaryExpr", "op": node.op, "expr": to_json(node.expr)},
+    UnaryExpr: lambda node, done: {"type": "unaryExpr", "op": node.op, "expr": done[id(node.expr)]},
     VectorSelector: _vector_selector,
 }

@@ -28,6 +28,7 @@ from promql.ast import (
 from promql.errors import ParseError
 from promql.functions import AGGREGATORS, COMPARISONS, FUNCTIONS, SET_OPERATORS
 from promql.quoting import quote
+from promql.visit import postorder
 from tsdb.labels import METRIC_NAME, Matcher
 
 _SCALAR, _VECTOR, _MATRIX, _STRING = (
@@ -65,12 +66,13 @@ def type_of(expr: Expr) -> ValueType:
     if isinstance(expr, Call):
         return FUNCTIONS[expr.function].return_type
     if isinstance(expr, BinaryExpr):
-        # A vector on either side decides; a chain of scalar operations is walked down its left side.
-        if expr.matching is not None:
-            return _VECTOR
-        scalar = type_of(expr.rhs) is _SCALAR and type_of(expr.lhs) is _SCALAR
-        return _SCALAR if scalar else _VECTOR
+        return expr.value_type or type_of_binary(type_of(expr.lhs), type_of(expr.rhs))
     return ValueType.NONE
+
+
+def type_of_binary(left: ValueType, right: ValueType) -> ValueType:
+    """Type of an operation between values of these types."""
+    return _SCALAR if left is _SCALAR and right is _SCALAR else _VECTOR
 
 
 class TypeChecker:
@@ -82,6 +84,8 @@ class TypeChecker:
         self._query = query
         self._source = source
         self._raw_matching = raw_matching
+        self._known: dict[int, ValueType | ParseError] = {}
+        """What was found out about nodes, by their id, in a deep tree."""
         self._checks: dict[type[Expr], Callable[..., ValueType]] = {
             AggregateExpr: self._aggregate,
             BinaryExpr: self._binary,
@@ -97,7 +101,24 @@ class TypeChecker:
 
     def check(self, expr: Expr) -> ValueType:
         """Type of the tree. Raises ParseError for the first error."""
-        return self._checks[type(expr)](expr)
+        if not self._known:
+            return self._checks[type(expr)](expr)
+        found = self._known.get(id(expr))
+        if found is None:
+            return self._checks[type(expr)](expr)
+        if isinstance(found, ParseError):
+            raise found.with_traceback(None)
+        return found
+
+    def check_deep(self, expr: Expr) -> ValueType:
+        """The same without recursion. Nodes are checked from the leaves on, and an error waits for the node
+        above to come across it, so that the first one is that of `check`."""
+        for node in postorder(expr):
+            try:
+                self._known[id(node)] = self.check(node)
+            except ParseError as error:
+                self._known[id(node)] = error
+        return self.check(expr)
 
     def _fail(self, pos: Position, message: str) -> NoReturn:
         raise ParseError(message, pos, self._query)
@@ -189,14 +210,8 @@ class TypeChecker:
         return arg
 
     def _binary(self, node: BinaryExpr) -> ValueType:
-        # Long chains lean left: walk down them in a loop, then check upwards.
-        chain = [node]
-        while isinstance(chain[-1].lhs, BinaryExpr):
-            chain.append(chain[-1].lhs)
-        left = self.check(chain[-1].lhs)
-        for link in reversed(chain):
-            left = self._binary_operands(link, left, self.check(link.rhs))
-        return left
+        left = self.check(node.lhs)
+        return self._binary_operands(node, left, self.check(node.rhs))
 
     def _binary_operands(self, node: BinaryExpr, left: ValueType, right: ValueType) -> ValueType:
         raw = self._raw_matching[id(node)]

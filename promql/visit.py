@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import replace as changed
 
@@ -9,13 +10,17 @@ from promql.ast import (
     AggregateExpr,
     BinaryExpr,
     Call,
+    DurationExpr,
     Expr,
     MatrixSelector,
+    NumberLiteral,
     ParenExpr,
     SubqueryExpr,
     UnaryExpr,
     VectorSelector,
 )
+
+Duration = DurationExpr | NumberLiteral
 
 
 def children(expr: Expr) -> tuple[Expr, ...]:
@@ -42,6 +47,40 @@ def walk(expr: Expr) -> Iterator[Expr]:
         stack.extend(reversed(children(node)))
 
 
+def postorder(expr: Expr) -> list[Expr]:
+    """All nodes, children before their parents, left to right: what is worked out for each node in this order
+    finds its children's done, however deep the tree."""
+    found: list[Expr] = []
+    stack = [expr]
+    while stack:
+        node = stack.pop()
+        found.append(node)
+        stack.extend(children(node))
+    found.reverse()
+    return found
+
+
+def depth(expr: Expr) -> int:
+    """Levels of a tree."""
+    levels, level = 0, [expr]
+    while level:
+        levels, level = levels + 1, [child for node in level for child in children(node)]
+    return levels
+
+
+def duration_postorder(expr: Duration) -> list[Duration]:
+    """The same of a duration expression."""
+    found: list[Duration] = []
+    stack = [expr]
+    while stack:
+        node = stack.pop()
+        found.append(node)
+        if isinstance(node, DurationExpr):
+            stack.extend(side for side in (node.lhs, node.rhs) if side is not None)
+    found.reverse()
+    return found
+
+
 def walk_with_path(expr: Expr) -> Iterator[tuple[Expr, tuple[Expr, ...]]]:
     """Like `walk`, each node with its ancestors, outermost first."""
     stack: list[tuple[Expr, tuple[Expr, ...]]] = [(expr, ())]
@@ -60,10 +99,13 @@ def selectors(expr: Expr) -> list[VectorSelector]:
 def replace(expr: Expr, function: Callable[[Expr], Expr]) -> Expr:
     """The tree rebuilt from the leaves: `function` sees every node with its children already replaced and
     returns it or another. Untouched parts are shared with the old tree."""
-    fresh = [replace(child, function) for child in children(expr)]
-    if any(new is not old for new, old in zip(fresh, children(expr), strict=True)):
-        expr = with_children(expr, fresh)
-    return function(expr)
+    fresh: dict[int, Expr] = {}
+    for node in postorder(expr):
+        old = children(node)
+        new = [fresh[id(child)] for child in old]
+        same = all(map(operator.is_, new, old))
+        fresh[id(node)] = function(node if same else with_children(node, new))
+    return fresh[id(expr)]
 
 
 def with_children(expr: Expr, fresh: list[Expr]) -> Expr:

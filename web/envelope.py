@@ -98,16 +98,38 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"cannot encode {type(value).__name__}")
 
 
+class _Text(bytes):
+    """JSON that is ready."""
+
+
 def _encode_slowly(value: Any) -> bytes:
-    if isinstance(value, Labels):
-        return labels_json(value)
-    if isinstance(value, str):
-        return quote(value)
-    if isinstance(value, dict):
-        return b"{" + b",".join(quote(k) + b":" + _encode_slowly(v) for k, v in value.items()) + b"}"
-    if isinstance(value, list | tuple):
-        return b"[" + b",".join(map(_encode_slowly, value)) + b"]"
-    return orjson.dumps(value)
+    """Any depth: trees of queries may be deep, and orjson takes 254 levels."""
+    out: list[bytes] = []
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, _Text):
+            out.append(item)
+        elif isinstance(item, Labels):
+            out.append(labels_json(item))
+        elif isinstance(item, str):
+            out.append(quote(item))
+        elif isinstance(item, dict):
+            out.append(b"{")
+            pending.append(_Text(b"}"))
+            last = len(item) - 1
+            for at, (key, part) in enumerate(reversed(item.items())):
+                pending += (part, _Text((b"," if at < last else b"") + quote(key) + b":"))
+        elif isinstance(item, list | tuple):
+            out.append(b"[")
+            pending.append(_Text(b"]"))
+            for at in range(len(item) - 1, -1, -1):
+                pending.append(item[at])
+                if at:
+                    pending.append(_Text(b","))
+        else:
+            out.append(orjson.dumps(item))
+    return b"".join(out)
 
 
 def encode(value: Any) -> bytes:

@@ -23,7 +23,7 @@ from promql.functions import SET_OPERATORS
 from promql.numberformat import parse_number
 from promql.quoting import quote
 from promql.tokens import Token
-from promql.types import type_of
+from promql.types import type_of, type_of_binary
 
 _ONE_TO_ONE = VectorMatching()
 
@@ -89,11 +89,20 @@ class OperatorActions(BuildState):
         if fills and not self.options.binop_fill_modifiers:
             self.fail(pos, "binop fill modifiers are experimental and not enabled")
         kept: VectorMatching | None = None
-        if type_of(lhs) is ValueType.VECTOR and type_of(rhs) is ValueType.VECTOR:
+        left, right = type_of(lhs), type_of(rhs)
+        if left is ValueType.VECTOR and right is ValueType.VECTOR:
             kept = matching
             if op in SET_OPERATORS and matching.card is Cardinality.ONE_TO_ONE:
                 kept = replace(matching, card=Cardinality.MANY_TO_MANY)
-        node = BinaryExpr(op=op, lhs=lhs, rhs=rhs, matching=kept, return_bool=modifiers.return_bool, pos=pos)
+        node = BinaryExpr(
+            op=op,
+            lhs=lhs,
+            rhs=rhs,
+            matching=kept,
+            return_bool=modifiers.return_bool,
+            value_type=type_of_binary(left, right),
+            pos=pos,
+        )
         self.raw_matching[id(node)] = matching
         return self.grown(node, lhs, rhs)
 

@@ -8,7 +8,6 @@ from typing import Any, NoReturn, TypeVar
 from promql.ast import DurationExpr, Expr, NumberLiteral, Position, VectorMatching
 from promql.duration import seconds_to_ms
 from promql.errors import ParseError
-from promql.limits import TREE_DEPTH_MAX
 from promql.parseroptions import ParserOptions
 from promql.quoting import quote, unquote
 from promql.tokens import Token
@@ -34,6 +33,8 @@ class BuildState:
         self.options = options
         self._depths: dict[int, int] = {}
         self._ends: dict[int, int] = {}
+        self.deepest = 0
+        """Levels of the deepest node."""
         self._noted: list[Expr] = []
         self.raw_matching: dict[int, VectorMatching] = {}
         """What was written between an operator and its right side, by id of the BinaryExpr."""
@@ -43,15 +44,14 @@ class BuildState:
         raise ParseError(message, pos, self.query)
 
     def grown(self, node: T, *children: Expr | None) -> T:
-        """Note how deep a new node reaches, and refuse one that is too deep."""
+        """Note how deep a new node reaches."""
         depths = self._depths
         deepest = 0
         for child in children:
             if child is not None:
                 deepest = max(deepest, depths.get(id(child), 1))
-        if deepest >= TREE_DEPTH_MAX:
-            self.fail(node.pos, f"expression is nested deeper than the limit of {TREE_DEPTH_MAX} levels")
-        depths[id(node)] = deepest + 1
+        depths[id(node)] = deepest = deepest + 1
+        self.deepest = max(self.deepest, deepest)
         self._noted.append(node)
         return node
 

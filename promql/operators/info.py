@@ -17,7 +17,6 @@ from promql.ast import (
     Call,
     DurationExpr,
     Expr,
-    MatrixSelector,
     NumberLiteral,
     ParenExpr,
     SubqueryExpr,
@@ -80,16 +79,14 @@ class ReadTime:
 
 def read_time(expr: Expr, outer: ReadTime = ReadTime()) -> ReadTime | None:
     """When the first selector of an expression reads; None if it has none."""
-    if isinstance(expr, VectorSelector):
-        return outer.then(expr)
-    if isinstance(expr, MatrixSelector):
-        return outer.then(expr.selector)
-    if isinstance(expr, SubqueryExpr):
-        return read_time(expr.expr, outer.then(expr))
-    for child in children(expr):
-        found = read_time(child, outer)
-        if found is not None:
-            return found
+    stack = [(expr, outer)]
+    while stack:
+        node, around = stack.pop()
+        if isinstance(node, VectorSelector):
+            return around.then(node)
+        if isinstance(node, SubqueryExpr):
+            around = around.then(node)
+        stack.extend((child, around) for child in reversed(children(node)))
     return None
 
 

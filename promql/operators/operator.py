@@ -107,6 +107,10 @@ class RangePiece:
     rolled: RolledRows | None = None
 
 
+INDENTED_MAX = 300
+"""Levels of a plan that are indented."""
+
+
 @dataclass(frozen=True, slots=True)
 class Explain:
     """One line of a plan: the operator, its details, and its children."""
@@ -115,11 +119,14 @@ class Explain:
     details: str = ""
     children: tuple[Explain, ...] = ()
 
-    def lines(self, depth: int = 0) -> Iterator[str]:
-        """The indented tree."""
-        yield "  " * depth + (f"{self.name} {self.details}" if self.details else self.name)
-        for child in self.children:
-            yield from child.lines(depth + 1)
+    def lines(self) -> Iterator[str]:
+        """The tree, indented as far as anybody can follow: thousands of levels make no sense as spaces."""
+        pending = [(self, 0)]
+        while pending:
+            plan, depth = pending.pop()
+            indent = "  " * min(depth, INDENTED_MAX)
+            yield indent + (f"{plan.name} {plan.details}" if plan.details else plan.name)
+            pending.extend((child, depth + 1) for child in reversed(plan.children))
 
 
 class Operator(ABC):

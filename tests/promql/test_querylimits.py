@@ -126,7 +126,8 @@ def test_failure_of_the_store_is_not_the_users_error(caplog: pytest.LogCaptureFi
     assert [(r.query, r.err) for r in caplog.records] == [("m", "disk on fire")]  # type: ignore[attr-defined]
 
 
-DEEP = limits.TREE_DEPTH_MAX - 1
+DEEP = limits.LEVELS_AT_ONCE_MAX - 1
+"""As deep as is evaluated in one go."""
 
 
 @pytest.mark.parametrize("stats", ["", "true"])
@@ -145,7 +146,7 @@ DEEP = limits.TREE_DEPTH_MAX - 1
     ],
     ids=lambda query: query[:14],
 )
-def test_the_deepest_expression_that_parses_can_be_evaluated_and_printed(query: str, stats: str) -> None:
+def test_what_is_evaluated_in_one_go_fits_the_stack(query: str, stats: str) -> None:
     engine = Engine(EngineOptions(threads=2))
     assert len(engine.instant(DATA.querier(), query, 60_000, stats=stats).value.values) in (1, 2)
     assert parse(to_string(parse(query)))

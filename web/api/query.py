@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
+from promql.ast import Expr
 from promql.engineerrors import QueryCancelled
 from promql.errors import ParseError
 from promql.operators.operator import Explain
@@ -38,6 +39,11 @@ from web.querylog import LoggedQuery
 from web.render import Answer, answer_pieces, value_text
 from web.services import QueryResult
 from web.shortqueries import QueryKey
+
+T = TypeVar("T")
+
+PARSED_AT_ONCE_MAX = 4_096
+"""Characters of a query that the event loop parses itself: a few milliseconds."""
 
 _STATS_VALUES = ("true", "all")
 _DEPRECATED_STATS = (
@@ -153,8 +159,16 @@ async def _send(
 
 
 def _tree(plan: Explain) -> dict[str, Any]:
-    node: dict[str, Any] = {"operator": plan.name, "details": plan.details}
-    return {**node, "children": [_tree(child) for child in plan.children]} if plan.children else node
+    root: dict[str, Any] = {}
+    pending = [(plan, root)]
+    while pending:
+        part, node = pending.pop()
+        node.update(operator=part.name, details=part.details)
+        if part.children:
+            below: list[dict[str, Any]] = [{} for _ in part.children]
+            node["children"] = below
+            pending.extend(zip(part.children, below, strict=True))
+    return root
 
 
 async def _explain(
@@ -255,6 +269,16 @@ async def query_range(request: web.Request) -> web.StreamResponse:
     return await _send(request, timeout_s, work, text, (start, end, step))
 
 
+async def _of_query(context: AppContext, form: Form, work: Callable[[Expr], T]) -> T:
+    """Parse the query and do something with its tree; in a thread where the text is long. Raises
+    ParseError."""
+    text, options = form.get("query"), parser_options(context)
+    if len(text) <= PARSED_AT_ONCE_MAX:
+        return work(parse(text, options))
+    in_thread = asyncio.get_running_loop().run_in_executor(context.pool, lambda: work(parse(text, options)))
+    return await in_thread
+
+
 async def query_exemplars(request: web.Request) -> web.StreamResponse:
     """Exemplars of the series an expression selects; 204 when it has no selector."""
     from promql.visit import selectors
@@ -265,7 +289,7 @@ async def query_exemplars(request: web.Request) -> web.StreamResponse:
     if end < start:
         raise bad_data("end timestamp must not be before start timestamp")
     try:
-        found = selectors(parse(form.get("query"), parser_options(context)))
+        found = await _of_query(context, form, selectors)
     except ParseError as error:
         raise bad_data(str(error)) from None
     if not found:
@@ -292,14 +316,16 @@ def _seconds(t_ms: int) -> float | int:
 
 async def format_query(request: web.Request) -> web.Response:
     """The expression, laid out over lines."""
-    from promql.printer import pretty
+    from promql.printer import FormatError, pretty
 
     context, form = context_of(request), await read_form(request)
     try:
-        text = pretty(parse(form.get("query"), parser_options(context)))
+        answer = await _of_query(context, form, lambda tree: success(pretty(tree)))
     except ParseError as error:
         raise as_api_error(error) from None
-    return await respond(request, success(text))
+    except FormatError as error:
+        raise invalid_parameter("query", error) from None
+    return await respond(request, answer)
 
 
 async def parse_query(request: web.Request) -> web.Response:
@@ -308,7 +334,7 @@ async def parse_query(request: web.Request) -> web.Response:
 
     context, form = context_of(request), await read_form(request)
     try:
-        tree = to_json(parse(form.get("query"), parser_options(context)))
+        answer = await _of_query(context, form, lambda tree: success(to_json(tree)))
     except ParseError as error:
         raise as_api_error(error) from None
-    return await respond(request, success(tree))
+    return await respond(request, answer)
