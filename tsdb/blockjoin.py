@@ -21,7 +21,7 @@ import numpy.typing as npt
 from tsdb.block import Block, BlockSelection
 from tsdb.blockcache import NOT_KEPT, BlockCache, CachePart
 from tsdb.errors import NotAtOnceError
-from tsdb.keptseries import ROWS_MAX
+from tsdb.keptseries import ROWS_MAX, KeptUnions
 from tsdb.kernels import sharedrows as kernels
 from tsdb.labels import Matcher
 from tsdb.serieslabels import SeriesLabels
@@ -238,6 +238,8 @@ class BlockJoins:
         self._runs = cache.part(_runs_bytes)
         self._times: CachePart[tuple[tuple[str, ...], bytes], JoinedTimes]
         self._times = cache.part(_times_bytes)
+        self.unions = KeptUnions()
+        """Label sets of head and blocks."""
 
     def runs(
         self, blocks: Sequence[Block], matchers: Sequence[Matcher], at_once: bool, check: Callable[[], None]
@@ -278,3 +280,4 @@ class BlockJoins:
         """Forget everything: blocks were replaced."""
         self._runs.clear()
         self._times.clear()
+        self.unions.clear()

@@ -258,11 +258,8 @@ class StoreQuerier:
     ) -> SeriesLabels:
         """Sorted label sets of the series that satisfy any of the sets, each once."""
         parts = list(self._label_sets(matcher_sets, mint, maxt))
-        labels = SeriesLabels.concat(parts, self.symbols)
-        if len(parts) > 1:
-            labels = labels.group_ids()[1]
-        order = labels.sort_order()
-        return labels.take(order[:limit] if limit else order)
+        labels = self._joins.unions.of(matcher_sets, parts, self.symbols)
+        return labels.take(np.arange(limit)) if 0 < limit < len(labels) else labels
 
     def close(self) -> None:
         """Let go of blocks and head chunks."""

@@ -167,12 +167,18 @@ def label_sizes(labels: SeriesLabels, rows: I64Array) -> int:
 
 def label_objects(labels: SeriesLabels) -> Iterator[bytes]:
     """The label objects of all series, separated by commas, in pieces of CHUNK_ROWS_MAX."""
+    if len(labels) <= CHUNK_ROWS_MAX:
+        yield labels.remembered(("json list",), lambda: _joined_objects(labels))
+        return
     for start in range(0, len(labels), CHUNK_ROWS_MAX):
         chunk = np.arange(start, min(start + CHUNK_ROWS_MAX, len(labels)))
-        texts = label_texts(labels.take(chunk))
-        data = texts.data.tobytes()
-        objects = [data[lo:hi] for lo, hi in itertools.pairwise(texts.offsets.tolist())]
-        yield (b"," if start else b"") + b",".join(objects)
+        yield (b"," if start else b"") + _joined_objects(labels.take(chunk))
+
+
+def _joined_objects(labels: SeriesLabels) -> bytes:
+    texts = _label_texts(labels)
+    data = texts.data.tobytes()
+    return b",".join([data[lo:hi] for lo, hi in itertools.pairwise(texts.offsets.tolist())])
 
 
 def histogram_texts(pool: HistogramBatch, chosen: I64Array) -> Texts:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tsdb.stores import HOUR, T0, Store, matcher, name
-from tsdb.keptseries import ROWS_KEPT_MAX, ROWS_MAX, SELECTS_MAX, FoundSeries, KeptSeries
+from tsdb.keptseries import ROWS_KEPT_MAX, ROWS_MAX, SELECTS_MAX, FoundSeries, KeptSeries, KeptUnions, united
 from tsdb.labels import Labels, Matcher
 from tsdb.serieslabels import MEMO_ENTRIES_MAX, SeriesLabels
 from tsdb.symbols import OverlaySymbols, SymbolTable
@@ -149,3 +149,58 @@ def test_matchers_are_told_apart_by_all_they_say() -> None:
     kept.put([Matcher(EVERY.type, "a", "b")], 0, found(1))
     assert kept.get([Matcher(EVERY.type, "b", "a")], 0) is None
     assert kept.get([Matcher(EVERY.type, "a", "b"), EVERY], 0) is None
+
+
+def test_unions_are_given_again_while_their_parts_are_the_same() -> None:
+    symbols, every = SymbolTable(), [[EVERY]]
+    first, second, third = (
+        SeriesLabels.from_labels([name(i) for i in numbers], symbols) for numbers in ((3, 1), (2, 3), (5,))
+    )
+    kept = KeptUnions()
+    labels = kept.of(every, [first, second], symbols)
+    assert labels.rows() == united([first, second], symbols).rows() == [name(1), name(2), name(3)]
+    assert kept.of(every, [first, second], symbols) is labels
+    assert kept.of([[matcher("i", "1")]], [first, second], symbols) is not labels
+    for parts in ([second, first], [first], [first, second, third], [first, third]):
+        assert kept.of(every, parts, symbols).rows() == united(parts, symbols).rows()
+        assert kept.of(every, parts, symbols) is kept.of(every, parts, symbols)
+    kept.clear()
+    assert kept.of(every, [first, third], symbols).rows() == [name(1), name(3), name(5)]
+
+
+def test_room_of_unions_is_bounded() -> None:
+    symbols = SymbolTable()
+    rows = [name(i) for i in range(ROWS_MAX + 1)]
+    large, larger = (SeriesLabels.from_labels(rows[:count], symbols) for count in (ROWS_MAX, ROWS_MAX + 1))
+    kept, keys = KeptUnions(), [[[matcher("i", str(n))]] for n in range(3)]
+    found = [kept.of(key, [large], symbols) for key in keys[:2]]
+    assert [kept.of(key, [large], symbols) for key in keys[:2]] == found
+    assert kept.of(keys[2], [larger], symbols) is not kept.of(keys[2], [larger], symbols)
+    assert kept.of(keys[2], [large] * 4, symbols) is not kept.of(keys[2], [large] * 4, symbols)
+    assert kept.of(keys[0], [large], symbols) is found[0]
+    kept.of(keys[2], [large], symbols)  # takes the room of what was not asked for last
+    assert kept.of(keys[0], [large], symbols) is found[0]
+    assert kept.of(keys[1], [large], symbols) is not found[1]
+
+
+def test_series_of_head_and_blocks_are_told_as_they_are(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data")
+
+    def asked(limit: int = 0, mint: int = T0, maxt: int = T0 + 4 * HOUR) -> list[Labels]:
+        """Asked twice: the second time it is remembered."""
+        first, again = (store.db.querier().series([[EVERY]], mint, maxt, limit).rows() for _ in range(2))
+        assert first == again
+        return again
+
+    store.fill(3, T0, 200, step=MINUTE)
+    assert asked() == [name(0), name(1), name(2)]
+    store.db.maintenance.compact_head()
+    assert len(store.db.blocks()) > 0
+    assert asked() == [name(0), name(1), name(2)]
+    assert asked(limit=2) == [name(0), name(1)]
+    store.add([(name(9), T0 + 201 * MINUTE, 1.0)])
+    assert asked() == [name(0), name(1), name(2), name(9)]
+    assert asked(mint=T0 + 201 * MINUTE) == [name(9)]
+    assert asked(limit=3, maxt=T0 + HOUR) == [name(0), name(1), name(2)]
+    assert asked(limit=9) == [name(0), name(1), name(2), name(9)]
+    store.db.close()
