@@ -165,6 +165,26 @@ def test_calendar_fields_of_any_number(query: str) -> None:
     assert values(query, 0) == [CALENDAR[query]]
 
 
+EDGES = {
+    "asin(vector(1))": math.pi / 2,
+    "asin(vector(-1))": -math.pi / 2,
+    "acos(vector(1))": 0.0,
+    "acos(vector(-1))": math.pi,
+    "acosh(vector(1))": 0.0,
+    "atanh(vector(1))": math.inf,
+    "atanh(vector(-1))": -math.inf,
+    "asin(vector(1.0000000000000002))": math.nan,
+    "acos(vector(-1.0000000000000002))": math.nan,
+    "acosh(vector(0.9999999999999999))": math.nan,
+    "atanh(vector(1.0000000000000002))": math.nan,
+}
+
+
+@pytest.mark.parametrize("query", list(EDGES))
+def test_inverse_functions_at_the_edge_of_their_domain(query: str) -> None:
+    assert values(query, 0) == pytest.approx([EDGES[query]], rel=1e-15, nan_ok=True)
+
+
 class CountingQuerier(MemoryQuerier):
     """Counts selects and remembers their hints."""
 

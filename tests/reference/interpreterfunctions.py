@@ -70,7 +70,7 @@ def _periodic(function: Callable[[float], float]) -> Callable[[float], float]:
 
 def _bounded(function: Callable[[float], float]) -> Callable[[float], float]:
     def apply(x: float) -> float:
-        if 0 < abs(abs(x) - 1) < EDGE_WIDTH:
+        if abs(abs(x) - 1) < EDGE_WIDTH:
             raise Unspecified("argument at the edge of a function's domain")
         return safe(function)(x)
 
