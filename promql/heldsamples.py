@@ -143,9 +143,10 @@ class HeldNode:
             return peak, held
         size = self.size()
         if self.kind in (EVAL, TIMESTAMP):
-            gathered = sum((child.gathered() for child in self.children), np.zeros_like(self.present))
             if self.kind == TIMESTAMP:
                 held, gathered = run.base, self.present
+            else:
+                gathered = sum((child.gathered() for child in self.children), np.zeros_like(self.present))
             at_step = np.cumsum(self.weights) + gathered
             peak = max(peak, held + int(at_step.max(initial=0)))
         elif self.kind == WINDOW:

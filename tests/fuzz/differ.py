@@ -7,12 +7,15 @@ from collections import Counter
 from dataclasses import dataclass
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
+from promql import prepared
 from promql.ast import ValueType
 from promql.builder import ParserOptions
 from promql.engine import Engine
 from promql.engineerrors import ExecutionError
 from promql.histogramvalue import histogram_at
+from promql.limits import LEVELS_AT_ONCE_MAX
 from promql.matrix import ABSENT_BITS, Matrix
 from promql.memory import MemoryStore
 from promql.options import EngineOptions
@@ -31,6 +34,8 @@ NEAR_ZERO = 1e-10
 """Differences below this are the rest of a cancellation, whose relative error means nothing."""
 
 QUERIES_PER_STORE = 25
+FEW_LEVELS = 2
+"""Of a tree that is evaluated in stages for the sake of the comparison."""
 FEATURES = frozenset(
     {"promql-experimental-functions", "promql-extended-range-selectors", "promql-binop-fill-modifiers"}
 )
@@ -130,21 +135,27 @@ class Fuzz:
 
     def got(self, case: Case, store: MemoryStore) -> Result | str:
         """The engine's answer, or its error."""
-        engine, times = self._engines[case.delayed], case.times
+        engine = self._engines[case.delayed]
         if self.querier is None or self.querier.store is not store:
             self.querier = KeptLabels(store)
         querier: Any = self.querier  # as a Querier, most of whose methods it passes on
         # Counting puts operators between the others, which must not change a thing.
         stats = "all" if case.number % 5 == 0 else ""
+        # So does evaluation in stages, which only deep queries need.
+        levels = FEW_LEVELS if case.number % 4 == 0 else LEVELS_AT_ONCE_MAX
         try:
-            if times.steps == 1:
-                found = engine.instant(querier, case.query, times.start_ms, stats=stats)
-            else:
-                end = times.all()[-1]
-                found = engine.range(querier, case.query, times.start_ms, end, times.step_ms, stats=stats)
+            with patch.object(prepared, "LEVELS_AT_ONCE_MAX", levels):
+                return rows_of_result(self._evaluated(engine, querier, case, stats))
         except ExecutionError as error:
             return f"error: {error}"
-        return rows_of_result(found)
+
+    @staticmethod
+    def _evaluated(engine: Engine, querier: Any, case: Case, stats: str) -> QueryResult:
+        times = case.times
+        if times.steps == 1:
+            return engine.instant(querier, case.query, times.start_ms, stats=stats)
+        end = times.all()[-1]
+        return engine.range(querier, case.query, times.start_ms, end, times.step_ms, stats=stats)
 
 
 def rows_of_result(found: QueryResult) -> Result:
