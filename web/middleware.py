@@ -15,8 +15,8 @@ from web.context import CONTEXT, context_of
 from web.emptyanswer import VARY
 from web.envelope import JSON_TYPE, ApiError, ErrorType, failure
 from web.evaluation import client_is_gone
+from web.forms import BodyTooLarge
 from web.negotiation import SENT_DIRECTLY, respond
-from web.parameters import BodyTooLarge
 from web.readiness import Readiness
 
 log = logging.getLogger("vedette.web")

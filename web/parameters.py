@@ -1,4 +1,4 @@
-"""Parameters of API requests: forms, times, durations, limits, selectors, label names.
+"""Parameters of API requests: times, durations, limits, selectors, label names.
 
 Accepted forms and error texts are Prometheus's (prometheus-surface.md 1.1, 1.2).
 """
@@ -9,10 +9,6 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from urllib.parse import unquote_plus
-
-from aiohttp import web
 
 from promql.duration import DurationError
 from promql.duration import parse_duration as parse_prometheus_duration
@@ -20,11 +16,8 @@ from promql.errors import ParseError
 from promql.quoting import quote
 from tsdb.labels import Matcher
 from web.envelope import ApiError, bad_data, invalid_parameter
+from web.forms import Form
 
-FORM_BYTES_MAX = 10 * 1024 * 1024
-FORM_FIELDS_MAX = 10_000
-KEPT_TEXT_MAX, KEPT_TEXTS_MAX = 2048, 512
-"""Values of parameters whose unquoted form is kept: dashboards ask the same query again, at other times."""
 MATCHER_SETS_MAX = 1_000
 RANGE_POINTS_MAX = 11_000
 """Steps of a range query less one, as in Prometheus."""
@@ -40,88 +33,6 @@ _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(?:(Z)|([+-])(\d\d):(\d\d))", re.ASCII
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class BodyTooLarge(Exception):
-    """A request body above its limit; HTTP 413."""
-
-    def __init__(self, limit_bytes: int, flag: str = "") -> None:
-        where = f" ({flag})" if flag else ""
-        super().__init__(f"request body exceeds the limit of {limit_bytes} bytes{where}")
-
-
-async def read_body(request: web.Request, limit_bytes: int, flag: str = "") -> bytes:
-    """The whole body. Raises BodyTooLarge as soon as it is known to exceed the limit."""
-    if request.content_length is not None and request.content_length > limit_bytes:
-        raise BodyTooLarge(limit_bytes, flag)
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.content.iter_any():
-        size += len(part)
-        if size > limit_bytes:
-            raise BodyTooLarge(limit_bytes, flag)
-        parts.append(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-class Form:
-    """Values of a request by name, in order. Bytes that are not UTF-8 arrive as surrogate escapes."""
-
-    def __init__(self, fields: Sequence[tuple[str, str]]) -> None:
-        self._values: dict[str, list[str]] = {}
-        for name, value in fields:
-            self._values.setdefault(name, []).append(value)
-
-    def get(self, name: str, default: str = "") -> str:
-        """The first value of a parameter."""
-        values = self._values.get(name)
-        return values[0] if values else default
-
-    def all(self, name: str) -> list[str]:
-        """All values of a parameter."""
-        return self._values.get(name, [])
-
-
-def _unquoted(text: str) -> str:
-    if "%" not in text and "+" not in text:
-        return text
-    return _unquoted_short(text) if len(text) <= KEPT_TEXT_MAX else _unquote(text)
-
-
-def _unquote(text: str) -> str:
-    return unquote_plus(text, errors="surrogateescape")
-
-
-_unquoted_short = lru_cache(maxsize=KEPT_TEXTS_MAX)(_unquote)
-
-
-def _fields(text: str) -> list[tuple[str, str]]:
-    """As urllib's parse_qsl with blank values, which takes four times as long."""
-    if not text:
-        return []
-    if text.count("&") >= FORM_FIELDS_MAX:
-        raise bad_data(
-            f"error parsing form values: Max number of fields exceeded, the limit is {FORM_FIELDS_MAX}"
-        )
-    pairs = (pair.partition("=") for pair in text.split("&") if pair)
-    return [(_unquoted(name), _unquoted(value)) for name, _, value in pairs]
-
-
-def url_query(request: web.Request) -> Form:
-    """Parameters of the URL alone."""
-    return Form(_fields(request.rel_url.raw_query_string))
-
-
-async def read_form(request: web.Request) -> Form:
-    """Parameters of a form body, if there is one, before those of the URL."""
-    fields: list[tuple[str, str]] = []
-    if (
-        request.method in ("POST", "PUT", "PATCH")
-        and request.content_type == "application/x-www-form-urlencoded"
-    ):
-        body = await read_body(request, FORM_BYTES_MAX)
-        fields = _fields(body.decode("utf-8", "surrogateescape"))
-    return Form(fields + _fields(request.rel_url.raw_query_string))
 
 
 def _rfc3339_ms(text: str) -> int | None:

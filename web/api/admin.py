@@ -10,15 +10,9 @@ from aiohttp import web
 from web.context import AppContext, context_of
 from web.envelope import ApiError, ErrorType, bad_data, success
 from web.evaluation import run_blocking
+from web.forms import read_form
 from web.negotiation import respond
-from web.parameters import (
-    MAX_TIME_MS,
-    MIN_TIME_MS,
-    boolean_parameter,
-    parse_matcher_sets,
-    read_form,
-    time_parameter,
-)
+from web.parameters import MAX_TIME_MS, MIN_TIME_MS, boolean_parameter, parse_matcher_sets, time_parameter
 
 
 def _check_enabled(context: AppContext) -> None:

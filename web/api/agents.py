@@ -20,8 +20,8 @@ from agent.channel.registry import AgentRegistry, ChannelError
 from web.bearertoken import CHALLENGE, MISSING, carries
 from web.context import context_of
 from web.envelope import success
+from web.forms import read_body
 from web.negotiation import respond
-from web.parameters import read_body
 
 LOOPBACK_ONLY = (
     "agents of other hosts are accepted only with a token: give the server --web.agent-token-file and the "

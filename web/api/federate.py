@@ -23,8 +23,9 @@ from tsdb.select import STALE_BITS, Querier, SelectHints
 from web.context import context_of
 from web.envelope import ApiError, ErrorType
 from web.evaluation import with_querier
+from web.forms import read_form
 from web.negotiation import respond
-from web.parameters import parse_matcher_sets, read_form
+from web.parameters import parse_matcher_sets
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ROWS_PER_READ = 4096
@@ -106,6 +107,7 @@ async def federate(request: web.Request) -> web.Response:
     context, form = context_of(request), await read_form(request)
     services = context.services
     try:
+        form.require_whole()
         sets = parse_matcher_sets(form.all("match[]"), wrap=False, selective=False)
         now_ms, lookback_ms = context.now_ms(), services.lookback_ms
         samples = await with_querier(context, lambda q: newest_samples(q, sets, now_ms, lookback_ms))

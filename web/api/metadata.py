@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 from aiohttp import web
@@ -15,16 +16,15 @@ from tsdb.serieslabels import SeriesLabels
 from web.context import AppContext, context_of
 from web.envelope import SUCCESS_START, bad_data, success, success_end
 from web.evaluation import with_labels
+from web.forms import Form, read_form
 from web.negotiation import Body, begin_body, encoding_for, respond, respond_begun
 from web.parameters import (
     MAX_TIME_MS,
     MIN_TIME_MS,
-    Form,
     label_name,
     limit_parameter,
     number_parameter,
     parse_matcher_sets,
-    read_form,
     time_parameter,
 )
 from web.render import TRUNCATED, label_objects
@@ -88,6 +88,7 @@ async def _respond_limited(
 async def series(request: web.Request) -> web.StreamResponse:
     """Label sets of the series that match."""
     form = await read_form(request)
+    form.require_whole()
     if not form.all("match[]"):
         raise bad_data("no match[] parameter provided")
     asked = _Asked.of(form, wrap=True)
@@ -107,7 +108,8 @@ async def labels(request: web.Request) -> web.StreamResponse:
 async def label_values(request: web.Request) -> web.StreamResponse:
     """Values of one label."""
     form = await read_form(request)
-    name = label_name(request.match_info["name"])
+    # Not from `match_info`, in which bytes that are not UTF-8 stay escaped.
+    name = label_name(unquote(request.rel_url.raw_path.rsplit("/", 2)[1], errors="surrogateescape"))
     asked = _Asked.of(form)
     return await _respond_limited(
         request,

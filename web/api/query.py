@@ -21,17 +21,16 @@ from promql.quoting import quote
 from web.context import AppContext, context_of
 from web.envelope import ApiError, ErrorType, bad_data, invalid_parameter, success
 from web.evaluation import Turn, as_api_error, client_is_gone, evaluate, evaluate_query, run_blocking
+from web.forms import Form, read_form
 from web.measured import measured
 from web.negotiation import Body, begin_body, encoding_for, respond, respond_begun
 from web.parameters import (
     MAX_TIME_MS,
     MIN_TIME_MS,
     RANGE_POINTS_MAX,
-    Form,
     duration_parameter,
     limit_parameter,
     parse_duration_ms,
-    read_form,
     required_time,
     time_parameter,
 )
@@ -198,7 +197,7 @@ async def _explain(
 
 async def query(request: web.Request) -> web.StreamResponse:
     """An instant query."""
-    context, form = context_of(request), await read_form(request)
+    context, form = context_of(request), await read_form(request, multipart=True)
     limit = limit_parameter(form)
     time_ms = time_parameter(form, "time", context.now_ms())
     timeout_s, lookback_ms, text = _timeout_s(context, form), _lookback_ms(form), form.get("query")
@@ -244,7 +243,7 @@ def _range(form: Form) -> tuple[int, int, int]:
 
 async def query_range(request: web.Request) -> web.StreamResponse:
     """A range query."""
-    context, form = context_of(request), await read_form(request)
+    context, form = context_of(request), await read_form(request, multipart=True)
     limit = limit_parameter(form)
     start, end, step = _range(form)
     timeout_s, lookback_ms, text = _timeout_s(context, form), _lookback_ms(form), form.get("query")
@@ -283,7 +282,7 @@ async def query_exemplars(request: web.Request) -> web.StreamResponse:
     """Exemplars of the series an expression selects; 204 when it has no selector."""
     from promql.visit import selectors
 
-    context, form = context_of(request), await read_form(request)
+    context, form = context_of(request), await read_form(request, multipart=True)
     start = time_parameter(form, "start", MIN_TIME_MS)
     end = time_parameter(form, "end", MAX_TIME_MS)
     if end < start:
@@ -318,7 +317,7 @@ async def format_query(request: web.Request) -> web.Response:
     """The expression, laid out over lines."""
     from promql.printer import FormatError, pretty
 
-    context, form = context_of(request), await read_form(request)
+    context, form = context_of(request), await read_form(request, multipart=True)
     try:
         answer = await _of_query(context, form, lambda tree: success(pretty(tree)))
     except ParseError as error:
@@ -332,7 +331,7 @@ async def parse_query(request: web.Request) -> web.Response:
     """The expression's tree."""
     from promql.treejson import to_json
 
-    context, form = context_of(request), await read_form(request)
+    context, form = context_of(request), await read_form(request, multipart=True)
     try:
         answer = await _of_query(context, form, lambda tree: success(to_json(tree)))
     except ParseError as error:

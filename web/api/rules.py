@@ -6,13 +6,15 @@ from aiohttp import web
 
 from promql.quoting import quote
 from web.envelope import bad_data, invalid_parameter, success
+from web.forms import read_form, url_query
 from web.negotiation import respond
-from web.parameters import boolean_parameter, parse_integer, parse_matcher_sets, read_form, url_query
+from web.parameters import boolean_parameter, parse_integer, parse_matcher_sets
 
 
 async def rules(request: web.Request) -> web.Response:
     """Rule groups."""
     url, form = url_query(request), await read_form(request)
+    form.require_whole()
     kind = url.get("type").lower()
     if kind not in ("", "alert", "record"):
         raise invalid_parameter("type", f"not supported value {quote(kind)}")

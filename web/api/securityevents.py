@@ -17,15 +17,14 @@ from security.services import SecurityServices
 from web.context import context_of
 from web.envelope import SUCCESS_START, ApiError, ErrorType, invalid_parameter, success_end
 from web.evaluation import client_is_gone
+from web.forms import Form, read_form
 from web.negotiation import respond
 from web.parameters import (
     MAX_TIME_MS,
     MIN_TIME_MS,
-    Form,
     boolean_parameter,
     limit_parameter,
     parse_matcher_sets,
-    read_form,
     time_parameter,
 )
 

@@ -16,7 +16,7 @@ from security.sources.kubernetes_audit import WEBHOOK_BYTES_LIMIT
 from tsdb.errors import StorageError
 from web.api.securityevents import security_of
 from web.envelope import ApiError
-from web.parameters import BodyTooLarge, read_body
+from web.forms import BodyTooLarge, read_body
 
 BODIES_LIMIT = 16
 """Bodies of one source that are read and judged at a time; further ones are answered 503."""

@@ -15,9 +15,10 @@ from promql.functions import AGGREGATORS, EXPERIMENTAL_FEATURE, FUNCTIONS
 from web.context import AppContext, context_of
 from web.envelope import SUCCESS_START, bad_data, success, success_end
 from web.evaluation import run_blocking
+from web.forms import read_form
 from web.moments import rfc3339
 from web.negotiation import respond
-from web.parameters import parse_integer, read_form
+from web.parameters import parse_integer
 
 STATISTICS_DEFAULT = 10
 STATISTICS_MAX = 10_000

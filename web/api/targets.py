@@ -13,8 +13,9 @@ from promql.quoting import quote
 from tsdb.labels import Labels
 from web.context import context_of
 from web.envelope import ApiError, bad_data, invalid_parameter, success
+from web.forms import read_form, url_query
 from web.negotiation import respond
-from web.parameters import number_parameter, read_form, url_query
+from web.parameters import number_parameter
 from web.services import ScrapeStatus
 
 _STATES = ("", "any", "active", "dropped")

@@ -7,7 +7,7 @@ from aiohttp import web
 from web.bearertoken import CHALLENGE, MISSING, carries
 from web.context import context_of
 from web.emptyanswer import NO_CONTENT, EmptyAnswer
-from web.parameters import read_body
+from web.forms import read_body
 
 DISABLED = "remote write receiver needs to be enabled with --web.enable-remote-write-receiver\n"
 
