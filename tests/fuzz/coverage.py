@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from promql.ast import (
     AggregateExpr,
@@ -17,6 +17,8 @@ from promql.ast import (
 )
 from promql.functions import AGGREGATORS, FUNCTIONS
 from promql.visit import walk
+from tests.fuzz.spelling import BARE
+from tsdb.labels import METRIC_NAME, MatchType
 
 OPERATORS = frozenset(
     {
@@ -30,6 +32,8 @@ FORMS = frozenset(
         *("fill", "fill_left", "fill_right", "@ time", "@ start", "@ end", "offset", "offset expression"),
         *("anchored", "smoothed range", "smoothed", "subquery", "subquery step", "default step"),
         *("range expression", "step expression", "subquery @", "subquery offset", "vector with scalar"),
+        *("utf-8 metric", "utf-8 matcher", "utf-8 by", "utf-8 without", "utf-8 on", "utf-8 ignoring"),
+        "utf-8 include",
     }
 )
 EVERYTHING = (
@@ -50,8 +54,11 @@ def _of(node: Expr) -> Iterator[str]:
         yield f"function {node.function}"
     elif isinstance(node, AggregateExpr):
         yield f"aggregator {node.op}"
+        word = "without" if node.without else "by"
         if node.grouping:
-            yield "form without" if node.without else "form by"
+            yield f"form {word}"
+        if _any_utf8(node.grouping):
+            yield f"form utf-8 {word}"
     elif isinstance(node, UnaryExpr):
         yield "form unary"
     elif isinstance(node, BinaryExpr):
@@ -59,6 +66,8 @@ def _of(node: Expr) -> Iterator[str]:
         yield from _matching(node)
     elif isinstance(node, (VectorSelector, SubqueryExpr)):
         yield from _moved(node)
+        if isinstance(node, VectorSelector):
+            yield from _names(node)
     elif isinstance(node, MatrixSelector):
         if node.range_expr is not None:
             yield "form range expression"
@@ -72,6 +81,18 @@ def _extension(node: MatrixSelector) -> Iterator[str]:
         yield "form smoothed range"
 
 
+def _any_utf8(names: Iterable[str]) -> bool:
+    return any(BARE.fullmatch(name) is None for name in names)
+
+
+def _names(node: VectorSelector) -> Iterator[str]:
+    metric = [m.value for m in node.matchers if m.name == METRIC_NAME and m.type is MatchType.EQUAL]
+    if _any_utf8(metric):
+        yield "form utf-8 metric"
+    if _any_utf8(m.name for m in node.matchers):
+        yield "form utf-8 matcher"
+
+
 def _matching(node: BinaryExpr) -> Iterator[str]:
     if node.return_bool:
         yield "form bool"
@@ -79,8 +100,13 @@ def _matching(node: BinaryExpr) -> Iterator[str]:
     if matching is None:
         yield "form vector with scalar"
         return
+    word = "on" if matching.on else "ignoring"
     if matching.labels:
-        yield "form on" if matching.on else "form ignoring"
+        yield f"form {word}"
+    if _any_utf8(matching.labels):
+        yield f"form utf-8 {word}"
+    if _any_utf8(matching.include):
+        yield "form utf-8 include"
     if matching.card is Cardinality.MANY_TO_ONE:
         yield "form group_left"
     if matching.card is Cardinality.ONE_TO_MANY:

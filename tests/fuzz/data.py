@@ -31,6 +31,10 @@ def make_series(rng: Random) -> list[Series]:
     out.extend(_histogram_series(rng, "h", custom=False) for _ in range(rng.randint(2, 4)))
     if rng.random() < 0.5:
         out.append(_histogram_series(rng, "h", custom=True))
+    out.append(_float_series(rng, "disk.io", _counter))
+    out.append(_float_series(rng, "größe", _gauge))
+    if rng.random() < 0.5:
+        out.append(_histogram_series(rng, "lat.h", custom=False))
     mixed = _histogram_series(rng, "x", custom=False)
     floats = _float_series(rng, "x", _gauge).samples
     half = rng.randint(0, END_MS)
@@ -51,12 +55,16 @@ def _labels(rng: Random) -> dict[str, str]:
         labels["c"] = "only"
     if rng.random() < 0.3:
         labels["job"] = rng.choice("jk")
+    if rng.random() < 0.25:
+        labels["label.x"] = rng.choice("pq")
+    if rng.random() < 0.1:
+        labels['ü "q"'] = rng.choice(['"', "é.\\"])
     return labels
 
 
 def _info_series(rng: Random) -> Series:
     labels = {"__name__": rng.choice(["target_info", "target_info", "build_info"]), "job": rng.choice("jk")}
-    labels[rng.choice(["version", "c", "zone"])] = rng.choice(["1", "2"])
+    labels[rng.choice(["version", "c", "zone", "service.version"])] = rng.choice(["1", "2"])
     samples = [Sample(t, STALE if rng.random() < 0.02 else 1.0) for t in _times(rng)]
     return Series(Labels.from_dict(labels), samples)
 

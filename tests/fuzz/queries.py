@@ -8,12 +8,28 @@ from random import Random
 from promql.ast import ValueType
 from promql.functions import FUNCTIONS, Function
 from promql.operators.window import ANCHORED_FUNCTIONS, SMOOTHED_FUNCTIONS
+from tests.fuzz.spelling import QUOTED_SHARE, Condition, Speller, quoted
 
-NAMES = ("c_total", "c_total", "g", "g", "g2", "d_bucket", "h", "h", "x", "nothing", "target_info")
-LABELS = ("a", "b", "c", "le", "job", "missing")
+NAMES = (
+    *("c_total", "c_total", "g", "g", "g2", "d_bucket", "h", "h", "x", "nothing", "target_info"),
+    *("disk.io", "größe", "lat.h"),
+)
+LABELS = ("a", "b", "c", "le", "job", "missing", "label.x", 'ü "q"', "no.such")
+CONDITIONS: tuple[Condition, ...] = (
+    *(("a", '="1"'), ("a", '!="1"'), ("b", '=~"x|y"'), ("b", '!~"x"'), ("c", '=""'), ("c", '!=""')),
+    *(("a", '=~"[12]"'), ("le", '="+Inf"'), ("label.x", '="p"'), ("label.x", '!~"q|"'), ('ü "q"', '=""')),
+)
 DURATIONS = ("30s", "1m", "90s", "2m", "5m", "10m1s", "30s + 1m", "2 * step() + 40s", "max_of(1m, step())")
 OFFSETS = ("1m", "-30s", "3m7s", "(1m - 20s)", "(30s + step())")
 EXTENSIONS = {"anchored": ANCHORED_FUNCTIONS, "smoothed": SMOOTHED_FUNCTIONS}
+GROUPINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    *(("", ()), ("", ()), ("by", ("a",)), ("by", ("a", "b")), ("without", ("a",)), ("by", ("le",))),
+    *(("without", ("b", "c")), ("by", ("label.x",)), ("without", ("label.x", "b"))),
+)
+MATCHINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    *(("", ()), ("", ()), ("on", ("a",)), ("on", ("a", "b")), ("ignoring", ("b",)), ("ignoring", ("le",))),
+    *(("on", ("a", "label.x")), ("ignoring", ("label.x",))),
+)
 _SPECIAL = frozenset(
     {"label_replace", "label_join", "histogram_quantiles", "absent", "absent_over_time", "info"}
 )
@@ -22,8 +38,9 @@ _SPECIAL = frozenset(
 class QueryMaker:
     """Writes one query after the other from a seeded generator."""
 
-    def __init__(self, rng: Random, depth_max: int = 4) -> None:
+    def __init__(self, rng: Random, depth_max: int = 4, quoted_share: float = QUOTED_SHARE) -> None:
         self.rng = rng
+        self.speller = Speller(rng, quoted_share)
         self.depth_max = depth_max
         self._vector_functions = [f for f in FUNCTIONS.values() if f.return_type is ValueType.VECTOR]
 
@@ -35,14 +52,10 @@ class QueryMaker:
         """An instant selector without or with modifiers."""
         rng = self.rng
         name = rng.choice(NAMES)
-        matchers = []
+        conditions = []
         while rng.random() < 0.3:
-            matchers.append(
-                rng.choice(
-                    ['a="1"', 'a!="1"', 'b=~"x|y"', 'b!~"x"', 'c=""', 'c!=""', 'a=~"[12]"', 'le="+Inf"']
-                )
-            )
-        text = name + ("{" + ",".join(matchers) + "}" if matchers else "")
+            conditions.append(rng.choice(CONDITIONS))
+        text = self.speller.selector(name, conditions)
         if not modifiers:
             return text
         return text + (" smoothed" if rng.random() < 0.03 else "") + self._modifiers()
@@ -124,7 +137,7 @@ class QueryMaker:
                     self.range(depth + 1, [e for e, names in EXTENSIONS.items() if function.name in names])
                 )
             elif kind is ValueType.STRING:
-                out.append(f'"{rng.choice(LABELS)}"')
+                out.append(quoted(rng.choice(LABELS)))
             else:
                 out.append(self.vector(depth + 1))
         return out
@@ -133,15 +146,21 @@ class QueryMaker:
         rng = self.rng
         inner = self.vector(depth + 1)
         if name == "label_replace":
-            target = rng.choice(["a", "new", "__name__", "b"])
-            return f'label_replace({inner}, "{target}", "{rng.choice(["$1", "v-$1", ""])}", "a", "(.*)")'
+            target = quoted(rng.choice(["a", "new", "__name__", "b", "label.x", "new.x"]))
+            source = quoted(rng.choice(["a", "a", "a", "label.x"]))
+            value = quoted(rng.choice(["$1", "v-$1", ""]))
+            return f'label_replace({inner}, {target}, {value}, {source}, "(.*)")'
         if name == "label_join":
-            return f'label_join({inner}, "{rng.choice(["new", "a"])}", "-", "a", "b")'
+            target = quoted(rng.choice(["new", "a", 'ü "q"']))
+            return f'label_join({inner}, {target}, "-", "a", {quoted(rng.choice(["b", "b", "label.x"]))})'
         if name == "histogram_quantiles":
-            return f'histogram_quantiles({inner}, "q", 0.5, 0.9)'
+            return f"histogram_quantiles({inner}, {quoted(rng.choice(['q', 'q.x']))}, 0.5, 0.9)"
         if name == "info":
             second = rng.choice(
-                ["", "", ', {version=~".+"}', ', {c=~".*"}', ', {__name__="build_info"}', ', {__name__!~"x"}']
+                [
+                    *("", "", ', {version=~".+"}', ', {c=~".*"}', ', {__name__="build_info"}'),
+                    *(', {__name__!~"x"}', ', {"service.version"=~".+"}', ', {"build_info"}'),
+                ]
             )
             return f"info({self.selector() if rng.random() < 0.5 else inner}{second})"
         if name == "absent":
@@ -154,9 +173,8 @@ class QueryMaker:
             ["sum", "avg", "count", "min", "max", "group", "stddev", "stdvar"] * 2
             + ["topk", "bottomk", "quantile", "count_values", "limitk", "limit_ratio"]
         )
-        grouping = rng.choice(
-            ["", "", " by (a)", " by (a, b)", " without (a)", " by (le)", " without (b, c)"]
-        )
+        word, names = rng.choice(GROUPINGS)
+        grouping = f" {word} {self.speller.labels(names)}" if word else ""
         inner = self.vector(depth + 1)
         if op in ("topk", "bottomk", "limitk"):
             return f"{op}{grouping} ({rng.choice(['1', '2', '3'])}, {inner})"
@@ -165,7 +183,7 @@ class QueryMaker:
         if op == "quantile":
             return f"quantile{grouping} ({rng.choice(['0.3', '0.5', '1'])}, {inner})"
         if op == "count_values":
-            return f'count_values{grouping} ("v", {inner})'
+            return f"count_values{grouping} ({quoted(rng.choice(['v', 'v', 'v.x']))}, {inner})"
         return f"{op}{grouping} ({inner})"
 
     def _binary(self, depth: int) -> str:
@@ -183,13 +201,15 @@ class QueryMaker:
                 return f"{self.scalar(depth + 1)} {op} ({left})"
             return f"({left}) {op} {self.scalar(depth + 1)}"
         right = self.vector(depth + 1)
-        matching = rng.choice(["", "", "on (a)", "on (a, b)", "ignoring (b)", "ignoring (le)"])
+        word, names = rng.choice(MATCHINGS)
+        matching = f"{word} {self.speller.labels(names)}" if word else ""
         if drawn < 0.6:
             return f"({left}) {rng.choice(['and', 'or', 'unless'])} {matching} ({right})"
         if matching and rng.random() < 0.4:
-            matching += rng.choice(
-                [" group_left ()", " group_right ()", " group_left (c)", " group_right (c)"]
-            )
+            included = rng.choice([(), (), ("c",), ("c",), ("label.x",)])
+            if set(included) & set(names):
+                included = ()  # `on` and `group_left` of the same label are refused
+            matching += f" {rng.choice(['group_left', 'group_right'])} {self.speller.labels(included)}"
         if rng.random() < 0.1:
             fills = ["fill (0)", "fill_left (1)", "fill_right (-2.5)", "fill_left (3) fill_right (NaN)"]
             matching += f" {rng.choice(fills)}"
