@@ -120,7 +120,8 @@ def extrapolated(
             index[row, k] = -1
             if not which[row, k] or b == a:
                 continue
-            born = len(start_ms) > 0 and start_ms[a] > end_ms - range_ms and start_ms[a] < t_ms[a]
+            # A start of 0 is none, also where the window reaches back beyond the time 0.
+            born = len(start_ms) > 0 and start_ms[a] != 0 and end_ms - range_ms < start_ms[a] < t_ms[a]
             if b - a < 2 and not born:
                 continue
             if b - a < 2:

@@ -9,13 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from promql.engine import Engine
 from promql.histogramhints import resolve_hints, selectors_with_resolved_hints
 from promql.histogrampool import batch_of, concat_pools, cut_cells, pool_of, take_pool
 from promql.histogramtext import histogram_texts
-from promql.matrix import Grid, HistogramCells
+from promql.histogramvalue import Histogram
+from promql.matrix import Grid, HistogramCells, Matrix
+from promql.memory import MemoryStore
 from promql.operators.histogrambinary import binary_histograms
 from promql.operators.histogramwindow import start_time_resets, window_histograms
 from promql.operators.operator import RangePiece, WindowGrid
+from promql.options import EngineOptions
 from promql.parser import parse
 from tests.promql.operands import histogram_at, pool_from
 from tests.promql.randomhistograms import histograms
@@ -25,6 +29,7 @@ from tests.reference.histograms import CUSTOM, GAUGE, NOT_RESET, RESET, UNKNOWN,
 from tests.reference.interpreterfunctions import over_window
 from tests.reference.promqlvalues import Sample
 from tsdb.histogram import HistogramBatch
+from tsdb.labels import Labels
 from tsdb.select import SampleBatch
 
 FUNCTIONS = ("rate", "increase", "delta", "irate", "idelta", "sum_over_time", "avg_over_time")
@@ -248,3 +253,20 @@ def test_cutting_cells_keeps_what_they_point_at() -> None:
     assert (cut.index < 0).tolist() == (cells.index < 0).tolist()
     full = HistogramCells(np.arange(10, dtype=np.int32).reshape(2, 5), pool)
     assert cut_cells(full) is full
+
+
+def test_a_histogram_without_a_start_was_not_born_at_time_zero() -> None:
+    store = MemoryStore()
+    labels = Labels.from_dict({"__name__": "h_total"})
+    # The second sample's start is known, and tells of no reset; the window begins before the time 0.
+    for t_ms, count, start_ms in ((60_000, 4.0, 0), (120_000, 6.0, 30_000)):
+        value = Histogram(schema=0, count=count, sum=count, positive=((1, count),))
+        store.add_histogram(labels, t_ms, value, start_ms)
+    found = []
+    for features in (frozenset[str](), frozenset({"use-start-timestamps"})):
+        engine = Engine(EngineOptions(features=features, threads=1))
+        query = "histogram_count(increase(h_total[5m]))"
+        result = engine.instant(store.querier(), query, 120_000).value
+        assert isinstance(result, Matrix)
+        found.append(float(result.values[0, 0]))
+    assert found[0] == found[1] == 2 + 2 * 30 / 60  # half of a step to the left
