@@ -174,13 +174,16 @@ class DropNames(RowwiseOperator):
 
 class NoStartTimes(RowwiseOperator):
     """start_timestamp() of what is not a selector, whose samples have no start timestamps, and of anything
-    where the feature use-start-timestamps is off."""
+    where the feature use-start-timestamps is off. The argument is evaluated for its errors."""
 
     def __init__(self, child: VectorOperator) -> None:
         super().__init__(child.ctx)
         self._child = child
 
     def _announce(self) -> Series:
+        self._child.series()
+        for _ in self._child.batches():
+            pass
         labels = SeriesLabels.from_labels([], self.ctx.symbols)
         return Series(labels, np.zeros(0, dtype=np.bool_))
 
@@ -193,7 +196,7 @@ class NoStartTimes(RowwiseOperator):
         raise AssertionError("there are no rows")
 
     def explain(self) -> Explain:
-        """The child, which is not evaluated."""
+        """The child, whose results are left out."""
         return Explain("NoStartTimes", "", (self._child.explain(),))
 
 

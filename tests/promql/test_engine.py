@@ -447,3 +447,12 @@ def test_series_that_differ_in_what_a_window_function_drops_are_refused(rows: tu
     assert len(ENGINE.instant(data.querier(), 'last_over_time({x="1"}[2m])', 120_000).value.values) == 2
     with pytest.raises(ExecutionError, match="vector cannot contain metrics with the same labelset"):
         ENGINE.instant(data.querier(), 'max_over_time({x="1"}[2m])', 120_000)
+
+
+def test_start_timestamp_of_an_expression_has_no_results_but_its_errors() -> None:
+    for features in (frozenset[str](), frozenset({"use-start-timestamps"})):
+        engine = Engine(EngineOptions(features=features | {"promql-experimental-functions"}, threads=1))
+        assert values("start_timestamp(m + 1)", 5 * MINUTE_MS, engine) == []
+        for query in ("start_timestamp(m + on () m)", "abs(-start_timestamp(abs(m + on () m)))"):
+            with pytest.raises(ExecutionError, match="found duplicate series"):
+                values(query, 5 * MINUTE_MS, engine)
