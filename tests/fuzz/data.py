@@ -88,9 +88,16 @@ def _float_series(rng: Random, name: str, step) -> Series:  # type: ignore[no-un
     for t in _times(rng):
         value = step(rng, value)
         stale = rng.random() < 0.02
-        start_ms = t - rng.choice([1, 5_000, 40_000]) if starts and not stale else 0
-        samples.append(Sample(t, STALE if stale else value, max(start_ms, 0)))
+        start_ms = _start(rng, t, samples) if starts and not stale else 0
+        samples.append(Sample(t, STALE if stale else value, start_ms))
     return Series(Labels.from_dict({"__name__": name, **_labels(rng)}), samples)
+
+
+def _start(rng: Random, t: int, before: list[Sample]) -> int:
+    """Of the next sample: one of its own, the last one's, the last sample's time; now and then too late."""
+    last = before[-1] if before else Sample(0, 0.0)
+    own = t - rng.choice([1, 5_000, 40_000, 0, -7])
+    return max(0, rng.choice([own, own, last.start_ms, last.start_ms, last.t_ms, 0]))
 
 
 def _counter(rng: Random, value: float) -> float:
@@ -121,8 +128,9 @@ def _fill_buckets(rng: Random, rows: list[Series]) -> None:
 
 def _histogram_series(rng: Random, name: str, custom: bool) -> Series:
     gauge = rng.random() < 0.2
+    starts = rng.random() < 0.3
     current = _empty_histogram(rng, custom)
-    samples = []
+    samples: list[Sample] = []
     for number, t in enumerate(_times(rng)):
         fresh = number == 0 or rng.random() < 0.04
         if fresh:
@@ -141,7 +149,9 @@ def _histogram_series(rng: Random, name: str, custom: bool) -> Series:
             grown.zero_count += 1
             grown.count += 1
         current = grown
-        samples.append(Sample(t, STALE if rng.random() < 0.02 else grown))
+        stale = rng.random() < 0.02
+        start_ms = _start(rng, t, samples) if starts and not stale else 0
+        samples.append(Sample(t, STALE if stale else grown, start_ms))
     return Series(Labels.from_dict({"__name__": name, **_labels(rng)}), samples)
 
 
@@ -198,7 +208,7 @@ def fill_store(series: list[Series]) -> MemoryStore:
                 continue
             before = value
             if isinstance(value, FloatHistogram):
-                store.add_histogram(row.labels, sample.t_ms, as_value(value))
+                store.add_histogram(row.labels, sample.t_ms, as_value(value), sample.start_ms)
             else:
                 assert isinstance(value, float)
                 store.add_float(row.labels, sample.t_ms, value, sample.start_ms)

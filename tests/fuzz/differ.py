@@ -39,7 +39,8 @@ FEW_LEVELS = 2
 FEATURES = frozenset(
     {"promql-experimental-functions", "promql-extended-range-selectors", "promql-binop-fill-modifiers"}
 )
-DELAYED = FEATURES | {"promql-delayed-name-removal"}
+DELAYED = frozenset({"promql-delayed-name-removal"})
+STARTS = frozenset({"use-start-timestamps"})
 
 Result = dict[Labels, list[Cell]]
 
@@ -53,6 +54,8 @@ class Case:
     query: str
     times: Times
     delayed: bool
+    starts: bool
+    """Whether start timestamps are known."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Difference:
 
     def __str__(self) -> str:
         case = self.case
-        grid = f"{case.times.start_ms} + {case.times.steps} * {case.times.step_ms} ms, delayed={case.delayed}"
+        grid = f"{case.times.start_ms} + {case.times.steps} * {case.times.step_ms} ms"
+        grid += f", delayed={case.delayed}, starts={case.starts}"
         return f"case {case.seed}:{case.number} {case.query!r} at {grid}\n  {self.text}"
 
 
@@ -74,10 +78,11 @@ class Fuzz:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self._engines = {
-            delayed: Engine(
-                EngineOptions(features=DELAYED if delayed else FEATURES, threads=1, timeout_s=300)
+            (delayed, starts): Engine(
+                EngineOptions(features=FEATURES | of_names | of_starts, threads=1, timeout_s=300)
             )
-            for delayed in (False, True)
+            for delayed, of_names in ((False, frozenset()), (True, DELAYED))
+            for starts, of_starts in ((False, frozenset()), (True, STARTS))
         }
         self.skipped: Counter[str] = Counter()
         """Cases without a comparison, by reason (reasons.md)."""
@@ -102,7 +107,7 @@ class Fuzz:
         else:
             start = rng.randint(0, END_MS // 2000) * 1000
             times = Times(start, rng.choice([7_000, 15_000, 60_000]), rng.randint(2, 9))
-        return Case(self.seed, number, query, times, rng.random() < 0.5)
+        return Case(self.seed, number, query, times, rng.random() < 0.5, rng.random() < 0.5)
 
     def run(self, number: int) -> Difference | None:
         """Evaluate one case both ways."""
@@ -127,7 +132,7 @@ class Fuzz:
     def expected(self, case: Case, series: list[Series]) -> Result | str:
         """The interpreter's answer, or its error; raises Unspecified."""
         expr = parse(case.query, ParserOptions.everything())
-        interpreter = Interpreter(series, Options(delayed_names=case.delayed))
+        interpreter = Interpreter(series, Options(delayed_names=case.delayed, start_timestamps=case.starts))
         try:
             return {row.labels: row.cells for row in interpreter.evaluate(expr, case.times)}
         except EvaluationError as error:
@@ -135,7 +140,7 @@ class Fuzz:
 
     def got(self, case: Case, store: MemoryStore) -> Result | str:
         """The engine's answer, or its error."""
-        engine = self._engines[case.delayed]
+        engine = self._engines[case.delayed, case.starts]
         if self.querier is None or self.querier.store is not store:
             self.querier = KeptLabels(store)
         querier: Any = self.querier  # as a Querier, most of whose methods it passes on

@@ -22,6 +22,8 @@ CONDITIONS: tuple[Condition, ...] = (
 DURATIONS = ("30s", "1m", "90s", "2m", "5m", "10m1s", "30s + 1m", "2 * step() + 40s", "max_of(1m, step())")
 OFFSETS = ("1m", "-30s", "3m7s", "(1m - 20s)", "(30s + step())")
 EXTENSIONS = {"anchored": ANCHORED_FUNCTIONS, "smoothed": SMOOTHED_FUNCTIONS}
+OF_COUNTERS = ("rate", "increase", "irate", "resets", "start_timestamp")
+"""What start timestamps have a part in: asked more often than other functions."""
 GROUPINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     *(("", ()), ("", ()), ("by", ("a",)), ("by", ("a", "b")), ("without", ("a",)), ("by", ("le",))),
     *(("without", ("b", "c")), ("by", ("label.x",)), ("without", ("label.x", "b"))),
@@ -112,6 +114,8 @@ class QueryMaker:
 
     def _call(self, depth: int) -> str:
         function = self.rng.choice(self._vector_functions)
+        if self.rng.random() < 0.15:
+            function = FUNCTIONS[self.rng.choice(OF_COUNTERS)]
         if function.name in _SPECIAL:
             return self._special(function.name, depth)
         return f"{function.name}({', '.join(self._arguments(function, depth))})"

@@ -1,7 +1,7 @@
 """A slow, obvious PromQL interpreter: Python objects, one sample at a time, no sharing, no vectors.
 
 It exists to be compared with the engine. It knows floats and native histograms, all operators, aggregations
-and functions, but not the rates that know start timestamps; annotations are left out.
+and functions; annotations are left out.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ from tests.reference.interpretercells import (
 from tests.reference.interpreterextended import modifier_of, over_extended, smoothed_cell
 from tests.reference.interpreterfunctions import DATES, HISTOGRAM_NUMBERS, over_window
 from tests.reference.interpreterinfo import asked, info_selector, info_step, wanted_identities
+from tests.reference.interpreterstarts import KNOW_STARTS, over_started
 from tests.reference.promqlvalues import (
     ARITHMETIC,
     COMPARISONS,
@@ -380,6 +381,7 @@ class Interpreter:
             inner = inner.expr
         delayed = self.options.delayed_names
         if expr.function == "start_timestamp" and not self.options.start_timestamps:
+            self.vector(inner, times)  # for its errors
             return []
         if isinstance(inner, VectorSelector):
             rows = [
@@ -387,6 +389,7 @@ class Interpreter:
                 for s, found in self._select(inner, times)
             ]
         elif expr.function == "start_timestamp":
+            self.vector(inner, times)  # for its errors
             return []
         else:
             rows = self.vector(inner, times)
@@ -411,6 +414,9 @@ class Interpreter:
                     continue
                 window = [s for s in row.samples if lo < s.t_ms <= hi]
                 args = [values[k] for values in scalars]
+                if self.options.start_timestamps and name in KNOW_STARTS:
+                    cells.append(over_started(name, window, lo, hi) if window else None)
+                    continue
                 eval_ms = times.all()[k]
                 cells.append(over_window(name, window, lo, hi, eval_ms, args) if window else None)
             if name in KEEPS_NAME:
