@@ -21,6 +21,7 @@ from promql.memory import MemoryStore
 from promql.options import EngineOptions
 from promql.parser import parse
 from promql.result import QueryResult
+from tests.fuzz.coverage import contents
 from tests.fuzz.data import END_MS, as_reference, fill_store, make_series
 from tests.fuzz.keptlabels import KeptLabels
 from tests.fuzz.queries import QueryMaker
@@ -73,10 +74,12 @@ class Difference:
 
 
 class Fuzz:
-    """Makes and runs cases; stores are made anew every QUERIES_PER_STORE cases."""
+    """Makes and runs cases; stores are made anew every QUERIES_PER_STORE cases. With `old_names` no query has
+    names that Prometheus before 3.0 cannot read."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, old_names: bool = False) -> None:
         self.seed = seed
+        self._old_names = old_names
         self._engines = {
             (delayed, starts): Engine(
                 EngineOptions(features=FEATURES | of_names | of_starts, threads=1, timeout_s=300)
@@ -101,7 +104,7 @@ class Fuzz:
     def case(self, number: int) -> Case:
         """The case of a number."""
         rng = Random(f"{self.seed}:{number}:query")
-        query = QueryMaker(rng).query()
+        query = _query_of_old_names(rng) if self._old_names else QueryMaker(rng).query()
         if rng.random() < 0.5:
             times = Times(rng.randint(0, END_MS // 1000) * 1000, 0, 1)
         else:
@@ -161,6 +164,14 @@ class Fuzz:
             return engine.instant(querier, case.query, times.start_ms, stats=stats)
         end = times.all()[-1]
         return engine.range(querier, case.query, times.start_ms, end, times.step_ms, stats=stats)
+
+
+def _query_of_old_names(rng: Random) -> str:
+    """The first without UTF-8 names and names in quotes."""
+    while True:
+        query = QueryMaker(rng, quoted_share=0.0).query()
+        if not any("utf-8" in item for item in contents(parse(query, ParserOptions.everything()))):
+            return query
 
 
 def rows_of_result(found: QueryResult) -> Result:

@@ -223,7 +223,7 @@ def main() -> int:
         print("prometheus and promtool are not installed")
         return 2
     series = float_series(args.seed)
-    store, fuzz = fill_store(series), Fuzz(args.seed)
+    store, fuzz = fill_store(series), Fuzz(args.seed, old_names=True)
     skipped: Counter[str] = Counter()
     found = 0
     with prometheus(series) as base:

@@ -21,7 +21,7 @@ from tests.fuzz.differ import QUERIES_PER_STORE, Difference, Fuzz, close
 from tests.twins import TWINS
 from tsdb.kernels.compile import Kernel, import_kernel_modules, registered
 
-CASES_PER_SEED = 350
+CASES_PER_SEED = 500
 SEEDS = (11, 12, 13)
 
 
