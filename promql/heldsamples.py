@@ -25,6 +25,9 @@ I64Array = npt.NDArray[np.int64]
 LEAF, SAME, EVAL, AGGREGATE, WINDOW, TIMESTAMP, REPEAT, RANGE, SUBQUERY = range(9)
 """How a node counts: `peak_and_rest` has the rules."""
 
+GROWTH_UNSEEN_MAX = 1_000_000
+"""Samples that a deep query may take before it is looked at again."""
+
 _NONE: I64Array = np.zeros(0, dtype=np.int64)
 
 
@@ -187,10 +190,14 @@ class HeldSamples:
         self._sum_then = 0
         self._windows_since: dict[int, int] = {}
         """Samples of the windows that have changed since then, by id of the node."""
+        self._nodes = 0
+        self._adds = 0
+        """Since then."""
 
     def open(self, expr: Expr, kind: int, steps: int, parent: HeldNode | None) -> HeldNode:
         """A node for an expression below `parent`, the root without one."""
         node = HeldNode(self, kind, expr.pos.start, steps, parent)
+        self._nodes += 1
         node.by_window = isinstance(expr, Call) and expr.function == "absent_over_time"
         # The number of topk or quantile is read, not evaluated.
         if isinstance(expr, NumberLiteral) and (parent is None or parent.kind != AGGREGATE):
@@ -208,10 +215,12 @@ class HeldSamples:
             self._sum += count
             if node.kind == WINDOW:
                 self._windows_since[id(node)] = int(node.most.max(initial=0)) + int(node.rows.sum())
+            self._adds += 1
             # What is held has grown by at most twice what the results have, with the gathered vectors of a
-            # step: a tree of many nodes must not be looked through at each of them.
+            # step. A tree of many nodes must not be looked through at each of them; at the end it is.
             grown = 2 * (self._sum - self._sum_then) + sum(self._windows_since.values())
-            suspicious = self._peak + grown > self._samples_max
+            due = 16 * self._adds >= self._nodes or grown > GROWTH_UNSEEN_MAX
+            suspicious = due and self._peak + grown > self._samples_max
         if suspicious:
             self.check()
 
@@ -222,6 +231,7 @@ class HeldSamples:
         with self.lock:
             self._sum_then = self._sum
             self._windows_since.clear()
+            self._adds = 0
         self._peak = self.root.peak_and_rest(0)[0]
         return self._peak
 

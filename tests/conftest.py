@@ -15,8 +15,10 @@ settings.load_profile("any machine")
 """How long an example takes says something of the machine, not of the code."""
 TESTS = Path(__file__).parent
 LONGEST = (
-    *("e2e/test_kill_nine.py", "e2e/test_agent.py", "promql/test_rollups.py", "promql/test_testlang.py"),
-    *("ingest/test_remotewrite_fuzz.py", "promql/test_histogramarith.py", "fuzz/test_fuzz.py"),
+    *("e2e/test_kill_nine.py", "promql/test_rollups.py", "e2e/test_prometheus_agreement.py"),
+    *("promql/test_testlang.py", "e2e/test_agent_events.py", "agent/test_storms.py"),
+    *("e2e/test_agent.py", "ingest/test_remotewrite_decode.py", "ingest/test_remotewrite_fuzz.py"),
+    *("tsdb/test_kill.py", "promql/test_histogramarith.py", "fuzz/test_fuzz.py"),
 )
 """Files that take longest: begun first, so that at the end no process waits for one of them alone."""
 EVALS_PASSED = "evals of Prometheus's test files passed"

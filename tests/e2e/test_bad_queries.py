@@ -141,15 +141,17 @@ def test_times_that_no_sample_can_have_find_nothing(running: Running, query: str
     assert ask(running, query) == (200, "", {"resultType": "vector", "result": []})
 
 
-ENORMOUS = [
-    ("(" * DEEP + "1" + ")" * DEEP, "nested deeper than the limit of 300"),
-    ("sum(" * DEEP + "m" + ")" * DEEP, "nested deeper than the limit of 300"),
-    ("-" * DEEP + "m", "nested deeper than the limit of 300"),
-    ("m" + "+m" * DEEP, "nested deeper than the limit of 300"),
-    ("m" + " " * MEGABYTE, "more than the limit of 262144 bytes"),
-    ("m" + " or m" * (MEGABYTE // 5), "more than the limit of 262144 bytes"),
-    ('m{job=~"' + "a|" * (MEGABYTE // 2) + '"}', "more than the limit of 262144 bytes"),
+ENORMOUS: list[tuple[str, int, str]] = [
+    ("(" * DEEP + "1" + ")" * DEEP, 200, "'1'"),
+    ("sum(" * DEEP + "m" + ")" * DEEP, 200, "'0'"),
+    ("-" * DEEP + "m", 200, "'job': 'a'"),
+    ("m" + "+m" * 1_000, 200, "'instance': '2'"),
+    ("m" + " " * MEGABYTE, 200, "'instance': '2'"),
+    ("(" * DEEP, 400, f"1:{DEEP + 1}: parse error: unclosed left parenthesis"),
+    ("sum(" * (MEGABYTE // 4), 400, f"1:{MEGABYTE + 1}: parse error: unclosed left parenthesis"),
+    ('m{job=~"' + "a|" * (MEGABYTE // 2) + '"}', 400, "error parsing regexp"),
 ]
+"""What is asked, the status, a part of the answer."""
 
 
 def _peak_kib(pid: int) -> int:
@@ -157,10 +159,9 @@ def _peak_kib(pid: int) -> int:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
 
 
-def test_enormous_queries_are_refused_in_little_memory(running: Running) -> None:
+def test_enormous_queries_take_little_memory(running: Running) -> None:
     before = _peak_kib(running.server.pid)
-    for query, text in ENORMOUS:
-        status, kind, found = ask(running, query)
-        assert (status, kind) == (400, "bad_data")
-        assert text in found
-    assert _peak_kib(running.server.pid) - before < 256 << 10
+    for query, wanted, text in ENORMOUS:
+        status, _, found = ask(running, query)
+        assert (status, text in str(found)) == (wanted, True), (query[:20], found)
+    assert _peak_kib(running.server.pid) - before < 512 << 10
