@@ -71,6 +71,7 @@ from tests.reference.promqlvalues import (
     Sample,
     Series,
     Times,
+    Unspecified,
     dropped,
     merge_rows,
     present,
@@ -409,6 +410,9 @@ class Interpreter:
             cells: list[Cell] = []
             for k, (lo, hi) in enumerate(windows):
                 if modifier:
+                    known = self.options.start_timestamps and any(s.start_ms for s in row.samples)
+                    if name == "resets" and known:
+                        raise Unspecified("resets of an anchored range with start timestamps")
                     lookback = self.options.lookback_ms
                     cells.append(over_extended(name, row.samples, lo, hi, lookback, modifier))
                     continue
