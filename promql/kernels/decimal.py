@@ -83,6 +83,10 @@ U3, U5, U6, U8, U10, U16 = (np.uint64(n) for n in (3, 5, 6, 8, 10, 16))
 U20, U32, U40, U52, U56, U59, U63, U64, U100 = (np.uint64(n) for n in (20, 32, 40, 52, 56, 59, 63, 64, 100))
 U35, LOW_16, TENTH = np.uint64(35), np.uint64(0xFFFF), np.uint64(0xCCCCCCCD)
 TEN_4, TEN_8, TEN_16 = np.uint64(10**4), np.uint64(10**8), np.uint64(10**16)
+U1000 = np.uint64(1000)
+THOUSANDTHS_MAX = 1e11
+"""Below it eight digits at most stand before the point, which are one word. And no two decimals of at most 15
+digits read back as the same number, so where such a quotient is the value, no other text is shorter."""
 TEN_UNITS = np.int64(10 << 59)
 HALF = np.uint64(1 << 63)
 MARGIN = np.int64(8)
@@ -309,6 +313,19 @@ def write_plain(out: U8Array, at: Whole, digits: Word, exponent: Whole) -> Whole
     return at + count + 1
 
 
+@inline
+def write_thousandths(out: U8Array, at: Whole, number: Word) -> Whole:
+    """A number of thousandths below THOUSANDTHS_MAX that is no multiple of 1000, without the zeros at its
+    end. Stores whole words, at most 17 bytes from `at` on."""
+    whole = number // U1000
+    count = count_digits(whole)
+    store64(out, at, eight_digits(whole) >> (U64 - (np.uint64(count) << U3)))
+    out[at + count] = 46
+    rest = eight_bytes(number - whole * U1000)
+    store64(out, at + count + 1, (rest + ASCII_ZEROS) >> U40)
+    return at + count + 4 - np.int64(leading_zeros64(rest) >> U3)
+
+
 @device
 def write_scientific(out: U8Array, at: Whole, digits: Word, count: Whole, exponent: Whole) -> Whole:
     """digits * 10^exponent as d.ddde+XX, with at least two exponent digits."""
@@ -351,6 +368,9 @@ def write_value(out: U8Array, at: Whole, bits: Word, value: Real) -> Whole:
         number = np.uint64(value)
         return write_digits(out, at, number, count_digits(number))
     if 1e-6 <= value < 1e15:
+        thousandths = np.floor(value * 1000.0 + 0.5)
+        if thousandths / 1000.0 == value and thousandths < THOUSANDTHS_MAX:
+            return write_thousandths(out, at, np.uint64(thousandths))
         digits, exponent = nearest_digits(bits)
         if digits != U0:
             return write_plain(out, at, digits, exponent)

@@ -92,6 +92,20 @@ def test_many_random_values_read_back_as_themselves() -> None:
     assert [float(text) for text in texts] == values.tolist()
 
 
+def test_short_decimals_and_their_neighbours_are_spelled_as_the_slow_way_spells_them() -> None:
+    random = np.random.default_rng(5)
+    counts = np.concatenate(
+        [10 ** random.uniform(0, 12, 3000), [1, 10, 999, 1001, 10**11 - 1, 10**11, 10**11 + 1]]
+    )
+    short = [np.floor(counts) / scale for scale in (10.0, 100.0, 1000.0, 10_000.0)]
+    near = [np.nextafter(values, toward) for values in short for toward in (-math.inf, math.inf)]
+    values = np.concatenate([*short, *near])
+    values *= random.choice(np.array([-1.0, 1.0]), len(values))
+    matrix = matrix_of([{"a": "b"}], values.reshape(1, -1), Grid(0, 1000, len(values)))
+    texts = [text for _, text in result_of(matrix)[0]["values"]]
+    assert texts == [slow.value_text(float(v)) for v in values]
+
+
 @settings(deadline=None)
 @given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=20))
 def test_timestamps_have_three_decimals_or_none(times: list[int]) -> None:
