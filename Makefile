@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-WORKERS ?= 2
+# Many tests wait for servers: three processes keep two cores busy.
+WORKERS ?= 3
 PROMQLTEST ?= ../shared/data/promqltest
 
 .DEFAULT_GOAL := help
@@ -105,10 +106,10 @@ layout: ## Write docs/layout.md, the list of modules.
 	$(BIN)/python scripts/layout.py
 
 .PHONY: crash
-crash: $(VENV)/.installed-dev ## The disk failing at every call, and twenty kills; SEED=n repeats a run.
+crash: $(VENV)/.installed-dev ## The disk failing at every call, and twenty kills, of the store and of the server; SEED=n repeats a run.
 	@seed=$${SEED:-$$RANDOM}; echo "repeat with: make crash SEED=$$seed"; \
 	VEDETTE_FAULT_EVERY=1 VEDETTE_FAULT_SEED=$$seed VEDETTE_KILL_ROUNDS=20 VEDETTE_KILL_SEED=$$seed \
-	$(BIN)/python -m pytest tests/tsdb/test_faults.py tests/tsdb/test_kill.py --timeout 3600 $(ARGS)
+	$(BIN)/python -m pytest tests/tsdb/test_faults.py tests/tsdb/test_kill.py tests/e2e/test_kill_nine.py --timeout 3600 $(ARGS)
 
 clean: ## Remove the virtual environment and caches, never ./data.
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis web/ui/vendor

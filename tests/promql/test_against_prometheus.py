@@ -279,7 +279,7 @@ def test_samples_that_steps_look_at_are_counted_as_by_prometheus(prometheus: str
 
 def test_formatted_queries_are_those_of_prometheus(prometheus: str) -> None:
     compared = 0
-    for number in range(300):
+    for number in range(500):
         query = QueryMaker(random.Random(f"format {number}")).query()
         body = urllib.parse.urlencode({"query": query}).encode()
         try:

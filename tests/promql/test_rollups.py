@@ -106,7 +106,7 @@ def check_ranges(store: MemoryStore, ranges: list[Range], start: int, step: int,
 
 @pytest.mark.parametrize("kind", ["counter", "gauge"])
 def test_aligned_windows_give_what_full_resolution_gives(kind: str) -> None:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(store=stores(kind), ranges=st.sampled_from(RANGES), at=st.integers(0, 3), span=st.integers(1, 3))
     def run(store: MemoryStore, ranges: list[Range], at: int, span: int) -> None:
         querier = RolledQuerier(store, ranges)
@@ -119,7 +119,7 @@ def test_aligned_windows_give_what_full_resolution_gives(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["counter", "gauge"])
 def test_other_windows_are_those_of_moved_borders(kind: str) -> None:
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(
         store=stores(kind),
         ranges=st.sampled_from(RANGES),
@@ -133,7 +133,7 @@ def test_other_windows_are_those_of_moved_borders(kind: str) -> None:
     run()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     store=stores("gauge"),
     ranges=st.sampled_from(RANGES),
