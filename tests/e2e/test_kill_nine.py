@@ -132,7 +132,7 @@ def start(folder: Path, choose: random.Random) -> Server:
 
 def test_kills_lose_no_acknowledged_sample_and_invent_none(tmp_path: Path) -> None:
     seed = int(os.environ.get("VEDETTE_KILL_SEED", random.SystemRandom().randrange(1 << 32)))
-    print(f"repeat with: VEDETTE_KILL_SEED={seed} VEDETTE_KILL_ROUNDS={ROUNDS} pytest tests/e2e/test_kill_nine.py")
+    print(f"repeat with: VEDETTE_KILL_SEED={seed} VEDETTE_KILL_ROUNDS={ROUNDS} pytest {__file__}")
     choose = random.Random(seed)
     first_ms = int(time.time() * 1000) - 600_000
     writers = [Writer(number, first_ms, random.Random(choose.random())) for number in range(WRITERS)]
