@@ -4,8 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Many tests wait for servers: three processes keep two cores busy.
-WORKERS ?= 3
+WORKERS ?= 2
 PROMQLTEST ?= ../shared/data/promqltest
 
 .DEFAULT_GOAL := help
