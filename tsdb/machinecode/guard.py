@@ -66,9 +66,10 @@ def layout_is_known() -> bool:
 
 
 def guarded(address: int, name: str, look: Callable[..., object]) -> Callable[..., Any]:
-    """A built-in function of the guard at `address`, with `look` to look closely. Never freed."""
+    """A built-in function of the guard at `address`, with `look` to look closely. Its definition is never
+    freed, not even when the interpreter ends: modules go then in any order, and functions read theirs."""
     definition = _Definition(name.encode(), address, _VARARGS | _KEYWORDS, None)
-    _definitions.append(definition)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(definition))
     made: Callable[..., Any] = _new_function(ctypes.byref(definition), look, None)
     return made
 
@@ -85,7 +86,6 @@ class _Definition(ctypes.Structure):
 
 
 _VARARGS, _KEYWORDS = 1, 2
-_definitions: list[_Definition] = []
 _new_function = ctypes.PYFUNCTYPE(
     ctypes.py_object, ctypes.POINTER(_Definition), ctypes.py_object, ctypes.c_void_p
 )(("PyCFunction_NewEx", ctypes.pythonapi))
