@@ -11,11 +11,12 @@ import contextlib
 import dataclasses
 import importlib.util
 import marshal
-import os
 import sys
 from pathlib import Path
 from types import CodeType
 from typing import Any
+
+from tsdb.machinecode.wholefile import write_whole
 
 PATH = Path(__file__).parent / "__pycache__" / f"classcode.{sys.implementation.cache_tag}.marshal"
 _MAGIC = b"VEDETTE-CLASSES\2" + importlib.util.MAGIC_NUMBER
@@ -58,7 +59,7 @@ class CompiledTexts:
         if self._stored is not None and self.used.keys() <= self._stored.keys():
             return
         with contextlib.suppress(OSError):
-            _write(self._path, self.used)
+            write_whole(self._path, _MAGIC + marshal.dumps(self.used))
 
 
 def _read(path: Path) -> dict[str, bytes]:
@@ -71,22 +72,6 @@ def _read(path: Path) -> dict[str, bytes]:
     except (OSError, EOFError, ValueError, TypeError):
         pass
     return {}
-
-
-def _write(path: Path, codes: dict[str, bytes]) -> None:
-    import tempfile
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(_MAGIC + marshal.dumps(codes))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 COMPILED = CompiledTexts(PATH)

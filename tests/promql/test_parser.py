@@ -1,4 +1,4 @@
-"""The language: trees, error texts with positions, limits, caching, hints."""
+"""The language: trees, error texts with positions, limits, caching."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from promql.ast import (
     VectorMatching,
     VectorSelector,
 )
-from promql.hints import HINT_NAMES, caret_lines, explain, hint_for
+from promql.hints import explain
 from promql.parser import ParseError, ParserOptions, parse, parse_metric, parse_metric_selector
 from promql.printer import to_string
 from promql.syntaxerrors import EXPLANATIONS
@@ -36,7 +36,6 @@ from promql.treejson import to_json
 from promql.types import matches_everything
 from promql.visit import depth, replace, selectors, walk, walk_with_path
 from tests.promql.badqueries import BAD_QUERIES
-from tests.promql.goodqueries import GOOD_QUERIES
 from tsdb.labels import Labels, Matcher, MatchType
 
 ALL = ParserOptions.everything()
@@ -313,141 +312,6 @@ def test_replace_shares_what_it_does_not_touch() -> None:
     assert isinstance(renamed, BinaryExpr)
     assert isinstance(tree, BinaryExpr)
     assert renamed.rhs is tree.rhs
-
-
-HINTS = {
-    "range-before-offset": "up offset 5m [5m]",
-    "range-before-at": "up @ 5 [5m]",
-    "range-of-expression": "sum(up)[5m]",
-    "missing-range": "rate(up)",
-    "unexpected-range": "sum(up[5m])",
-    "scalar-for-vector": "abs(1)",
-    "operator-on-range": "up[5m] + up",
-    "unknown-function": "ratee(up[5m])",
-    "feature-flag": "limitk(1, up)",
-    "missing-parenthesis": "sum(up",
-    "extra-parenthesis": "sum(up))",
-    "missing-bracket": "up[5m",
-    "missing-brace": "up{",
-    "missing-quote": '{a="b',
-    "scalar-comparison": "1 == 1",
-    "group-without-on": "a * group_left b",
-    "unquoted-label-value": "up{job=api}",
-    "single-equals": "up = 1",
-    "regex-outside-braces": 'up =~ "a"',
-    "operator-word": "a && b",
-    "unreplaced-variable": "rate(up[$__rate_interval])",
-    "dotted-name": "http.requests",
-    "duration-syntax": "up[5M]",
-    "empty-range": "up[]",
-    "trailing-comma": "rate(up[5m],)",
-    "empty-selector": "{}",
-    "set-operator-on-scalar": "1 and 2",
-    "matching-with-scalar": "up + on(job) 1",
-    "aggregation-arguments": "topk(up)",
-    "empty-query": "",
-    "set-operator-with-group": "a and on(x) group_left b",
-    "bool-without-comparison": "1 + bool 1",
-    "subquery-of-range": "up[5m][5m:]",
-}
-
-
-def test_every_hint_has_a_query_that_shows_it() -> None:
-    assert HINTS.keys() == HINT_NAMES.keys()
-
-
-@pytest.mark.parametrize("hint", HINTS)
-def test_typical_mistake_gets_its_named_hint(hint: str) -> None:
-    with pytest.raises(ParseError) as caught:
-        parse(HINTS[hint])
-    found = hint_for(caught.value)
-    assert found is not None
-    assert found.name == hint
-    assert f"hint ({hint}): " in explain(caught.value)
-
-
-def test_caret_stands_under_the_character_and_long_lines_are_cut() -> None:
-    assert caret_lines('{a="é"} &', 9) == '{a="é"} &\n        ^'
-    line, caret = caret_lines("up + " * 100 + "&", 500).split("\n")
-    assert len(line) == 100
-    assert line[len(caret) - 1] == "&"
-
-
-def test_unknown_function_hint_names_close_ones() -> None:
-    with pytest.raises(ParseError) as caught:
-        parse("histogram_quantil(0.9, up)")
-    hint = hint_for(caught.value)
-    assert hint is not None
-    assert "histogram_quantile" in hint.text
-
-
-def test_parse_query_json_has_prometheus_shapes() -> None:
-    tree = to_json(
-        parse('topk by (a) (1, up{b="c"} offset 5m) == bool on(x) group_left(y) -rate(d[5m] @ end())', ALL)
-    )
-    assert tree == {
-        "type": "binaryExpr",
-        "op": "==",
-        "bool": True,
-        "matching": {
-            "card": "many-to-one",
-            "labels": ["x"],
-            "on": True,
-            "include": ["y"],
-            "fillValues": {"lhs": None, "rhs": None},
-        },
-        "lhs": {
-            "type": "aggregation",
-            "op": "topk",
-            "param": {"type": "numberLiteral", "val": "1"},
-            "grouping": ["a"],
-            "without": False,
-            "expr": {
-                "type": "vectorSelector",
-                "name": "up",
-                "offset": 300_000,
-                "offsetExpr": None,
-                "matchers": [
-                    {"name": "b", "value": "c", "type": "="},
-                    {"name": "__name__", "value": "up", "type": "="},
-                ],
-                "timestamp": None,
-                "startOrEnd": None,
-                "anchored": False,
-                "smoothed": False,
-            },
-        },
-        "rhs": {
-            "type": "unaryExpr",
-            "op": "-",
-            "expr": {
-                "type": "call",
-                "func": {"name": "rate", "argTypes": ["matrix"], "variadic": 0, "returnType": "vector"},
-                "args": [
-                    {
-                        "type": "matrixSelector",
-                        "name": "d",
-                        "range": 300_000,
-                        "rangeExpr": None,
-                        "offset": 0,
-                        "offsetExpr": None,
-                        "matchers": [{"name": "__name__", "value": "d", "type": "="}],
-                        "timestamp": None,
-                        "startOrEnd": "end",
-                        "anchored": False,
-                        "smoothed": False,
-                    }
-                ],
-            },
-        },
-    }
-
-
-def test_every_good_query_has_a_json_tree() -> None:
-    for query, _, _ in GOOD_QUERIES:
-        tree = to_json(parse(query, ALL))
-        assert tree is not None
-        assert isinstance(tree["type"], str)
 
 
 WORDS = (

@@ -8,12 +8,9 @@ addend i64); the image; BLAKE2b of all before (32 bytes). The image is code and 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import struct
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +23,7 @@ import numpy.typing as npt
 from tsdb.machinecode.arguments import Parameter, from_plain, to_plain
 from tsdb.machinecode.elf import ObjectFile, Section
 from tsdb.machinecode.guard import GUARD, WRAPPER
+from tsdb.machinecode.wholefile import write_whole
 
 MAGIC = b"VEDETTE-KERNELS\2"
 PAGE = 4096
@@ -222,17 +220,7 @@ def write_image(image: Image, path: Path) -> None:
             image.data,
         )
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(body + _seal(body))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    write_whole(path, body + _seal(body))
 
 
 def read_image(path: Path) -> Image:
